@@ -1,0 +1,133 @@
+"""What goes into the engine and what comes out: plain values, importable without torch.
+
+Every class here is frozen and picklable, and msgspec encodes it as it is for the worker's pipe.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from network.units import JobId, ModelId
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageJob:
+    """One request's work: as many images as `seeds`, alike in everything but the seed.
+
+    `prompts` and `negative_prompts` hold one text per text encoder that the model's family can
+    address apart; a part left out falls back to the first one. Width and height are pixels.
+    """
+
+    job_id: JobId
+    model_id: ModelId
+    prompts: tuple[str, ...]
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seeds: tuple[int, ...]
+    negative_prompts: tuple[str, ...] = ()
+    loras: tuple[tuple[str, float], ...] = ()
+    safety_check: bool = True
+
+    def __repr__(self) -> str:
+        # A job may end up in a log line or a traceback; the prompt texts must not.
+        return (
+            f"ImageJob({self.job_id}, {self.model_id}, {self.width}x{self.height}, "
+            f"steps={self.steps}, images={len(self.seeds)})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """One finished image. `nsfw` is False where no checker looked: this engine has none yet."""
+
+    png: bytes
+    seed: int
+    nsfw: bool
+
+    def __repr__(self) -> str:
+        return f"EncodedImage({len(self.png)} bytes, seed={self.seed}, nsfw={self.nsfw})"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """A job's images in the order of its seeds; `denoise_seconds` is their time in the model."""
+
+    images: tuple[EncodedImage, ...]
+    denoise_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is: denoise steps done of all its images' steps. (0, total) means started."""
+
+    job_id: JobId
+    done_steps: int
+    total_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model folder in diffusers layout. `warm` ones load at start, others at first use."""
+
+    model_id: ModelId
+    path: Path
+    warm: bool = True
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a loaded model can take, in the terms of `network.wire.messages.Limits`."""
+
+    size_multiple: int = 8
+    prompt_parts: int = 1
+    max_loras: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A model as the engine sees it now.
+
+    `cold`: known, not in memory, loaded by the first job that asks for it. `detail` says in words
+    why a model failed or what it is loading. `pace` is seconds per pixel and denoise step, a
+    running mean over finished images; None until one was made.
+    """
+
+    model_id: ModelId
+    status: Literal["cold", "loading", "ready", "failed"]
+    progress: float = 0.0
+    detail: str = ""
+    facts: ModelFacts | None = None
+    load_seconds: float | None = None
+    pace: float | None = None
+
+
+class FailureKind(StrEnum):
+    """Why a job failed, by what the caller should do about it."""
+
+    INVALID = "invalid"  # the request's fault: the message may go to the client
+    OUT_OF_MEMORY = "out_of_memory"  # too large for this device now
+    WORKER_CRASHED = "worker_crashed"  # tried twice, the worker died both times
+    INTERNAL = "internal"  # ours: the message is for the operator
+
+
+class EngineError(Exception):
+    """The root of what `Engine.generate` raises."""
+
+
+class EngineBusyError(EngineError):
+    """The engine holds as many jobs as it may, or is closing; try again or elsewhere."""
+
+
+class JobFailedError(EngineError):
+    """This job will not yield images."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
