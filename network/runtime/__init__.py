@@ -1,0 +1,1 @@
+"""What a long-running program needs and no protocol mentions."""

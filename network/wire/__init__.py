@@ -1,0 +1,1 @@
+"""Everything that crosses a socket between client, gateway and node."""
