@@ -52,8 +52,12 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="install the gateway alone: no torch, no diffusers, no development tools",
     )
-    parser.add_argument("--force", action="store_true", help="install again even if nothing changed")
-    parser.add_argument("--quiet", action="store_true", help="print nothing if nothing is to be done")
+    parser.add_argument(
+        "--force", action="store_true", help="install again even if nothing changed"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing if nothing is to be done"
+    )
     return parser.parse_args()
 
 
@@ -140,9 +144,10 @@ def _made_here(wanted: str) -> bool:
         # Interrupted: usable when its scripts point here and it runs this version of Python.
         configuration = (VENV / "pyvenv.cfg").read_text(errors="replace")
         version = ".".join(map(str, sys.version_info[:2]))
-        return bool(re.search(rf"^version = {re.escape(version)}\.", configuration, re.M)) and (
-            str(VENV) in _first_line(VENV / "bin" / "pip")
+        same_version = re.search(
+            rf"^version = {re.escape(version)}\.", configuration, re.MULTILINE
         )
+        return bool(same_version) and str(VENV) in _first_line(VENV / "bin" / "pip")
     return found.split(" ", 2)[2] == wanted.split(" ", 2)[2]
 
 
@@ -229,7 +234,9 @@ class _Display:
             self._collected += 1
             return f"{self._collected} packages found, now {line.split()[1]}"
         if line.startswith("Downloading "):
-            return f"{self._collected} packages found, downloading {line.split('/')[-1]}"
+            return (
+                f"{self._collected} packages found, downloading {line.rsplit('/', maxsplit=1)[-1]}"
+            )
         if line.startswith("Installing collected packages: "):
             return f"installing {line.count(',') + 1} packages (a minute or two)"
         return None

@@ -1,0 +1,172 @@
+"""An orchestrator that costs almost nothing: it answers every job at once with the same PNG.
+
+Two ports: GetOrchestrator and Ping by grpclib, and `POST /text-to-image` by a bare protocol that parses only what it
+must. Fee and seeds in its answers are true, so that a gateway which checks them is content.
+"""
+
+import argparse
+import asyncio
+import itertools
+import struct
+import sys
+import zlib
+from collections.abc import Sequence
+from fractions import Fraction
+
+import orjson
+import pybase64
+import uvloop
+from grpclib.server import Server, Stream
+from typing_extensions import override
+
+from network.capabilities import node_capabilities
+from network.units import fee, pixels_of
+from network.wire import headers
+from network.wire.codec import AuthToken, OrchestratorInfo, encode_orchestrator_info
+from network.wire.generated import lp_rpc_grpc, lp_rpc_pb2
+
+MODEL = "limner/shapes"
+PRICE = Fraction(1000)
+CAPACITY = 1000
+TOKEN_LIFETIME_SECONDS = 1800
+#: A job of this size is answered with an image of about 1.5 MB; all others with a few hundred bytes.
+LARGE = (1024, 512)
+
+
+def png(width: int, height: int, *, noisy: bool) -> bytes:
+    """A valid RGB image: of one colour, or of noise that no compression shrinks."""
+    row = bytes(width * 3)
+    state = 1
+    rows = []
+    for _ in range(height):
+        if noisy:
+            noise = bytearray()
+            while len(noise) < width * 3:
+                state = zlib.crc32(noise[-64:], state) & 0xFFFFFFFF
+                noise += zlib.crc32(struct.pack(">I", state)).to_bytes(4, "big")
+            row = bytes(noise[: width * 3])
+        rows.append(b"\0" + row)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"".join(rows), 1 if noisy else 9)
+    chunks = [_chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+class Discovery(lp_rpc_grpc.OrchestratorBase):
+    """The two calls by which a gateway learns about an orchestrator."""
+
+    def __init__(self, transcoder: str, now: float) -> None:
+        self._info = OrchestratorInfo(
+            transcoder=transcoder,
+            address=bytes(20),
+            price=PRICE,
+            prices=(),
+            capabilities=node_capabilities({MODEL: True}, CAPACITY),
+            auth_token=AuthToken(bytes(32), "00000000", int(now) + TOKEN_LIFETIME_SECONDS),
+            hardware=(),
+            nodes=(),
+        )
+
+    @override
+    async def GetOrchestrator(self, stream: Stream) -> None:
+        await stream.recv_message()
+        encoded = encode_orchestrator_info(self._info)
+        await stream.send_message(lp_rpc_pb2.OrchestratorInfo.FromString(encoded))
+
+    @override
+    async def Ping(self, stream: Stream) -> None:
+        await stream.send_message(await stream.recv_message())
+
+    @override
+    async def EndTranscodingSession(self, stream: Stream) -> None:
+        await stream.recv_message()
+        await stream.send_message(lp_rpc_pb2.EndTranscodingSessionResponse())
+
+
+class Answers:
+    """The bytes of an answer, encoded once for each size of image; only seed and job id are filled in."""
+
+    def __init__(self) -> None:
+        self._urls: dict[tuple[int, int], bytes] = {}
+        self._numbers = itertools.count(1)
+
+    def to(self, body: bytes) -> bytes:
+        request = orjson.loads(body)
+        size = (request["width"], request["height"])
+        url = self._urls.get(size)
+        if url is None:
+            encoded = pybase64.b64encode(png(*size, noisy=size == LARGE))
+            url = self._urls[size] = b"data:image/png;base64," + encoded
+        seed = request.get("seed", 0)
+        content = b'{"images":[{"url":"%b","seed":%d,"nsfw":false}]}' % (url, seed)
+        head = (
+            "HTTP/1.1 200 OK\r\n"
+            "Content-Type: application/json\r\n"
+            f"Content-Length: {len(content)}\r\n"
+            f"{headers.JOB_ID}: {next(self._numbers):032x}\r\n"
+            f"{headers.FEE}: {fee(pixels_of(*size, 1), PRICE)}\r\n"
+            f"{headers.PRICE}: {PRICE}\r\n\r\n"
+        )
+        return head.encode() + content
+
+
+class JobProtocol(asyncio.Protocol):
+    """Just enough HTTP/1.1: one request after the other on a kept connection, bodies by Content-Length."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._received = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.WriteTransport):
+            self._transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (end := self._received.find(b"\r\n\r\n")) >= 0 and self._transport is not None:
+            head = bytes(self._received[:end]).lower()
+            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+            if len(self._received) < end + 4 + length:
+                return
+            body = bytes(self._received[end + 4 : end + 4 + length])
+            del self._received[: end + 4 + length]
+            self._transport.write(self._answers.to(body))
+
+
+async def serve(port: int, job_port: int) -> None:
+    loop = asyncio.get_running_loop()
+    answers = Answers()
+    jobs = await loop.create_server(lambda: JobProtocol(answers), "127.0.0.1", job_port)
+    job_url = f"http://127.0.0.1:{jobs.sockets[0].getsockname()[1]}"
+    # The wall clock: an auth token's lifetime is a date.
+    discovery = Server([Discovery(job_url, _unix_time())])
+    await discovery.start("127.0.0.1", port)
+    ready = {"event": "ready", "url": f"http://127.0.0.1:{port}", "admin_url": job_url}
+    print(orjson.dumps(ready).decode(), flush=True)
+    await discovery.wait_closed()
+
+
+def _unix_time() -> float:
+    from network.runtime.clock import SystemClock  # noqa: PLC0415
+
+    return SystemClock().now()
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True, help="gRPC, clear text")
+    parser.add_argument("--job-port", type=int, default=0, help="HTTP; 0 takes a free one")
+    options = parser.parse_args(arguments)
+    uvloop.run(serve(options.port, options.job_port))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
