@@ -14,7 +14,7 @@ from rich.console import Console
 from typing_extensions import override
 
 from scripts.demo_run.account import show_account
-from scripts.demo_run.journey import Picture, Wish, curl_line, send
+from scripts.demo_run.journey import Wish, curl_line, send
 from scripts.local_network.network import MODEL, ROOT, Gateway, Node, start_gateway, start_node
 from scripts.local_network.processes import ProgramError
 
@@ -72,12 +72,11 @@ def main(
     try:
         with _alone_in(data_dir), ExitStack() as running:
             node, gateway = _start(data_dir, running, console)
+            wish = Wish.drawing_a_seed(prompt, size, steps, seed)
             if serve:
-                _serve(node, gateway, data_dir, console, as_json=as_json)
+                _serve(node, gateway, data_dir, wish, console, as_json=as_json)
             else:
-                wish = Wish(prompt, size[0], size[1], steps, seed)
-                picture = send(wish, gateway, OUT, console)
-                _show(picture, node, gateway, wish, console)
+                _make_one(node, gateway, wish, console)
     except (ProgramError, OSError) as error:
         console.print(f"[red]The demo failed:[/red] {error}", markup=True)
         sys.exit(1)
@@ -117,7 +116,15 @@ def _start(folder: Path, running: ExitStack, console: Console) -> tuple[Node, Ga
     return node, gateway
 
 
-def _serve(node: Node, gateway: Gateway, folder: Path, console: Console, *, as_json: bool) -> None:
+def _serve(
+    node: Node,
+    gateway: Gateway,
+    folder: Path,
+    wish: Wish,
+    console: Console,
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         line = {
             "gateway_url": gateway.url,
@@ -129,24 +136,22 @@ def _serve(node: Node, gateway: Gateway, folder: Path, console: Console, *, as_j
         }
         print(json.dumps(line), flush=True)
     else:
-        console.print(f"key      {gateway.key}\n\nTry:\n")
-        console.print(curl_line(gateway, Wish(DEFAULT_PROMPT, 512, 512, 30, None)), soft_wrap=True)
+        console.print(f"key      {gateway.key}\n\nTry:\n", soft_wrap=True)
+        console.print(curl_line(gateway.url, gateway.key, wish), soft_wrap=True, markup=False)
         console.print("\nRunning until Ctrl-C.")
     while node.program.is_running and gateway.program.is_running:
         time.sleep(0.5)
     raise ProgramError(f"a program ended by itself; see {node.program.log}, {gateway.program.log}")
 
 
-def _show(picture: Picture, node: Node, gateway: Gateway, wish: Wish, console: Console) -> None:
-    shown = (
-        picture.path.relative_to(Path.cwd())
-        if picture.path.is_relative_to(Path.cwd())
-        else picture.path
-    )
-    console.print(f"\n[bold green]{shown}[/bold green]  seed {picture.seed}\n", soft_wrap=True)
-    show_account(picture.request_id, node, gateway, console)
-    console.print("\nThe next one, while `scripts/demo --serve` runs (it prints URL and key):\n")
-    console.print(curl_line(None, wish), soft_wrap=True, markup=False)
+def _make_one(node: Node, gateway: Gateway, wish: Wish, console: Console) -> None:
+    path = wish.file_in(OUT)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    console.print(f'\n"{wish.prompt}"', markup=False)
+    send(wish, gateway, shown)
+    show_account(node, gateway, console)
+    console.print("\nThe next one, with URL and KEY as `scripts/demo --serve` prints them:\n")
+    console.print(curl_line("$URL", "$KEY", wish), soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

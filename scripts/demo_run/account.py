@@ -1,34 +1,37 @@
-"""The same job in two journals: what the node earned and what the gateway spent."""
+"""The same job in two journals: what the gateway spent and what the node earned."""
 
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from network.units import Wei, format_wei
 from scripts.local_network.network import Gateway, Node
 from scripts.local_network.processes import ProgramError
 
 
-def show_account(request_id: str, node: Node, gateway: Gateway, console: Console) -> None:
-    """Print both lines. Raises ProgramError when they differ by so much as a wei."""
-    bought = _only(
-        [line for line in gateway.usage() if line["request_id"] == request_id], "the gateway's"
+def show_account(node: Node, gateway: Gateway, console: Console) -> None:
+    """Print both lines of the latest job. Raises ProgramError when they differ by a single wei."""
+    bought = gateway.usage()[0]
+    sold = _line_of(bought["node_job_id"], node.jobs())
+    table = Table(title="one job, two journals")
+    for column in ("journal", "job", "outcome"):
+        table.add_column(column)
+    for column in ("pixels", "wei"):
+        table.add_column(column, justify="right")
+    paid, earned = int(bought["fee"]), int(sold["fee"])
+    table.add_row(
+        "gateway", bought["node_job_id"], bought["state"], str(bought["pixels"]), str(paid)
     )
-    sold = _only(
-        [line for line in node.jobs() if line["job_id"] == bought["node_job_id"]], "the node's"
-    )
-    table = Table(title="the job in both journals")
-    for column in ("journal of", "job", "outcome", "pixels", "fee (wei)"):
-        table.add_column(column, justify="right" if column in {"pixels", "fee (wei)"} else "left")
-    for name, line in (("gateway", bought), ("node", sold)):
-        job = line.get("request_id") if name == "gateway" else line["job_id"]
-        table.add_row(name, job, line["state"], str(line["pixels"]), str(line["fee"]))
+    table.add_row("node", sold["job_id"], sold["state"], str(sold["pixels"]), str(earned))
     console.print(table)
-    if str(bought["fee"]) != str(sold["fee"]):
-        raise ProgramError(f"the journals disagree: {bought['fee']} and {sold['fee']} wei")
+    if paid != earned:
+        raise ProgramError(f"the journals disagree: {paid} wei paid, {earned} wei earned")
+    console.print(f"paid and earned: {format_wei(Wei(paid))}", highlight=False)
 
 
-def _only(lines: list[dict[str, Any]], whose: str) -> dict[str, Any]:
-    if len(lines) != 1:
-        raise ProgramError(f"{whose} journal has {len(lines)} lines for this job, not one")
-    return lines[0]
+def _line_of(job_id: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    for line in lines:
+        if line["job_id"] == job_id:
+            return line
+    raise ProgramError(f"the node's journal has no job {job_id}")

@@ -1,6 +1,7 @@
 """Configuration and life of nodes and a gateway on this machine; everything is bound to 127.0.0.1."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -10,14 +11,13 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from scripts.local_network.processes import Program, ProgramError
 
 BIN = Path(sys.executable).parent
 MODEL = "limner/shapes"
 ROOT = Path(__file__).resolve().parents[2]
-MODEL_FOLDER = ROOT / "node" / "builtin" / "shapes"
 #: Wei per pixel; about 0.0000014 ETH for an image of 1024 x 576 pixels.
 DEFAULT_PRICE = "2400000"
 
@@ -117,7 +117,7 @@ class Gateway(_Kept):
 
     def create_key(self, name: str, *options: str) -> str:
         """A new key by `limner-gateway keys create`."""
-        said = json.loads(self.run_tool("keys", "create", "--name", name, "--json", *options))
+        said = json.loads(self.run_tool("keys", "create", name, "--json", *options))
         key: str = said["key"]
         return key
 
@@ -145,28 +145,34 @@ def _wait(condition: Any, program: Program, seconds: float) -> None:
     raise ProgramError(f"not ready within {seconds:.0f} s; see {program.log}")
 
 
-def start_node(
-    folder: Path,
-    *,
-    price: str = DEFAULT_PRICE,
-    scheme: str = "https",
-    settings: Settings | None = None,
-    log_level: str = "info",
-    model_folder: Path = MODEL_FOLDER,
-) -> Node:
-    """Start a node with the built-in model; returns once it serves, its model may still be loading."""
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What a node is like: `price` in wei per pixel; `settings` are keys of `node.toml`, dotted."""
+
+    price: str = DEFAULT_PRICE
+    capacity: int = 2
+    scheme: str = "https"
+    settings: Settings = field(default_factory=dict)
+
+
+def start_node(folder: Path, plan: NodePlan | None = None) -> Node:
+    """Start a node with the built-in model; returns once it serves, its model may still load."""
+    plan = plan or NodePlan()
     folder.mkdir(parents=True, exist_ok=True)
     values = {
-        "listen": f"{scheme}://127.0.0.1:{free_port()}",
+        "listen": f"{plan.scheme}://127.0.0.1:{free_port()}",
         "admin_listen": f"127.0.0.1:{free_port()}",
-        "log.level": log_level,
-        **(settings or {}),
+        **plan.settings,
     }
-    models: list[tuple[str, Settings]] = [
-        ("models", {"id": MODEL, "path": str(model_folder), "warm": True, "price": price})
-    ]
+    model: dict[str, str | int | float | bool] = {
+        "id": MODEL,
+        "price": plan.price,
+        "capacity": plan.capacity,
+    }
+    if override := os.environ.get("LIMNER_SHAPES"):
+        model["path"] = override
     config = folder / "node.toml"
-    config.write_text(toml(values, models))
+    config.write_text(toml(values, [("models", model)]))
     command = [str(BIN / "limner-node"), "run", "--data-dir", str(folder / "data")]
     node = Node(folder, [*command, "--config", str(config), "--json-ready"])
     node.start()
@@ -196,3 +202,40 @@ def start_gateway(
     gateway.start()
     gateway.key = gateway.create_key("local")
     return gateway
+
+
+@dataclass(slots=True)
+class LocalNetwork:
+    """Nodes and the gateway that buys from them."""
+
+    nodes: list[Node]
+    gateway: Gateway
+
+    def stop(self) -> None:
+        for kept in (self.gateway, *self.nodes):
+            kept.program.stop()
+
+
+class NetworkFactory(Protocol):
+    """Starts a network; keyword arguments are keys of `gateway.toml` with `__` for the dot."""
+
+    def __call__(self, *nodes: NodePlan, **settings: str | float | bool) -> LocalNetwork: ...
+
+
+def open_network(
+    folder: Path, plans: Sequence[NodePlan], settings: Mapping[str, str | float | bool]
+) -> LocalNetwork:
+    """Start the nodes, then the gateway, and wait until it knows all of them with warm models."""
+    nodes: list[Node] = []
+    try:
+        for number, plan in enumerate(plans):
+            nodes.append(start_node(folder / f"node-{number}", plan))
+        dotted = {key.replace("__", "."): value for key, value in settings.items()}
+        uris = [node.url for node in nodes]
+        gateway = start_gateway(folder / "gateway", orchestrators=uris, settings=dotted)
+        gateway.wait_for_model(orchestrators=len(nodes))
+    except ProgramError:
+        for node in nodes:
+            node.program.stop()
+        raise
+    return LocalNetwork(nodes, gateway)
