@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from network.runtime.clock import Clock
+from network.runtime.supervisor import supervise
 from network.units import ModelId
-from node.engine.work import ImageJob, ImageResult, ModelSpec, ModelState, Progress
+from node.engine.launch import worker_command
+from node.engine.options import EngineOptions
+from node.engine.process import ProcessEngine
+from node.engine.work import ImageJob, ImageResult, ModelSpec, ModelState, Progress, Tally
 
 
 class Engine(Protocol):
@@ -21,6 +24,12 @@ class Engine(Protocol):
 
     def healthy(self) -> bool:
         """Tell whether a worker is up and beating, so that a job given now would be taken up."""
+
+    def tally(self) -> Tally:
+        """Return what became of all images asked for since the engine was opened."""
+
+    def resident_bytes(self) -> int:
+        """Return the worker's resident memory as of its last heartbeat; 0 while there is none."""
 
     def worker_pid(self) -> int | None:
         """Return the present worker's process id; None while there is none."""
@@ -39,23 +48,6 @@ class Engine(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How a process engine runs. Times are seconds; `threads` 0 means one a core."""
-
-    threads: int = 0
-    max_jobs: int = 256  #: jobs held at once, waiting ones included
-    max_active_samples: int = 16  #: images under way at once in the worker; bounds its memory
-    max_models: int = 4  #: models kept in memory; warm ones count and are never dropped
-    heartbeat_interval: float = 1.0
-    hang_after: float = 5.0  #: silence of the worker's process, or delay beyond a step's own time
-    longest_step: float = 60.0  #: no denoise step, text encoding or decode may take longer
-    longest_load: float = 600.0  #: no model may take longer to load
-    restart_backoff: float = 0.2  #: before the second restart; doubles up to `restart_backoff_cap`
-    restart_backoff_cap: float = 30.0
-    attempts: int = 2  #: how often a job may be running in a worker that dies
-
-
 @asynccontextmanager
 async def open_process_engine(
     specs: Sequence[ModelSpec],
@@ -63,11 +55,19 @@ async def open_process_engine(
     device: str = "auto",
     clock: Clock,
     options: EngineOptions | None = None,
+    command: Sequence[str] | None = None,
 ) -> AsyncIterator[Engine]:
     """Start a worker process for `device` ("auto", "cpu", "cuda", "cuda:1") and keep it running.
 
     Yields at once: models load in the background, `Engine.models()` tells how far they are, and
     jobs given meanwhile wait. Leaving the context cancels every job and ends the worker.
+    `command` stands in for the worker's own command line.
     """
-    raise NotImplementedError(specs, device, clock, options)
-    yield
+    chosen = options or EngineOptions()
+    engine = ProcessEngine(specs, device, clock, chosen, command or worker_command())
+    async with supervise(clock) as supervisor:
+        supervisor.start("engine", engine.run)
+        try:
+            yield engine
+        finally:
+            engine.close()

@@ -3,14 +3,12 @@
 Every class here is frozen and picklable, and msgspec encodes it as it is for the worker's pipe.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from network.units import JobId, ModelId
-
-DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,38 +17,29 @@ class ImageJob:
 
     `prompts` and `negative_prompts` hold one text per text encoder that the model's family can
     address apart; a part left out falls back to the first one. Width and height are pixels.
+    The texts stay out of `repr`: a job may end up in a log line or a traceback.
     """
 
     job_id: JobId
     model_id: ModelId
-    prompts: tuple[str, ...]
+    prompts: tuple[str, ...] = field(repr=False)
     width: int
     height: int
     steps: int
     guidance: float
     seeds: tuple[int, ...]
-    negative_prompts: tuple[str, ...] = ()
+    negative_prompts: tuple[str, ...] = field(default=(), repr=False)
     loras: tuple[tuple[str, float], ...] = ()
     safety_check: bool = True
-
-    def __repr__(self) -> str:
-        # A job may end up in a log line or a traceback; the prompt texts must not.
-        return (
-            f"ImageJob({self.job_id}, {self.model_id}, {self.width}x{self.height}, "
-            f"steps={self.steps}, images={len(self.seeds)})"
-        )
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
     """One finished image. `nsfw` is False where no checker looked: this engine has none yet."""
 
-    png: bytes
+    png: bytes = field(repr=False)
     seed: int
     nsfw: bool
-
-    def __repr__(self) -> str:
-        return f"EncodedImage({len(self.png)} bytes, seed={self.seed}, nsfw={self.nsfw})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +94,15 @@ class ModelState:
     facts: ModelFacts | None = None
     load_seconds: float | None = None
     pace: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Images by how they ended; each image asked for is counted exactly once, when it ends."""
+
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
 
 
 class FailureKind(StrEnum):

@@ -1,0 +1,1 @@
+"""Model families: adapters over stock diffusers components. Only the worker imports these."""

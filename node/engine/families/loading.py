@@ -1,0 +1,87 @@
+"""Loads a model folder into the family that knows its pipeline class."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from node.engine.families.base import Family, InvalidJobError
+from node.engine.families.folder import ModelFolder, ModelFolderError, inspect_folder
+from node.engine.families.stable_diffusion import StableDiffusion
+from node.engine.families.whole import WholePipeline
+
+#: Components of the stock pipelines that this engine has no use for, and never loads.
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+def best_device(wanted: str) -> torch.device:
+    """Return the device for "auto", "cpu", "cuda" or "cuda:1"."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def number_format(wanted: str, device: torch.device) -> torch.dtype:
+    """Return the floating-point type for "auto" or a named one.
+
+    CPUs compute in float32: fp16 is many times slower there, and bf16 gives other bits. GPUs
+    take bf16 where they have it, which cannot overflow as fp16 does.
+    """
+    if wanted != "auto":
+        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[
+            wanted
+        ]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def open_family(
+    path: Path, dtype: str, device: torch.device, on_progress: Callable[[float], None]
+) -> Family:
+    """Load a model from its folder. Raises ModelFolderError.
+
+    `on_progress` gets the share that is loaded, from 0 to 1.
+    """
+    folder = inspect_folder(path)
+    pipeline_class = getattr(diffusers, folder.pipeline, None)
+    if not isinstance(pipeline_class, type) or not issubclass(
+        pipeline_class, diffusers.DiffusionPipeline
+    ):
+        raise ModelFolderError(f"{path}: no stock pipeline is called {folder.pipeline}")
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    on_progress(0.1)
+    try:
+        pipeline = _load(pipeline_class, folder, number_format(dtype, device))
+        on_progress(0.8)
+        pipeline.to(device)
+        if folder.pipeline == "StableDiffusionPipeline":
+            return StableDiffusion(pipeline)
+        return WholePipeline(pipeline)
+    except (OSError, ValueError, TypeError, ImportError, AttributeError, InvalidJobError) as error:
+        raise ModelFolderError(f"{path}: {error}") from error
+
+
+def _load(pipeline_class: Any, folder: ModelFolder, dtype: torch.dtype) -> Any:
+    unused = {name: None for name in _UNUSED if name in _optional_parts(pipeline_class)}
+    if "requires_safety_checker" in pipeline_class.__init__.__code__.co_varnames:
+        unused["requires_safety_checker"] = False  # type: ignore[assignment]
+    pipeline = pipeline_class.from_pretrained(
+        str(folder.path),
+        dtype=dtype,
+        variant=folder.variant,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        **unused,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _optional_parts(pipeline_class: Any) -> frozenset[str]:
+    return frozenset(getattr(pipeline_class, "_optional_components", ()))

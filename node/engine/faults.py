@@ -1,0 +1,46 @@
+"""Sorts what went wrong while an image was made. Needs no torch: it goes by names and phrases."""
+
+from dataclasses import dataclass
+
+from node.engine.families.base import InvalidJobError
+from node.engine.work import FailureKind, ImageJob
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_POISON = ("cuda error", "cublas_status", "cudnn_status_execution", "device-side assert")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What to tell of a failed job. `poisoned`: the device's state is lost, the process must go."""
+
+    kind: FailureKind
+    message: str
+    poisoned: bool = False
+
+
+def classify(error: BaseException, job: ImageJob) -> Fault:
+    """Name an exception's kind, with a message that holds none of the job's texts."""
+    if isinstance(error, InvalidJobError):
+        return Fault(FailureKind.INVALID, str(error))
+    text = str(error)
+    lowered = text.lower()
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(phrase in lowered for phrase in _NO_MEMORY)
+    ):
+        return Fault(
+            FailureKind.OUT_OF_MEMORY,
+            f"{job.width}x{job.height} does not fit into the device's memory now.",
+        )
+    poisoned = type(error).__name__ == "AcceleratorError" or any(p in lowered for p in _POISON)
+    first_line = _without_prompts(text, job).strip().partition("\n")[0][:300]
+    return Fault(FailureKind.INTERNAL, f"{type(error).__name__}: {first_line}", poisoned)
+
+
+def _without_prompts(text: str, job: ImageJob) -> str:
+    # Libraries quote their inputs in what they raise; clients' texts must not reach a log.
+    for prompt in (*job.prompts, *job.negative_prompts):
+        if prompt.strip():
+            text = text.replace(prompt, "<prompt>")
+    return text

@@ -1,0 +1,21 @@
+"""How a process engine runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """All times are seconds."""
+
+    threads: int = 0  #: for torch on the CPU; 0 means one a core
+    max_jobs: int = 256  #: jobs held at once, waiting ones included
+    max_active_samples: int = 16  #: images under way at once in the worker; bounds its memory
+    max_models: int = 4  #: models kept in memory; warm ones count and are never dropped
+    hang_after: float = 5.0  #: the worker's silence, or what a step may take beyond its allowance
+    longest_step: float = 120.0  #: no denoise step, text encoding or decode may take longer
+    longest_load: float = 600.0  #: no model may take longer to load
+    restart_backoff: float = 0.2  #: after the second crash in a row; doubles up to the cap
+    restart_backoff_cap: float = 30.0
+    steady_after: float = 60.0  #: a worker that lived this long ends a row of crashes
+    attempts: int = 2  #: how often a job may be running in a worker that dies before it fails
+    start_attempts: int = 3  #: starts that fail in a row before waiting jobs are failed

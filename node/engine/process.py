@@ -1,0 +1,399 @@
+"""The engine's side of its worker process: keeps one alive, sends it jobs, survives its death."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from network.runtime.clock import Clock
+from network.units import ModelId
+from node.engine.launch import WorkerProcess, launch, worker_environment
+from node.engine.liveness import Signs, hang_reason, restart_delay
+from node.engine.options import EngineOptions
+from node.engine.protocol import (
+    HEADER_BYTES,
+    Beat,
+    Cancel,
+    ChannelError,
+    Dying,
+    Failed,
+    FromWorker,
+    Hello,
+    ImageDone,
+    Model,
+    ModelChanged,
+    Setup,
+    Started,
+    Stepped,
+    Submit,
+    body_length,
+    decode_from_worker,
+)
+from node.engine.recovery import Standing, after_crash, to_send
+from node.engine.work import (
+    EncodedImage,
+    EngineBusyError,
+    FailureKind,
+    ImageJob,
+    ImageResult,
+    JobFailedError,
+    ModelSpec,
+    ModelState,
+    Progress,
+    Tally,
+)
+
+_log = structlog.get_logger("node.engine")
+
+_WATCH_INTERVAL = 0.5  # seconds
+_LINE = 500  # characters of a line of the worker's output that are worth logging
+
+
+class _WorkerLostError(Exception):
+    """The worker died or must be given up; the message says why."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A job from `generate` until it ends. `base` counts the steps of images that are done."""
+
+    ticket: int
+    job: ImageJob
+    on_progress: Callable[[Progress], None]
+    ended: asyncio.Future[ImageResult]
+    images: dict[int, EncodedImage] = field(default_factory=dict)
+    seconds: float = 0.0
+    sent: bool = False
+    running: bool = False
+    crashes: int = 0
+    base: int = 0
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.ticket, self.sent, self.running, self.crashes)
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        return tuple(i for i in range(len(self.job.seeds)) if i not in self.images)
+
+
+@dataclass(slots=True)
+class _Link:
+    """The present worker. `device` is None until it has said hello."""
+
+    worker: WorkerProcess
+    signs: Signs
+    born_at: float
+    device: str | None = None
+    resident_bytes: int = 0
+
+
+class ProcessEngine:
+    """Implements `backend.Engine`; `run` must run for as long as it is used."""
+
+    def __init__(
+        self,
+        specs: Sequence[ModelSpec],
+        device: str,
+        clock: Clock,
+        options: EngineOptions,
+        command: Sequence[str],
+    ) -> None:
+        self._specs = tuple(specs)
+        self._device = device
+        self._clock = clock
+        self._options = options
+        self._command = tuple(command)
+        self._states = {spec.model_id: _first_state(spec) for spec in specs}
+        self._entries: dict[int, _Entry] = {}
+        self._last_ticket = 0
+        self._link: _Link | None = None
+        self._closed = False
+        self._failed_starts = 0
+        self._crashes_in_row = 0
+        self._watchers: list[Callable[[], None]] = []
+        self._tally = Tally()
+
+    def models(self) -> tuple[ModelState, ...]:
+        return tuple(self._states.values())
+
+    def model(self, model_id: ModelId) -> ModelState | None:
+        return self._states.get(model_id)
+
+    def healthy(self) -> bool:
+        link = self._link
+        if link is None or link.device is None or self._closed:
+            return False
+        silence = self._clock.monotonic() - link.signs.heard_at
+        return silence <= self._options.hang_after
+
+    def worker_pid(self) -> int | None:
+        return None if self._link is None else self._link.worker.pid
+
+    def resident_bytes(self) -> int:
+        return 0 if self._link is None else self._link.resident_bytes
+
+    def tally(self) -> Tally:
+        return self._tally
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self._watchers.append(changed)
+        return lambda: self._watchers.remove(changed)
+
+    async def generate(
+        self, job: ImageJob, on_progress: Callable[[Progress], None]
+    ) -> ImageResult:
+        if job.model_id not in self._states:
+            raise JobFailedError(
+                FailureKind.INVALID, f"There is no model {job.model_id} on this node."
+            )
+        if self._closed or len(self._entries) >= self._options.max_jobs:
+            raise EngineBusyError("The engine takes no more jobs now.")
+        self._last_ticket += 1
+        ended: asyncio.Future[ImageResult] = asyncio.get_running_loop().create_future()
+        entry = _Entry(self._last_ticket, job, on_progress, ended)
+        self._entries[entry.ticket] = entry
+        self._send_jobs()
+        images = len(job.seeds)
+        try:
+            result = await ended
+        except asyncio.CancelledError:
+            self._tally = replace(self._tally, cancelled=self._tally.cancelled + images)
+            if self._link is not None and entry.sent:
+                self._link.worker.send(Cancel(entry.ticket))
+            raise
+        except Exception:
+            self._tally = replace(self._tally, failed=self._tally.failed + images)
+            raise
+        else:
+            self._tally = replace(self._tally, done=self._tally.done + images)
+            return result
+        finally:
+            del self._entries[entry.ticket]
+            self._send_jobs()
+
+    def close(self) -> None:
+        """Take no more jobs and fail those there are; `run` is then to be cancelled."""
+        self._closed = True
+        for entry in self._entries.values():
+            _end(entry, EngineBusyError("The engine is closing."))
+
+    async def run(self) -> None:
+        """Keep a worker running until cancelled."""
+        while True:
+            born_at = self._clock.monotonic()
+            reason = await self._run_worker()
+            if self._clock.monotonic() - born_at > self._options.steady_after:
+                self._crashes_in_row = 0
+            self._crashes_in_row += 1
+            self._recover(reason)
+            delay = restart_delay(
+                self._crashes_in_row,
+                self._options.restart_backoff,
+                self._options.restart_backoff_cap,
+            )
+            await asyncio.sleep(delay)
+
+    async def _run_worker(self) -> str:
+        """Run one worker to its end, which is never wanted; returns why it ended."""
+        environment = worker_environment(os.environ, self._options.threads)
+        try:
+            worker = await launch(self._command, environment)
+        except OSError as error:
+            return f"the worker cannot be started: {error}"
+        now = self._clock.monotonic()
+        self._link = link = _Link(worker, Signs(now, ()), now)
+        reason = ""
+        try:
+            worker.send(self._setup())
+            self._send_jobs()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(link))
+                group.create_task(self._watch(link))
+                group.create_task(_relay_output(link))
+        except* _WorkerLostError as lost:
+            reason = str(lost.exceptions[0])
+        finally:
+            self._link = None
+            if not self._closed:
+                worker.kill()
+            ending = await worker.end()
+        return f"{reason} ({ending})"
+
+    def _setup(self) -> Setup:
+        return Setup(
+            models=tuple(Model.of(spec) for spec in self._specs),
+            device=self._device,
+            max_active_samples=self._options.max_active_samples,
+            max_models=self._options.max_models,
+            longest_step=self._options.longest_step,
+            longest_load=self._options.longest_load,
+        )
+
+    async def _listen(self, link: _Link) -> None:
+        reader = link.worker.reader
+        while True:
+            try:
+                length = body_length(await reader.readexactly(HEADER_BYTES))
+                message = decode_from_worker(await reader.readexactly(length))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                raise _WorkerLostError("the worker died") from None
+            except ChannelError as error:
+                raise _WorkerLostError(str(error)) from None
+            self._take(link, message)
+
+    async def _watch(self, link: _Link) -> None:
+        """Look whether the worker hangs, at its beginning included."""
+        while True:
+            before = self._clock.monotonic()
+            await asyncio.sleep(_WATCH_INTERVAL)
+            now = self._clock.monotonic()
+            if now - before > 2 * _WATCH_INTERVAL + self._options.hang_after / 2:
+                # We ourselves were held up (a suspended laptop): its messages wait unread.
+                link.signs = replace(link.signs, heard_at=now)
+                continue
+            if link.signs.activities or link.device is not None:
+                reason = hang_reason(link.signs, now, self._options.hang_after)
+            elif now - link.born_at > self._options.longest_load:
+                reason = "it never began"
+            else:
+                reason = None
+            if reason is not None:
+                link.worker.kill()
+                raise _WorkerLostError(f"the worker hangs: {reason}")
+
+    def _take(self, link: _Link, message: FromWorker) -> None:
+        link.signs = replace(link.signs, heard_at=self._clock.monotonic())
+        match message:
+            case Beat():
+                link.signs = replace(link.signs, activities=message.activities)
+                link.resident_bytes = message.resident_bytes
+            case Hello():
+                link.device = message.device
+                self._failed_starts = 0
+                _log.info(
+                    "engine.ready",
+                    device=message.device,
+                    threads=message.threads,
+                    pid=link.worker.pid,
+                    seconds=round(self._clock.monotonic() - link.born_at, 2),
+                )
+                self._tell_watchers()
+            case ModelChanged():
+                self._take_state(message.state)
+            case Dying():
+                raise _WorkerLostError(f"the device failed: {message.reason}")
+            case Started() | Stepped() | ImageDone() | Failed():
+                entry = self._entries.get(message.ticket)
+                if entry is not None and not entry.ended.done():
+                    _take_job_news(entry, message)
+
+    def _take_state(self, state: ModelState) -> None:
+        known = self._states.get(state.model_id)
+        if known is None:
+            return
+        if state.status != known.status:
+            _log.info(
+                "engine.model",
+                model=state.model_id,
+                status=state.status,
+                detail=state.detail,
+                load_seconds=state.load_seconds,
+            )
+        # A new worker has measured nothing yet; what the last one knew is better than nothing.
+        self._states[state.model_id] = replace(
+            state, pace=state.pace or known.pace, facts=state.facts or known.facts
+        )
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for changed in tuple(self._watchers):
+            changed()
+
+    def _send_jobs(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        standings = [e.standing for e in self._entries.values() if not e.ended.done()]
+        for ticket in to_send(standings):
+            entry = self._entries[ticket]
+            entry.sent = True
+            entry.base = entry.job.steps * len(entry.images)
+            link.worker.send(Submit(ticket, entry.job, entry.wanted))
+
+    def _recover(self, reason: str) -> None:
+        """Sort the jobs of a worker that died, and say that there is none now."""
+        _log.error("engine.worker_lost", reason=reason, row=self._crashes_in_row)
+        standings = [e.standing for e in self._entries.values() if not e.ended.done()]
+        aftermath = after_crash(standings, self._options.attempts)
+        for ticket in aftermath.convicted:
+            self._fail_crashed(ticket, "The worker process died under this job, repeatedly.")
+        for ticket in aftermath.suspected:
+            self._entries[ticket].crashes += 1
+        for entry in self._entries.values():
+            entry.sent = entry.running = False
+        self._failed_starts += 1
+        if self._failed_starts >= self._options.start_attempts:
+            for ticket in tuple(self._entries):
+                self._fail_crashed(ticket, "The worker process does not start.")
+        for spec in self._specs:
+            fresh = _first_state(spec)
+            self._states[spec.model_id] = replace(
+                self._states[spec.model_id],
+                status=fresh.status,
+                progress=0.0,
+                detail="the worker process is being replaced",
+            )
+        self._tell_watchers()
+
+    def _fail_crashed(self, ticket: int, message: str) -> None:
+        _end(self._entries[ticket], JobFailedError(FailureKind.WORKER_CRASHED, message))
+
+
+def _first_state(spec: ModelSpec) -> ModelState:
+    return ModelState(spec.model_id, "loading" if spec.warm else "cold")
+
+
+def _take_job_news(entry: _Entry, message: Started | Stepped | ImageDone | Failed) -> None:
+    match message:
+        case Started():
+            entry.running = True
+            _tell_progress(entry, entry.base)
+        case Stepped():
+            _tell_progress(entry, entry.base + message.done)
+        case ImageDone():
+            seed = entry.job.seeds[message.index]
+            entry.images[message.index] = EncodedImage(message.png, seed, message.nsfw)
+            entry.seconds += message.denoise_seconds
+            if not entry.wanted:
+                images = tuple(entry.images[index] for index in range(len(entry.job.seeds)))
+                entry.ended.set_result(ImageResult(images, entry.seconds))
+        case Failed():
+            _end(entry, JobFailedError(message.kind, message.message))
+
+
+def _tell_progress(entry: _Entry, done: int) -> None:
+    total = entry.job.steps * len(entry.job.seeds)
+    try:
+        entry.on_progress(Progress(entry.job.job_id, min(done, total), total))
+    except Exception as error:  # noqa: BLE001  the caller's fault ends the caller's job only
+        _end(entry, error)
+
+
+def _end(entry: _Entry, error: Exception) -> None:
+    if not entry.ended.done():
+        entry.ended.set_exception(error)
+
+
+async def _relay_output(link: _Link) -> None:
+    """Log what the worker prints, until it closes its output."""
+    rest = b""
+    while chunk := await link.worker.output.read(4096):
+        *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+        rest = rest[-_LINE:]
+        for line in lines:
+            text = line[:_LINE].decode(errors="replace").strip()
+            if text:
+                _log.info("engine.worker_output", line=text)

@@ -1,0 +1,180 @@
+"""What the engine's two processes say to each other, and how it is framed.
+
+A frame is a 4-byte big-endian length and one MessagePack map with its type under "t". Both ends
+are ours and of one version, but a frame is checked all the same: a library that writes into the
+wrong file descriptor, or a worker killed half-way through a frame, must end in an error that
+restarts the worker and never in a half-believed message.
+"""
+
+import struct
+from typing import Literal
+
+import msgspec
+
+from node.engine.work import FailureKind, ImageJob, ModelSpec, ModelState
+
+MAX_FRAME = 256 * 2**20  #: bytes; the largest image we would ever carry stays far below
+_LENGTH = struct.Struct(">I")
+
+
+class ChannelError(Exception):
+    """The other process sent bytes that are no message. The channel cannot be used any more."""
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="t"):
+    """The base of all messages."""
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A ModelSpec with its path as text."""
+
+    model_id: str
+    path: str
+    warm: bool
+    dtype: Literal["auto", "float32", "float16", "bfloat16"]
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "Model":
+        return cls(spec.model_id, str(spec.path), spec.warm, spec.dtype)
+
+
+class Setup(_Message, frozen=True, tag="setup"):
+    """The first message to a worker: what to serve and within which bounds (seconds)."""
+
+    models: tuple[Model, ...]
+    device: str
+    max_active_samples: int
+    max_models: int
+    longest_step: float
+    longest_load: float
+
+
+class Submit(_Message, frozen=True, tag="submit"):
+    """Make the images of `job` whose places among its seeds are in `wanted`."""
+
+    ticket: int
+    job: ImageJob
+    wanted: tuple[int, ...]
+
+
+class Cancel(_Message, frozen=True, tag="cancel"):
+    """Forget a job, at the next step boundary at the latest."""
+
+    ticket: int
+
+
+class Stop(_Message, frozen=True, tag="stop"):
+    """End the process."""
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """The worker has imported what it needs and takes jobs."""
+
+    device: str
+    threads: int
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """What one of the worker's threads is at, for how long, and how long that may take."""
+
+    name: str
+    age: float
+    allowed: float
+
+
+class Beat(_Message, frozen=True, tag="beat"):
+    """A sign of life, sent by a thread that does nothing else."""
+
+    activities: tuple[Activity, ...]
+    resident_bytes: int
+
+
+class ModelChanged(_Message, frozen=True, tag="model"):
+    """A model's state as the worker sees it now."""
+
+    state: ModelState
+
+
+class Started(_Message, frozen=True, tag="started"):
+    """The worker has begun with this job."""
+
+    ticket: int
+
+
+class Stepped(_Message, frozen=True, tag="stepped"):
+    """Denoise steps done since the job was submitted to this worker, over its wanted images."""
+
+    ticket: int
+    done: int
+
+
+class ImageDone(_Message, frozen=True, tag="image"):
+    """One image, finished; `index` is its place among the job's seeds."""
+
+    ticket: int
+    index: int
+    png: bytes
+    nsfw: bool
+    denoise_seconds: float
+
+
+class Failed(_Message, frozen=True, tag="failed"):
+    """The job ends without (all of) its images."""
+
+    ticket: int
+    kind: FailureKind
+    message: str
+
+
+class Dying(_Message, frozen=True, tag="dying"):
+    """The device's state is beyond repair; the process exits right after this."""
+
+    reason: str
+
+
+ToWorker = Setup | Submit | Cancel | Stop
+FromWorker = Hello | Beat | ModelChanged | Started | Stepped | ImageDone | Failed | Dying
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode_frame(message: ToWorker | FromWorker) -> bytes:
+    """Return one whole frame. Raises ChannelError when it would be too long."""
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME:
+        raise ChannelError(f"a frame of {len(body)} bytes is above the limit of {MAX_FRAME}")
+    return _LENGTH.pack(len(body)) + body
+
+
+HEADER_BYTES = _LENGTH.size
+
+
+def body_length(header: bytes) -> int:
+    """Return how many bytes follow this header. Raises ChannelError when that cannot be."""
+    (length,) = _LENGTH.unpack(header)
+    if not 0 < length <= MAX_FRAME:
+        raise ChannelError(f"a frame announces {length} bytes; the limit is {MAX_FRAME}")
+    return int(length)
+
+
+def decode_for_worker(body: bytes) -> ToWorker:
+    """Decode a frame's body on the worker's side. Raises ChannelError."""
+    try:
+        return _to_worker.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ChannelError(f"the engine sent no message: {_without_values(error)}") from None
+
+
+def decode_from_worker(body: bytes) -> FromWorker:
+    """Decode a frame's body on the engine's side. Raises ChannelError."""
+    try:
+        return _from_worker.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ChannelError(f"the worker sent no message: {_without_values(error)}") from None
+
+
+def _without_values(error: Exception) -> str:
+    # msgspec quotes offending values of tagged unions; one of them might be a prompt.
+    return type(error).__name__
