@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import cast
 
 import orjson
 import pybase64
@@ -19,10 +20,11 @@ import uvloop
 from grpclib.server import Server, Stream
 from typing_extensions import override
 
-from network.capabilities import node_capabilities
+from network.capabilities import TEXT_TO_IMAGE, ModelConstraint, node_capabilities
+from network.runtime.clock import SystemClock
 from network.units import fee, pixels_of
 from network.wire import headers
-from network.wire.codec import AuthToken, OrchestratorInfo, encode_orchestrator_info
+from network.wire.codec import AuthToken, OrchestratorInfo, PriceInfo, encode_orchestrator_info
 from network.wire.generated import lp_rpc_grpc, lp_rpc_pb2
 
 MODEL = "limner/shapes"
@@ -60,15 +62,14 @@ class Discovery(lp_rpc_grpc.OrchestratorBase):
     """The two calls by which a gateway learns about an orchestrator."""
 
     def __init__(self, transcoder: str, now: float) -> None:
+        everything = ModelConstraint(warm=True, capacity=CAPACITY)
         self._info = OrchestratorInfo(
             transcoder=transcoder,
             address=bytes(20),
             price=PRICE,
-            prices=(),
-            capabilities=node_capabilities({MODEL: True}, CAPACITY),
+            prices=(PriceInfo(PRICE, TEXT_TO_IMAGE, MODEL),),
+            capabilities=node_capabilities({MODEL: everything}, version="0.1.0"),
             auth_token=AuthToken(bytes(32), "00000000", int(now) + TOKEN_LIFETIME_SECONDS),
-            hardware=(),
-            nodes=(),
         )
 
     @override
@@ -124,8 +125,8 @@ class JobProtocol(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.WriteTransport):
-            self._transport = transport
+        # uvloop's transports are none of asyncio's classes, only their like.
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -145,18 +146,11 @@ async def serve(port: int, job_port: int) -> None:
     answers = Answers()
     jobs = await loop.create_server(lambda: JobProtocol(answers), "127.0.0.1", job_port)
     job_url = f"http://127.0.0.1:{jobs.sockets[0].getsockname()[1]}"
-    # The wall clock: an auth token's lifetime is a date.
-    discovery = Server([Discovery(job_url, _unix_time())])
+    discovery = Server([Discovery(job_url, SystemClock().now())])
     await discovery.start("127.0.0.1", port)
     ready = {"event": "ready", "url": f"http://127.0.0.1:{port}", "admin_url": job_url}
     print(orjson.dumps(ready).decode(), flush=True)
     await discovery.wait_closed()
-
-
-def _unix_time() -> float:
-    from network.runtime.clock import SystemClock  # noqa: PLC0415
-
-    return SystemClock().now()
 
 
 def main(arguments: Sequence[str]) -> int:
