@@ -1,0 +1,62 @@
+"""The tables of the usage journal. Rows are only ever added."""
+
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table
+
+from network.runtime.database import WeiText
+
+metadata = MetaData()
+
+#: A request was given a place at an orchestrator for the first time.
+requests = Table(
+    "requests",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("key_id", String, nullable=False),
+    Column("model_id", String, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("accepted_at", Float, nullable=False),
+    Index("requests_by_time", "accepted_at"),
+)
+
+#: An orchestrator was asked.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("attempt_id", String, primary_key=True),
+    Column("request_id", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("orchestrator", String, nullable=False),
+    # Wei per pixel as "numerator/denominator".
+    Column("price", String, nullable=False),
+    Column("fee", WeiText, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Index("attempts_by_request", "request_id"),
+)
+
+#: The orchestrator's answer, or its absence. The fee is the one owed: 0 unless it delivered.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("attempt_id", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("fee", WeiText, nullable=False),
+    Column("finished_at", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("node_job_id", String, nullable=False),
+    Column("reason", String, nullable=False),
+)
+
+#: The request is over. Its primary key is what makes a second settlement impossible.
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("fee", WeiText, nullable=False),
+    Column("orchestrator", String, nullable=False),
+    Column("settled_at", Float, nullable=False),
+    Column("reason", String, nullable=False),
+)

@@ -1,0 +1,6 @@
+"""Carries a request to the best orchestrator that takes it, and pays for what was delivered."""
+
+from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.journey import Buyer, DispatchResult, RequestProgress, Routing
+
+__all__ = ["Buyer", "DispatchResult", "Dispatcher", "RequestProgress", "Routing"]

@@ -1,0 +1,136 @@
+"""The journal's side of a request: what is written when, and the one log line at its end."""
+
+import asyncio
+import secrets
+
+import structlog
+
+from gateway.accounting.journal import (
+    Accepted,
+    Attempt,
+    AttemptState,
+    Event,
+    Journal,
+    Outcome,
+    RequestState,
+    Settlement,
+)
+from gateway.dispatch.journey import Journey, Place, Running
+from network.errors import DatabaseError
+from network.runtime.clock import Clock
+from network.units import Wei
+
+_log = structlog.get_logger(__name__)
+
+
+class Books:
+    """Writes down what happens to requests, in the order in which it must be durable."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+
+    async def begin(self, journey: Journey, place: Place) -> Running:
+        """Return when the attempt is durable: an orchestrator may charge for it from then on.
+
+        Raises DatabaseError; nothing may be sent then.
+        """
+        now = self._clock.now()
+        attempt = Attempt(
+            attempt_id=secrets.token_hex(16),
+            request_id=journey.request_id,
+            number=journey.attempts + 1,
+            orchestrator=place.uri,
+            price=place.candidate.prospect.price,
+            fee=place.candidate.fee,
+            started_at=now,
+        )
+        events: tuple[Event, ...] = (attempt,)
+        if not journey.attempts:
+            events = (_accepted(journey, now), attempt)
+        # Counted before the write: a caller that is cancelled meanwhile leaves an attempt to close.
+        journey.attempts += 1
+        running = Running(attempt.attempt_id, place, self._clock.monotonic())
+        journey.running = running
+        try:
+            await self._journal.write(*events)
+        except DatabaseError:
+            journey.attempts -= 1
+            journey.running = None
+            raise
+        return running
+
+    def end_attempt(self, journey: Journey, state: AttemptState, reason: str) -> None:
+        """The attempt failed, the request goes on."""
+        outcome = self._outcome(journey, state, Wei(0), reason=reason)
+        if outcome is not None:
+            self._write_later(outcome)
+
+    def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> asyncio.Task[None]:
+        """The attempt delivered: its fee and the request's are written together.
+
+        The task is done when they are durable.
+        """
+        place = journey.running.place if journey.running else None
+        outcome = self._outcome(journey, "succeeded", fee, node_job_id=node_job_id)
+        uri = "" if place is None else place.uri
+        settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
+        self._log(journey, "settled", fee=fee, orchestrator=uri)
+        return self._journal.write_later(*([outcome] if outcome else ()), settlement)
+
+    def close(self, journey: Journey, state: RequestState, reason: str) -> None:
+        """Settle for nothing, together with the attempt that was under way."""
+        outcome = self._outcome(
+            journey, "cancelled" if state == "cancelled" else "failed", Wei(0), reason=reason
+        )
+        if journey.attempts:
+            now = self._clock.now()
+            settlement = Settlement(journey.request_id, state, Wei(0), now, reason=reason)
+            self._write_later(*([outcome] if outcome else ()), settlement)
+        self._log(journey, state, reason=reason)
+
+    def _outcome(
+        self,
+        journey: Journey,
+        state: AttemptState,
+        fee: Wei,
+        *,
+        node_job_id: str = "",
+        reason: str = "",
+    ) -> Outcome | None:
+        """The end of the attempt under way, of which there is none from then on."""
+        running, journey.running = journey.running, None
+        if running is None:
+            return None
+        seconds = self._clock.monotonic() - running.started
+        now = self._clock.now()
+        return Outcome(running.attempt_id, state, fee, now, seconds, node_job_id, reason)
+
+    def _write_later(self, *events: Event) -> None:
+        # The journal keeps the task and logs what goes wrong.
+        _ = self._journal.write_later(*events)
+
+    def _log(self, journey: Journey, state: RequestState, **facts: object) -> None:
+        _log.info(
+            "request_" + state,
+            request_id=journey.request_id,
+            key_id=journey.buyer.key_id,
+            model=journey.need.model_id,
+            pixels=journey.need.pixels,
+            ms=round((self._clock.monotonic() - journey.started) * 1000),
+            attempts=journey.attempts,
+            **facts,
+        )
+
+
+def _accepted(journey: Journey, now: float) -> Accepted:
+    return Accepted(
+        request_id=journey.request_id,
+        key_id=journey.buyer.key_id,
+        model_id=journey.need.model_id,
+        width=journey.expected.width,
+        height=journey.expected.height,
+        images=journey.expected.images,
+        steps=journey.need.steps,
+        accepted_at=now,
+    )

@@ -1,0 +1,354 @@
+"""One request's journey: choose, reserve, write down, call, check, and settle or try the next."""
+
+import asyncio
+import itertools
+import random
+from typing import Final, Literal
+
+from gateway.accounting.journal import Journal
+from gateway.dispatch.books import Books
+from gateway.dispatch.journey import (
+    Buyer,
+    DispatchResult,
+    Journey,
+    Place,
+    RequestProgress,
+    Routing,
+    Running,
+    set_out,
+)
+from gateway.orchestrators import outlook
+from gateway.orchestrators.answers import (
+    OrchestratorFailed,
+    OrchestratorRefused,
+    OrchestratorUnreachable,
+    Refused,
+)
+from gateway.orchestrators.client import NodeAnswer, OrchestratorClient, Order
+from gateway.orchestrators.directory import Directory
+from gateway.orchestrators.line import Line, LineFull
+from gateway.orchestrators.selection import Policy, Ranking, rank
+from gateway.orchestrators.standing import Fault
+from gateway.payments.budget import Budget, NotHeld, Shortfall
+from network.errors import DatabaseError, ProblemError
+from network.runtime.clock import Clock
+from network.units import ModelId, Wei
+from network.wire import problems
+from network.wire.messages import LARGEST_SEED, TextToImageRequest
+
+#: An orchestrator may refuse the same request for want of a place this often, as places come and
+#: go; one that advertises places it never gives is given up then.
+_MOST_BUSY: Final = 20
+#: And this often for credentials or a price that a refresh should have mended.
+_MOST_MENDED: Final = 2
+
+
+class Dispatcher:
+    """Carries requests to orchestrators. One per process."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        client: OrchestratorClient,
+        journal: Journal,
+        budget: Budget,
+        policy: Policy,
+        routing: Routing,
+        clock: Clock,
+        randomness: random.Random,
+    ) -> None:
+        self._directory = directory
+        self._client = client
+        self._books = Books(journal, clock)
+        self._budget = budget
+        self._policy = policy
+        self._routing = routing
+        self._clock = clock
+        self._randomness = randomness
+        self._arrivals = itertools.count()
+        self._journeys: dict[str, Journey] = {}
+        self._line: Line[Place] = Line(routing.max_waiting, self._give_back)
+        self._is_advancing = False
+        directory.subscribe(self._advance_soon)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._journeys)
+
+    @property
+    def waiting(self) -> int:
+        """Those of them that wait for a free place."""
+        return len(self._line)
+
+    async def run(
+        self, request_id: str, buyer: Buyer, request: TextToImageRequest
+    ) -> DispatchResult:
+        """Deliver images or raise ProblemError with the true reason.
+
+        `request.model_id` names a model (the default is already put in). Cancelling the awaiting
+        task closes the connection to the orchestrator, which frees its place. Raises
+        DatabaseError when the request cannot be written down; nothing has been sent then.
+        """
+        model_id = ModelId(request.model_id)
+        self._check_model(model_id, buyer)
+        self._count_in(request_id, buyer)
+        try:
+            journey = set_out(
+                request_id,
+                buyer,
+                request,
+                seed=self._seed(request),
+                max_price=self._routing.max_price,
+                arrival=next(self._arrivals),
+                now=self._clock.monotonic(),
+            )
+            self._journeys[request_id] = journey
+            return await self._travel(journey)
+        finally:
+            self._journeys.pop(request_id, None)
+            self._budget.release(request_id)
+
+    async def progress(self, request_id: str, key_id: str) -> RequestProgress | None:
+        """Ask the orchestrator how far the request is; None unless it is in flight for this key."""
+        journey = self._journeys.get(request_id)
+        if journey is None or journey.buyer.key_id != key_id:
+            return None
+        total = journey.need.steps * journey.expected.images
+        running = journey.running
+        if running is None:
+            return RequestProgress("waiting", 0, total, self._line.position(journey.arrival))
+        told = await self._client.progress(running.place.offer, running.attempt_id)
+        if told is None:
+            return RequestProgress("sent", 0, total, 0)
+        state: Literal["waiting", "running"] = "waiting" if told.position > 0 else "running"
+        done = min(max(told.done_steps, 0), total)
+        return RequestProgress(state, done, total, max(told.position, 0))
+
+    # Setting out
+
+    def _check_model(self, model_id: ModelId, buyer: Buyer) -> None:
+        allowed = buyer.models
+        if not self._directory.prospects(model_id):
+            known = self._directory.known_models()
+            if not known:
+                raise ProblemError(outlook.nobody_known(self._directory.others(model_id)))
+            usable = known if allowed is None else [one for one in known if one in allowed]
+            raise ProblemError(problems.model_not_found(model_id, usable))
+        if allowed is not None and model_id not in allowed:
+            raise ProblemError(
+                problems.forbidden(
+                    f"This key may use {', '.join(sorted(allowed)) or 'no models'} only."
+                )
+            )
+
+    def _count_in(self, request_id: str, buyer: Buyer) -> None:
+        held = self._budget.open(request_id, buyer.key_id, buyer.max_in_flight)
+        if not isinstance(held, NotHeld):
+            return
+        if held.reason is Shortfall.IN_FLIGHT:
+            raise ProblemError(problems.bad_request("A request of this id is in flight."))
+        raise ProblemError(
+            problems.rate_limited(
+                1.0,
+                f"This key has {held.limit} requests in flight, as many as it may have. "
+                "Wait for one of them.",
+            )
+        )
+
+    def _seed(self, request: TextToImageRequest) -> int:
+        """Drawn here rather than by the orchestrator: a second attempt makes the same images."""
+        if request.seed is not None:
+            return request.seed
+        return self._randomness.randrange(LARGEST_SEED - request.num_images_per_prompt + 2)
+
+    # Under way
+
+    async def _travel(self, journey: Journey) -> DispatchResult:
+        try:
+            async with asyncio.timeout(self._routing.deadline):
+                while True:
+                    place = await self._find_place(journey)
+                    result = await self._attempt(journey, place)
+                    if result is not None:
+                        return result
+        except TimeoutError:
+            problem = problems.timed_out(
+                f"No orchestrator delivered within {self._routing.deadline:g} s."
+            )
+            self._books.close(journey, "failed", problem.message)
+            raise ProblemError(problem) from None
+        except ProblemError as error:
+            self._books.close(journey, "failed", error.problem.message)
+            raise
+        except DatabaseError:
+            self._books.close(journey, "failed", "the journal could not be written")
+            raise
+        except asyncio.CancelledError:
+            self._books.close(journey, "cancelled", "the client went away")
+            raise
+
+    async def _find_place(self, journey: Journey) -> Place:
+        """Claim the best place there is, behind those who wait already."""
+        if not len(self._line):
+            place = self._try(journey)
+            if place is not None:
+                return place
+        model_id = journey.need.model_id
+        left = self._routing.max_wait - journey.waited
+        began = self._clock.monotonic()
+        self._directory.press(model_id, max(left, 0.0))
+        # What one request was refused, its like are refused too, unless its own history counts.
+        group = None if journey.tried else (model_id, journey.need.price_cap)
+        try:
+            return await self._line.wait(
+                journey.arrival, lambda: self._try(journey), max(left, 0.0), group
+            )
+        except LineFull:
+            raise ProblemError(
+                outlook.line_full(self._rank(journey), self._jobs(model_id), len(self._line))
+            ) from None
+        except TimeoutError:
+            # The deadline's own time-out arrives as a cancellation, so this one is the line's.
+            ahead = self._line.position(journey.arrival) - 1
+            waited = self._clock.monotonic() - began + journey.waited
+            raise ProblemError(
+                outlook.no_capacity(self._rank(journey), self._jobs(model_id), ahead, waited)
+            ) from None
+        finally:
+            journey.waited += self._clock.monotonic() - began
+
+    def _try(self, journey: Journey) -> Place | None:
+        """Claim a place now, or answer None where waiting may help. Raises ProblemError."""
+        ranking = self._rank(journey)
+        best = ranking.best
+        if best is None:
+            if outlook.may_pass(ranking):
+                return None
+            others = self._directory.others(journey.need.model_id)
+            raise ProblemError(outlook.nobody(ranking, journey.failures, others))
+        offer = self._directory.offer(best.uri)
+        if offer is None:
+            return None
+        held = self._budget.hold(journey.request_id, best.fee)
+        if isinstance(held, NotHeld):
+            raise ProblemError(
+                problems.rate_limited(
+                    1.0,
+                    "The requests in flight cost as much together as this gateway may spend at "
+                    "once. Try again when some of them are done.",
+                )
+            )
+        self._directory.claim(best.uri, journey.need.model_id)
+        return Place(best, journey.need.model_id, offer)
+
+    def _rank(self, journey: Journey) -> Ranking:
+        prospects = self._directory.prospects(journey.need.model_id)
+        return rank(journey.need, prospects, self._policy, self._clock.monotonic(), journey.tried)
+
+    def _jobs(self, model_id: ModelId) -> int:
+        return self._directory.jobs_of(model_id)
+
+    def _give_back(self, place: Place) -> None:
+        """The place was claimed for a request that is gone."""
+        self._directory.release(place.uri, place.model_id)
+
+    async def _attempt(self, journey: Journey, place: Place) -> DispatchResult | None:
+        """Ask one orchestrator; None where the next may be asked. The place is given back."""
+        uri, model_id = place.uri, place.model_id
+        was_busy = False
+        try:
+            running = await self._books.begin(journey, place)
+            answer = await self._client.text_to_image(
+                place.offer, _order(journey, place, running), self._routing.attempt_timeout
+            )
+            return self._settle(journey, place, running, answer)
+        except OrchestratorRefused as refusal:
+            was_busy = refusal.kind is Refused.BUSY
+            seen_at = self._clock.monotonic()
+            self._note_refusal(journey, uri, refusal)
+        except OrchestratorFailed as failure:
+            self._note_failure(journey, uri, failure)
+            return None
+        finally:
+            self._directory.release(uri, model_id, was_busy=was_busy)
+        if not was_busy:
+            # Its token or its price is not what we know: look before the next decision.
+            await self._directory.refresh(uri, model_id, seen_at)
+        return None
+
+    # Arriving
+
+    def _settle(
+        self, journey: Journey, place: Place, running: Running, answer: NodeAnswer
+    ) -> DispatchResult:
+        fee = _owed(place, answer)
+        seconds = self._clock.monotonic() - running.started
+        settled = self._books.settle(journey, fee, answer.node_job_id)
+        need = journey.need
+        self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
+        return DispatchResult(answer.images, fee, place.uri, journey.attempts, settled)
+
+    def _note_refusal(self, journey: Journey, uri: str, refusal: OrchestratorRefused) -> None:
+        """Raises ProblemError where asking somebody else would not help."""
+        kind = refusal.kind
+        self._books.end_attempt(
+            journey, "busy" if kind is Refused.BUSY else "refused", refusal.text
+        )
+        if kind is Refused.CLIENT_FAULT:
+            raise ProblemError(problems.bad_request(refusal.text or "The request was refused."))
+        times = journey.refusals[uri, kind] = journey.refusals.get((uri, kind), 0) + 1
+        if times < (_MOST_BUSY if kind is Refused.BUSY else _MOST_MENDED):
+            return
+        reason = f"it refused {times} times: {refusal.text}"
+        if kind is Refused.CREDENTIALS:
+            self._directory.note_failure(uri, Fault.FAULTY, reason)
+        self._give_up(journey, uri, reason)
+
+    def _note_failure(self, journey: Journey, uri: str, failure: OrchestratorFailed) -> None:
+        """Raises ProblemError when enough orchestrators have failed."""
+        self._books.end_attempt(journey, "failed", str(failure))
+        is_unreachable = isinstance(failure, OrchestratorUnreachable)
+        fault = Fault.UNREACHABLE if is_unreachable else Fault.FAULTY
+        self._directory.note_failure(uri, fault, str(failure))
+        self._give_up(journey, uri, str(failure))
+
+    def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
+        journey.tried.add(uri)
+        journey.failures.append(reason)
+        if len(journey.failures) >= self._routing.max_failures:
+            raise ProblemError(outlook.all_failed(journey.failures))
+
+    # Waiting
+
+    def _advance_soon(self) -> None:
+        """Something changed. Many changes of one moment are looked at once."""
+        if len(self._line) and not self._is_advancing:
+            self._is_advancing = True
+            asyncio.get_running_loop().call_soon(self._advance)
+
+    def _advance(self) -> None:
+        self._is_advancing = False
+        self._line.advance()
+
+
+def _order(journey: Journey, place: Place, running: Running) -> Order:
+    return Order(
+        attempt_id=running.attempt_id,
+        model_id=place.model_id,
+        price=place.model.price,
+        expected=journey.expected,
+        body=journey.body,
+    )
+
+
+def _owed(place: Place, answer: NodeAnswer) -> Wei:
+    """What is paid: the quote. Raises OrchestratorFailed for a receipt over another amount."""
+    quoted, charged = place.candidate.fee, answer.fee
+    if charged is None or charged == quoted:
+        return quoted
+    # A price known only from above was quoted too high on purpose.
+    if charged < quoted and not place.model.exact:
+        return charged
+    raise OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")

@@ -1,0 +1,151 @@
+"""What one request carries with it from its arrival to its answer."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal, NamedTuple, Protocol
+
+import orjson
+
+from gateway.orchestrators.answers import Expected, Picture, Refused
+from gateway.orchestrators.offer import ModelOffer, Offer
+from gateway.orchestrators.selection import Candidate, Need
+from network.units import ModelId, Wei, pixels_of
+from network.wire.messages import TextToImageRequest
+
+
+class Buyer(Protocol):
+    """What dispatch needs to know of an API key; `gateway.keys.KeyGrant` has this shape."""
+
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def models(self) -> frozenset[ModelId] | None: ...
+    @property
+    def max_price(self) -> Fraction | None: ...
+    @property
+    def max_in_flight(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The settings of the journey. Times in seconds."""
+
+    #: Wei per pixel that the gateway never exceeds, whoever asks.
+    max_price: Fraction | None = None
+    #: A request is answered within this time.
+    deadline: float = 300.0
+    #: One orchestrator may take this long before the next is asked.
+    attempt_timeout: float = 180.0
+    #: How long a request may wait for a free place, all its waits together.
+    max_wait: float = 10.0
+    #: How many requests may wait at once.
+    max_waiting: int = 1000
+    #: How many orchestrators may fail one request.
+    max_failures: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchResult:
+    """A delivered request."""
+
+    images: tuple[Picture, ...]
+    fee: Wei
+    #: URI of the orchestrator that delivered.
+    orchestrator: str
+    #: How many orchestrators were asked.
+    attempts: int
+    #: Done when the settlement is durable. Await it before the answer leaves; storing the
+    #: images may go on meanwhile. It does not raise.
+    settled: Awaitable[None]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestProgress:
+    """Where a request in flight stands."""
+
+    state: Literal["waiting", "sent", "running"]
+    #: Over all images of the request.
+    done_steps: int
+    total_steps: int
+    #: Place in the gateway's or the orchestrator's queue, the first being 1; 0 when not waiting.
+    position: int
+
+
+class Place(NamedTuple):
+    """A claimed place at an orchestrator."""
+
+    candidate: Candidate
+    model_id: ModelId
+    offer: Offer
+
+    @property
+    def uri(self) -> str:
+        return self.candidate.uri
+
+    @property
+    def model(self) -> ModelOffer:
+        return self.offer.models[self.model_id]
+
+
+@dataclass(slots=True)
+class Running:
+    """An attempt that has been written down and has not ended."""
+
+    attempt_id: str
+    place: Place
+    #: Monotonic seconds.
+    started: float
+
+
+@dataclass(slots=True)
+class Journey:
+    """One request under way."""
+
+    request_id: str
+    buyer: Buyer
+    need: Need
+    expected: Expected
+    #: The JSON body that orchestrators get (Livepeer wire, TextToImageParams).
+    body: bytes
+    #: Counts up by request: who came first is served first.
+    arrival: int
+    #: Monotonic seconds.
+    started: float
+    #: Attempts written down.
+    attempts: int = 0
+    #: Seconds spent waiting for a place.
+    waited: float = 0.0
+    running: Running | None = None
+    #: What orchestrators did wrong, one sentence each.
+    failures: list[str] = field(default_factory=list)
+    #: URIs that must not be asked again for this request.
+    tried: set[str] = field(default_factory=set)
+    #: How often an orchestrator refused for a reason that may pass, by URI and reason.
+    refusals: dict[tuple[str, Refused], int] = field(default_factory=dict)
+
+
+def set_out(
+    request_id: str,
+    buyer: Buyer,
+    request: TextToImageRequest,
+    *,
+    seed: int,
+    max_price: Fraction | None,
+    arrival: int,
+    now: float,
+) -> Journey:
+    """A journey at its start. `seed` counts up over the images; `now` is monotonic seconds."""
+    images = request.num_images_per_prompt
+    model_id = ModelId(request.model_id)
+    caps = [cap for cap in (buyer.max_price, max_price) if cap is not None]
+    pixels = pixels_of(request.width, request.height, images)
+    return Journey(
+        request_id=request_id,
+        buyer=buyer,
+        need=Need(model_id, pixels, request.num_inference_steps, min(caps, default=None)),
+        expected=Expected(images, request.width, request.height, seed),
+        body=orjson.dumps({**request.model_dump(), "seed": seed}),
+        arrival=arrival,
+        started=now,
+    )

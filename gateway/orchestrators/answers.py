@@ -1,0 +1,235 @@
+"""What an orchestrator sent back, read without trust: result images, and the words of a refusal.
+
+An answer is megabytes of base64 around a few bytes of JSON. The payloads are cut out by position and
+decoded where they lie; only the small rest goes through a JSON parser.
+"""
+
+import binascii
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+import pybase64
+
+from network.errors import LimnerError
+
+_PNG_URL = b'"data:image/png;base64,'
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_START = struct.Struct(">8sI4sII5sI")
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_IHDR_LENGTH = 13
+_LONGEST_TEXT = 500
+_LONGEST_URL = 2048
+
+
+class Refused(Enum):
+    """What an orchestrator's refusal means for us."""
+
+    #: No free place. Ask another, think no worse of it.
+    BUSY = "busy"
+    #: Its token or ticket parameters are no longer good. Refresh them, ask it again once.
+    CREDENTIALS = "credentials"
+    #: The request itself is wrong. Tell the client, ask nobody else.
+    CLIENT_FAULT = "client fault"
+    #: The price we expected is not its price. Refresh, ask another meanwhile.
+    PRICE = "price"
+
+
+class OrchestratorRefused(LimnerError):  # noqa: N818  what it did, not an error of ours
+    """The orchestrator said no in words we know; no fault of its own."""
+
+    def __init__(self, kind: Refused, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+
+
+class OrchestratorFailed(LimnerError):  # noqa: N818  likewise
+    """The orchestrator did not answer as the wire demands, or not in time."""
+
+
+class OrchestratorUnreachable(OrchestratorFailed):
+    """No connection to the orchestrator, or it broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One checked result image."""
+
+    png: bytes
+    seed: int
+    nsfw: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the answer to a request must look like."""
+
+    images: int
+    width: int
+    height: int
+    #: The first image's seed; the others count up.
+    seed: int
+
+    @property
+    def largest_image(self) -> int:
+        """Bytes. Four bytes a pixel that do not compress at all, and room for metadata."""
+        return self.width * self.height * 4 * 17 // 16 + 65_536
+
+    @property
+    def largest_body(self) -> int:
+        """Bytes of a JSON answer, base64 and field names included."""
+        return self.images * (self.largest_image * 4 // 3 + 4096) + 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An image the orchestrator keeps for us to fetch."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One entry of `images`, not checked against what was asked."""
+
+    image: bytes | Link
+    seed: int
+    nsfw: bool
+
+
+class _Entry(msgspec.Struct):
+    #: The index of a payload that was cut out, or a URL that was left in.
+    url: int | str
+    seed: int
+    nsfw: bool
+
+
+class _Answer(msgspec.Struct):
+    images: list[_Entry]
+
+
+_decoder = msgspec.json.Decoder(_Answer)
+
+
+def parse_answer(body: bytes, images: int) -> tuple[Medium, ...]:
+    """Read `{"images": [{"url", "seed", "nsfw"}]}` (Livepeer wire, ImageResponse) of `images` entries.
+
+    Data URLs must hold PNG. Raises OrchestratorFailed.
+    """
+    rest, payloads = _cut_out(body, images)
+    try:
+        answer = _decoder.decode(rest)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise OrchestratorFailed(
+            f"its answer is not the JSON of images: {_short(error)}"
+        ) from None
+    if len(answer.images) != images:
+        raise OrchestratorFailed(f"it sent {len(answer.images)} images where {images} were asked")
+    indices = [entry.url for entry in answer.images if isinstance(entry.url, int)]
+    # Numbers of its own in the place of URLs must not stand for a payload twice.
+    if indices != list(range(len(payloads))):
+        raise OrchestratorFailed("its image urls are not strings")
+    return tuple(
+        Medium(
+            _decoded(payloads[entry.url]) if isinstance(entry.url, int) else _link(entry.url),
+            entry.seed,
+            entry.nsfw,
+        )
+        for entry in answer.images
+    )
+
+
+def check_pictures(media: tuple[Medium, ...], expected: Expected) -> tuple[Picture, ...]:
+    """The images themselves, links having been fetched. Raises OrchestratorFailed."""
+    pictures = []
+    for index, medium in enumerate(media):
+        if isinstance(medium.image, Link):
+            raise OrchestratorFailed("it sent a link in place of an image")
+        check_png(medium.image, expected)
+        if medium.seed != expected.seed + index:
+            raise OrchestratorFailed(
+                f"image {index} has seed {medium.seed} where {expected.seed + index} was asked"
+            )
+        pictures.append(Picture(medium.image, medium.seed, medium.nsfw))
+    return tuple(pictures)
+
+
+def check_png(data: bytes, expected: Expected) -> None:
+    """Refuse what is not a whole PNG of the size asked. Pixels are not decoded."""
+    if len(data) > expected.largest_image:
+        raise OrchestratorFailed(f"an image of {len(data)} bytes is larger than its pixels allow")
+    if len(data) < _PNG_START.size + len(_PNG_END) or not data.startswith(_PNG_SIGNATURE):
+        raise OrchestratorFailed("an image is not a PNG")
+    _, length, kind, width, height, _, checksum = _PNG_START.unpack_from(data)
+    if length != _IHDR_LENGTH or kind != b"IHDR" or zlib.crc32(data[12:29]) != checksum:
+        raise OrchestratorFailed("an image has a broken PNG header")
+    if (width, height) != (expected.width, expected.height):
+        raise OrchestratorFailed(
+            f"an image is {width}x{height} where {expected.width}x{expected.height} was asked"
+        )
+    if not data.endswith(_PNG_END):
+        raise OrchestratorFailed("an image is cut off")
+
+
+def refusal(status: int, text: str) -> OrchestratorRefused | OrchestratorFailed:
+    """Sort a refusal by its words first, as Livepeer's gateways do, then by its status."""
+    words = " ".join(text.split())
+    shown = "".join(c for c in words if c.isprintable())[:_LONGEST_TEXT]
+    low = words.lower()
+    if "insufficient capacity" in low or "orchestratorcapped" in low:
+        return OrchestratorRefused(Refused.BUSY, shown)
+    if "returned 400" in low:
+        reason = shown[shown.lower().find("returned 400") + len("returned 400") :].lstrip(": ")
+        return OrchestratorRefused(Refused.CLIENT_FAULT, reason)
+    if "auth token" in low or "ticketparams expired" in low:
+        return OrchestratorRefused(Refused.CREDENTIALS, shown)
+    if "price" in low and status in _PRICE_STATUSES:
+        return OrchestratorRefused(Refused.PRICE, shown)
+    if status in _CLIENT_STATUSES and not any(phrase in low for phrase in _PAYMENT_PHRASES):
+        return OrchestratorRefused(Refused.CLIENT_FAULT, shown)
+    return OrchestratorFailed(f"it answered {status}: {shown or 'nothing'}")
+
+
+_PRICE_STATUSES = frozenset({400, 402})
+_CLIENT_STATUSES = frozenset({400, 413, 422})
+#: Answers of status 400 that are about our payment, not about the client's request.
+_PAYMENT_PHRASES = ("insufficient balance", "ticket", "recipientrand", "payment")
+
+
+def _cut_out(body: bytes, most: int) -> tuple[bytes, list[memoryview]]:
+    """The body with each PNG data URL replaced by its index, and the base64 of each."""
+    view = memoryview(body)
+    pieces: list[bytes | memoryview] = []
+    payloads: list[memoryview] = []
+    position = 0
+    while (start := body.find(_PNG_URL, position)) >= 0:
+        end = body.find(b'"', start + len(_PNG_URL))
+        if end < 0 or len(payloads) == most:
+            break
+        pieces += (view[position:start], b"%d" % len(payloads))
+        payloads.append(view[start + len(_PNG_URL) : end])
+        position = end + 1
+    pieces.append(view[position:])
+    return b"".join(pieces), payloads
+
+
+def _decoded(payload: memoryview) -> bytes:
+    try:
+        return pybase64.b64decode(payload, validate=True)
+    except binascii.Error:
+        raise OrchestratorFailed("an image is not base64") from None
+
+
+def _link(url: str) -> Link:
+    if url[:5].lower() == "data:":
+        raise OrchestratorFailed(f"an image is {url[:30]!r}..., not a PNG data URL")
+    if len(url) > _LONGEST_URL:
+        raise OrchestratorFailed("an image url is too long")
+    return Link(url)
+
+
+def _short(error: Exception) -> str:
+    return str(error)[:200]

@@ -1,0 +1,326 @@
+"""The gateway's side of Livepeer's wire: information by gRPC, jobs by HTTP/1.1."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from gateway.orchestrators.answers import (
+    Expected,
+    Link,
+    Medium,
+    OrchestratorFailed,
+    OrchestratorUnreachable,
+    Picture,
+    check_pictures,
+    parse_answer,
+    refusal,
+)
+from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
+from gateway.orchestrators.offer import Offer
+from network.capabilities import job_capabilities
+from network.identity import Signer, session_request_signature
+from network.units import Address, ModelId, Wei
+from network.wire import headers as wire_headers
+from network.wire.codec import (
+    AuthToken,
+    OrchestratorInfo,
+    OrchestratorRequest,
+    Payment,
+    decode_orchestrator_info,
+    encode_orchestrator_request,
+    encode_payment,
+)
+
+_LONGEST_REFUSAL: Final = 4096
+#: Seconds for a body once it has begun: a slow drip is a fault, a slow link is not.
+_BODY_SECONDS: Final = 30.0
+_FETCH_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 3.0
+_PROGRESS_SECONDS: Final = 1.0
+_LARGEST_PROGRESS: Final = 4096
+_CACHED_CREDENTIALS: Final = 1024
+_NO_ADDRESS: Final = Address(bytes(20))
+_OK: Final = 200
+
+_K = TypeVar("_K")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked of an orchestrator, and what the answer is checked against."""
+
+    attempt_id: str
+    model_id: ModelId
+    #: Wei per pixel we expect to pay, None where the orchestrator named no price.
+    price: Fraction | None
+    expected: Expected
+    #: The JSON body (Livepeer wire, TextToImageParams).
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """A delivered and checked job."""
+
+    images: tuple[Picture, ...]
+    #: The orchestrator's own id of the job, where it names one.
+    node_job_id: str
+    #: What the orchestrator says it charged, where it says so.
+    fee: Wei | None
+
+
+class JobProgress(msgspec.Struct, frozen=True):
+    """Livepeer has no such call; our node answers `GET /jobs/{Limner-Job-Id}`."""
+
+    state: str
+    done_steps: int
+    total_steps: int
+    position: int = 0
+
+
+_progress_decoder = msgspec.json.Decoder(JobProgress)
+
+
+class OrchestratorClient:
+    """Talks to orchestrators. Made by `open_client`."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        information: Information,
+        signer: Signer | None,
+        version: str,
+    ) -> None:
+        self._session = session
+        self._information = information
+        self._signer = signer
+        self._version = version
+        self._sender = _NO_ADDRESS if signer is None else signer.address
+        # The signature covers the sender only: one for the life of the process.
+        self._signature = b"" if signer is None else session_request_signature(signer)
+        self._credentials: dict[tuple[ModelId, AuthToken | None], str] = {}
+        self._payments: dict[Fraction | None, str] = {}
+
+    async def info(self, uri: str, model_id: ModelId | None = None) -> OrchestratorInfo:
+        """GetOrchestrator. With a model the reply has its exact price, without one all models.
+
+        Raises OrchestratorFailed, WireError for a reply that is no OrchestratorInfo.
+        """
+        capabilities = None if model_id is None else job_capabilities(model_id, self._version)
+        request = OrchestratorRequest(
+            address=self._sender,
+            signature=self._signature,
+            capabilities=capabilities,
+            ignore_capacity_check=False,
+        )
+        reply = await self._information.call(
+            uri, "GetOrchestrator", encode_orchestrator_request(request)
+        )
+        return decode_orchestrator_info(reply)
+
+    async def ping(self, uri: str) -> None:
+        """Return when the orchestrator has answered. Raises OrchestratorFailed."""
+        await self._information.call(uri, "Ping", b"")
+
+    async def text_to_image(
+        self, offer: Offer, order: Order, timeout_seconds: float
+    ) -> NodeAnswer:
+        """Run one job and check what comes back. Cancelling closes the connection.
+
+        Raises OrchestratorRefused for a refusal in known words, OrchestratorFailed otherwise.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._post(offer, order)
+        except TimeoutError:
+            raise OrchestratorFailed(f"no images within {timeout_seconds:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise OrchestratorUnreachable(f"no connection: {_named(error.os_error)}") from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
+            raise OrchestratorFailed(f"the connection broke: {_named(error)}") from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise OrchestratorFailed(
+                f"its answer is not the HTTP we know: {_named(error)}"
+            ) from None
+
+    async def progress(self, offer: Offer, attempt_id: str) -> JobProgress | None:
+        """How far a job is; None where the orchestrator does not tell."""
+        url = _at(offer.transcoder, f"jobs/{attempt_id}")
+        try:
+            async with (
+                asyncio.timeout(_PROGRESS_SECONDS),
+                self._session.get(url, allow_redirects=False) as response,
+            ):
+                if response.status != _OK:
+                    return None
+                return _progress_decoder.decode(await _read(response, _LARGEST_PROGRESS))
+        except (
+            TimeoutError,
+            aiohttp.ClientError,
+            OSError,
+            OrchestratorFailed,
+            msgspec.MsgspecError,
+            ValueError,
+            RecursionError,
+        ):
+            # Progress is a courtesy: a request never fails for want of it.
+            return None
+
+    async def _post(self, offer: Offer, order: Order) -> NodeAnswer:
+        url = _at(offer.transcoder, "text-to-image")
+        async with self._session.post(
+            url, data=order.body, headers=self._headers(offer, order), allow_redirects=False
+        ) as response:
+            async with asyncio.timeout(_BODY_SECONDS):
+                if response.status != _OK or "json" not in response.content_type:
+                    text = await _read_text(response)
+                    raise refusal(response.status, text)
+                body = await _read(response, order.expected.largest_body)
+            fee = _fee(response.headers)
+            node_job_id = response.headers.get(wire_headers.JOB_ID, "")[:128]
+        media = parse_answer(body, order.expected.images)
+        del body
+        images = check_pictures(await self._fetched(media, offer, order.expected), order.expected)
+        return NodeAnswer(images, node_job_id, fee)
+
+    def _headers(self, offer: Offer, order: Order) -> dict[str, str]:
+        return {
+            "Content-Type": "application/json",
+            "Authorization": wire_headers.PROTOCOL_MARK,
+            wire_headers.SEGMENT: self._segment(order.model_id, offer.auth_token),
+            wire_headers.PAYMENT: self._payment(order.price),
+            wire_headers.JOB_ID: order.attempt_id,
+        }
+
+    def _segment(self, model_id: ModelId, token: AuthToken | None) -> str:
+        key = (model_id, token)
+        header = self._credentials.get(key)
+        if header is None:
+            capabilities = job_capabilities(model_id, self._version)
+            header = wire_headers.encode_header(
+                wire_headers.segment_credentials(self._signer, model_id, capabilities, token)
+            )
+            _remember(self._credentials, key, header)
+        return header
+
+    def _payment(self, price: Fraction | None) -> str:
+        """Payment without tickets: it names who asks and the price that is expected."""
+        header = self._payments.get(price)
+        if header is None:
+            payment = Payment(sender=self._sender, expected_price=price)
+            header = wire_headers.encode_header(encode_payment(payment))
+            _remember(self._payments, price, header)
+        return header
+
+    async def _fetched(
+        self, media: tuple[Medium, ...], offer: Offer, expected: Expected
+    ) -> tuple[Medium, ...]:
+        if not any(isinstance(medium.image, Link) for medium in media):
+            return media
+        async with asyncio.timeout(_FETCH_SECONDS):
+            return tuple([await self._with_image(medium, offer, expected) for medium in media])
+
+    async def _with_image(self, medium: Medium, offer: Offer, expected: Expected) -> Medium:
+        if not isinstance(medium.image, Link):
+            return medium
+        url = own_url(medium.image.url, offer.transcoder)
+        async with self._session.get(url, allow_redirects=False) as response:
+            if response.status != _OK:
+                raise OrchestratorFailed(f"an image url answered {response.status}")
+            image = await _read(response, expected.largest_image)
+        return Medium(image, medium.seed, medium.nsfw)
+
+
+@asynccontextmanager
+async def open_client(
+    signer: Signer | None, *, version: str, call_timeout: float = 2.5
+) -> AsyncIterator[OrchestratorClient]:
+    """A client with its connections, closed at exit. `signer` None is Livepeer's off-chain mode."""
+    information = Information(grpc_tls(), call_timeout)
+    connector = aiohttp.TCPConnector(
+        limit=0, ssl=unverified_tls(), keepalive_timeout=50.0, ttl_dns_cache=30
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+        read_bufsize=2**21,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity", "User-Agent": f"limner-gateway/{version}"},
+    )
+    async with session:
+        try:
+            yield OrchestratorClient(session, information, signer, version)
+        finally:
+            information.close()
+
+
+def own_url(url: str, transcoder: str) -> URL:
+    """A link to a result, if it leads to the orchestrator's own origin.
+
+    Anything else could make the gateway fetch from hosts that only it can see.
+    Raises OrchestratorFailed.
+    """
+    try:
+        link, own = URL(url), URL(transcoder)
+        if link.origin() == own.origin() and link.user is None and link.password is None:
+            return link
+    except ValueError:
+        pass
+    raise OrchestratorFailed("an image url leads to another host")
+
+
+def _at(transcoder: str, path: str) -> URL:
+    """`path` below the service URI, whose own path prefix is kept."""
+    return URL(f"{transcoder.rstrip('/')}/{path}", encoded=True)
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The whole body, refused as soon as it is known to be larger than `most` bytes."""
+    announced = response.content_length
+    if announced is not None:
+        if announced > most:
+            raise OrchestratorFailed(f"its answer of {announced} bytes is larger than asked for")
+        return await response.read()
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await response.content.readany():
+        size += len(chunk)
+        if size > most:
+            raise OrchestratorFailed(f"its answer is larger than the {most} bytes asked for")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _read_text(response: aiohttp.ClientResponse) -> str:
+    """The beginning of an answer that is not what was asked for."""
+    text = b""
+    while len(text) < _LONGEST_REFUSAL and (chunk := await response.content.readany()):
+        text += chunk
+    return text[:_LONGEST_REFUSAL].decode("utf-8", "replace")
+
+
+def _fee(headers: Mapping[str, str]) -> Wei | None:
+    text = headers.get(wire_headers.FEE)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 78):  # noqa: PLR2004  2**256
+        raise OrchestratorFailed(f"its fee {text[:40]!r} is not a number of wei")
+    return Wei(int(text))
+
+
+def _remember(cache: dict[_K, str], key: _K, value: str) -> None:
+    if len(cache) >= _CACHED_CREDENTIALS:
+        del cache[next(iter(cache))]
+    cache[key] = value
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip()[:200]

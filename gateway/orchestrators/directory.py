@@ -1,0 +1,454 @@
+"""The orchestrators we know, kept fresh in the background and never in a request's way.
+
+Requests read what is known at that moment. Between two refreshes the free places are counted on by
+our own jobs, and a refusal for want of capacity is believed at once.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import structlog
+
+from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreachable
+from gateway.orchestrators.client import OrchestratorClient
+from gateway.orchestrators.offer import ModelOffer, Offer, floored_prices, read_offer
+from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reason, Refusal
+from gateway.orchestrators.standing import (
+    Fault,
+    Pausing,
+    Standing,
+    after_failure,
+    after_sign_of_life,
+    after_success,
+    measured_pace,
+)
+from network.capabilities import TEXT_TO_IMAGE, Mismatch, compatible, job_capabilities
+from network.errors import WireError
+from network.runtime.clock import Clock
+from network.units import ModelId, Pixels
+from network.wire.codec import OrchestratorInfo
+
+_log = structlog.get_logger(__name__)
+_TOKEN_LIFE_USED = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshing:
+    """How offers are kept fresh. Times in seconds."""
+
+    interval: float = 5.0
+    #: Instead of `interval` while requests wait for a free place there.
+    busy_interval: float = 0.5
+    #: An orchestrator is never asked more often than this.
+    least_interval: float = 0.1
+    #: An orchestrator that does not answer is asked less and less often, up to this interval.
+    longest_interval: float = 15.0
+    #: How many orchestrators are asked at the same time.
+    parallel: int = 32
+    #: Exact prices are asked for at most this many models of one orchestrator.
+    priced_models: int = 8
+    #: How often an orchestrator is asked for all its models.
+    discovery_interval: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorState:
+    """One orchestrator as an operator wants to see it."""
+
+    uri: str
+    offer: Offer | None
+    #: Why the last refresh failed, or why its offer cannot be used; empty if neither.
+    problem: str
+    #: Seconds since the last good refresh; None without any.
+    age: float | None
+    in_flight: int
+    failures: int
+    #: Seconds until it may be used again; 0 when it may be used now.
+    paused_for: float
+    last_fault: str
+
+
+@dataclass(slots=True)
+class _Peer:
+    uri: str
+    offer: Offer | None = None
+    standing: Standing = field(default_factory=Standing)
+    problem: str = ""
+    is_reachable: bool = True
+    refresh_failures: int = 0
+    asked_at: float = float("-inf")
+    discovered_at: float = float("-inf")
+    pressed_until: float = float("-inf")
+    in_flight: Counter[ModelId] = field(default_factory=Counter)
+    #: Free places by model: as advertised, less our jobs since.
+    places: dict[ModelId, int] = field(default_factory=dict)
+    #: Exact prices by model, of the last replies that were about one model.
+    exact: dict[ModelId, Fraction | None] = field(default_factory=dict)
+    #: Floored prices by model, of the last reply that was about all models.
+    floors: Mapping[str, Fraction] = field(default_factory=dict)
+    #: Why a model's jobs cannot run there, "" if they can; since the last refresh.
+    mismatches: dict[ModelId, str] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Directory:
+    """Run `run` under the supervisor; all else that requests use is synchronous and cheap."""
+
+    def __init__(
+        self,
+        uris: Sequence[str],
+        *,
+        client: OrchestratorClient,
+        policy: Policy,
+        refreshing: Refreshing,
+        pausing: Pausing,
+        version: str,
+        clock: Clock,
+        randomness: random.Random,
+        models: Sequence[ModelId] = (),
+    ) -> None:
+        """`models` are those whose exact prices matter from the start, e.g. the default model."""
+        self._peers = {uri: _Peer(uri) for uri in uris}
+        self._client = client
+        self._policy = policy
+        self._refreshing = refreshing
+        self._pausing = pausing
+        self._version = version
+        self._clock = clock
+        self._randomness = randomness
+        #: Models somebody asked for; their exact prices come first.
+        self._wanted: dict[ModelId, None] = dict.fromkeys(models)
+        self._market: dict[ModelId, dict[str, Prospect]] = {}
+        self._slots = asyncio.Semaphore(refreshing.parallel)
+        self._unasked = set(uris)
+        self._all_asked = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+        if not uris:
+            self._all_asked.set()
+
+    # Background
+
+    async def run(self) -> None:
+        """Keep every offer fresh, for ever. Cancel to stop."""
+        async with asyncio.TaskGroup() as group:
+            for peer in self._peers.values():
+                group.create_task(self._keep_fresh(peer))
+
+    async def first_round(self, timeout_seconds: float) -> None:
+        """Return when every orchestrator has answered or failed once, or the time is over."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._all_asked.wait()
+        except TimeoutError:
+            _log.warning("orchestrators_slow", waiting_for=sorted(self._unasked))
+
+    async def refresh(self, uri: str, model_id: ModelId, seen_at: float) -> None:
+        """Ask one orchestrator now, unless it has answered after `seen_at` (monotonic seconds).
+
+        For a request that was refused because our knowledge is old.
+        """
+        peer = self._peers[uri]
+        self._wanted[model_id] = None
+        async with peer.lock:
+            if peer.asked_at <= seen_at:
+                await self._refresh(peer)
+
+    async def _keep_fresh(self, peer: _Peer) -> None:
+        while True:
+            async with self._slots, peer.lock:
+                await self._refresh(peer)
+            peer.wake.clear()
+            try:
+                async with asyncio.timeout(self._pause(peer)):
+                    await peer.wake.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(self._refreshing.least_interval)
+
+    async def _refresh(self, peer: _Peer) -> None:
+        started = self._clock.monotonic()
+        counted = Counter(peer.in_flight)
+        try:
+            info = await self._ask(peer, started)
+        except (OrchestratorFailed, WireError) as error:
+            self._note_silence(peer, error)
+        else:
+            self._note_answer(peer, info, counted, started)
+        peer.asked_at = started
+        self._unasked.discard(peer.uri)
+        if not self._unasked:
+            self._all_asked.set()
+        self._reassess(peer)
+        self._changed()
+
+    async def _ask(self, peer: _Peer, now: float) -> OrchestratorInfo:
+        """All models at times, the exact price of each that matters every time."""
+        info: OrchestratorInfo | None = None
+        priced = self._priced_models(() if peer.offer is None else peer.offer.models)
+        if not priced or now - peer.discovered_at >= self._refreshing.discovery_interval:
+            info = await self._client.info(peer.uri)
+            peer.discovered_at = now
+            peer.floors = floored_prices(info)
+            offered = info.capabilities.models.get(TEXT_TO_IMAGE, {})
+            priced = self._priced_models([ModelId(name) for name in offered])
+        exact: dict[ModelId, Fraction | None] = {}
+        refused: OrchestratorFailed | None = None
+        for model_id in priced:
+            try:
+                reply = await self._client.info(peer.uri, model_id)
+            except OrchestratorUnreachable:
+                raise
+            except OrchestratorFailed as error:
+                # It may refuse to price one model and sell the others.
+                refused = error
+                continue
+            exact[model_id] = reply.price
+            info = reply
+        if info is None:
+            raise refused or OrchestratorFailed("it answered nothing")
+        peer.exact = exact
+        return info
+
+    def _priced_models(self, offered: Collection[ModelId]) -> list[ModelId]:
+        wanted = [model_id for model_id in self._wanted if model_id in offered]
+        others = sorted(model_id for model_id in offered if model_id not in self._wanted)
+        return (wanted + others)[: self._refreshing.priced_models]
+
+    def _note_answer(
+        self, peer: _Peer, info: OrchestratorInfo, counted: Counter[ModelId], started: float
+    ) -> None:
+        now = self._clock.monotonic()
+        offer = read_offer(
+            peer.uri,
+            info,
+            exact=peer.exact,
+            floors=peer.floors,
+            refreshed_at=now,
+            round_trip=now - started,
+        )
+        if peer.problem != offer.problem or peer.offer is None:
+            _log.info("orchestrator_answers", uri=peer.uri, problem=offer.problem)
+        peer.offer = offer
+        peer.mismatches.clear()
+        peer.problem = offer.problem
+        peer.is_reachable = True
+        peer.refresh_failures = 0
+        peer.standing = after_sign_of_life(peer.standing)
+        # A job sent while the question was under way may or may not be counted in the answer; it is
+        # taken as not counted, which errs towards asking elsewhere.
+        peer.places = {
+            model_id: model.free - (peer.in_flight[model_id] - counted[model_id])
+            for model_id, model in offer.models.items()
+        }
+
+    def _note_silence(self, peer: _Peer, error: Exception) -> None:
+        if not peer.problem or peer.refresh_failures == 0:
+            _log.warning("orchestrator_silent", uri=peer.uri, problem=str(error))
+        peer.problem = str(error)
+        peer.refresh_failures += 1
+        # A slow answer may be a busy machine: its offer is believed until it is too old.
+        if isinstance(error, OrchestratorUnreachable):
+            peer.is_reachable = False
+
+    def _pause(self, peer: _Peer) -> float:
+        """Seconds until the next refresh."""
+        settings = self._refreshing
+        if peer.refresh_failures:
+            pause = min(
+                settings.interval * 2.0 ** min(peer.refresh_failures - 1, 16),
+                settings.longest_interval,
+            )
+        elif peer.pressed_until > self._clock.monotonic():
+            pause = settings.busy_interval
+        else:
+            pause = settings.interval
+        token = None if peer.offer is None else peer.offer.auth_token
+        if token is not None and not peer.refresh_failures:
+            left = token.expiration - self._clock.now()
+            pause = min(pause, max(left * _TOKEN_LIFE_USED, settings.busy_interval))
+        # Gateways that were started together must not ask together for ever.
+        return pause * self._randomness.uniform(0.8, 1.2)
+
+    # What requests read and report
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """`listener` is called after every change that may have made a place free."""
+        self._listeners.append(listener)
+
+    def prospects(self, model_id: ModelId) -> Collection[Prospect]:
+        """Everybody who offers the model. Empty for a model nobody offers."""
+        market = self._market.get(model_id)
+        if market is None:
+            market = {
+                peer.uri: prospect
+                for peer in self._peers.values()
+                if (prospect := self._prospect(peer, model_id)) is not None
+            }
+            if not market:  # whatever clients make up is not remembered
+                return ()
+            self._market[model_id] = market
+            if model_id not in self._wanted:
+                self._wanted[model_id] = None
+                self.hurry(*market)
+        return market.values()
+
+    def others(self, model_id: ModelId) -> tuple[Refusal, ...]:
+        """Everybody who is not among `prospects`, and why."""
+        refusals = []
+        for peer in self._peers.values():
+            if peer.offer is None:
+                refusals.append(
+                    Refusal(peer.uri, Reason.UNREACHABLE, peer.problem or "not asked yet")
+                )
+            elif model_id not in peer.offer.models:
+                refusals.append(Refusal(peer.uri, Reason.NOT_OFFERED, peer.problem))
+        return tuple(sorted(refusals))
+
+    def offer(self, uri: str) -> Offer | None:
+        peer = self._peers.get(uri)
+        return None if peer is None else peer.offer
+
+    def claim(self, uri: str, model_id: ModelId) -> None:
+        """Count a job of ours in."""
+        peer = self._peers[uri]
+        peer.in_flight[model_id] += 1
+        peer.places[model_id] = peer.places.get(model_id, 0) - 1
+        self._reassess(peer, model_id)
+
+    def release(self, uri: str, model_id: ModelId, *, was_busy: bool = False) -> None:
+        """Count a job out. `was_busy`: it was refused for want of a place, so there is none."""
+        peer = self._peers[uri]
+        peer.in_flight[model_id] -= 1
+        places = peer.places.get(model_id, 0) + 1
+        peer.places[model_id] = min(places, 0) if was_busy else places
+        self._reassess(peer, model_id)
+        if was_busy:
+            self.hurry(uri)
+        self._changed()
+
+    def note_success(
+        self, uri: str, model_id: ModelId, pixels: Pixels, steps: int, seconds: float
+    ) -> None:
+        peer = self._peers[uri]
+        model = None if peer.offer is None else peer.offer.models.get(model_id)
+        # A cold model spent an unknown part of the time on loading.
+        pace = measured_pace(seconds, pixels, steps) if model is not None and model.warm else None
+        peer.standing = after_success(peer.standing, model_id, pace)
+        self._reassess(peer, model_id)
+
+    def note_failure(self, uri: str, fault: Fault, reason: str) -> None:
+        peer = self._peers[uri]
+        now = self._clock.monotonic()
+        peer.standing = after_failure(peer.standing, fault, reason, self._pausing, now)
+        self._reassess(peer)
+        self.hurry(uri)
+
+    def hurry(self, *uris: str) -> None:
+        """Refresh these as soon as may be."""
+        for uri in uris:
+            self._peers[uri].wake.set()
+
+    def press(self, model_id: ModelId, seconds: float) -> None:
+        """Requests wait for a place: look often whether one became free at those who offer it."""
+        until = self._clock.monotonic() + seconds
+        for uri in self._market.get(model_id, ()):
+            peer = self._peers[uri]
+            if peer.pressed_until < self._clock.monotonic():
+                peer.wake.set()
+            peer.pressed_until = max(peer.pressed_until, until)
+
+    def in_flight(self, uri: str) -> int:
+        return self._peers[uri].in_flight.total()
+
+    def jobs_of(self, model_id: ModelId) -> int:
+        """Our own jobs on the model, at all orchestrators."""
+        return sum(peer.in_flight[model_id] for peer in self._peers.values())
+
+    def snapshot(self) -> tuple[Offer, ...]:
+        """The last offer of everybody who ever answered."""
+        return tuple(peer.offer for peer in self._peers.values() if peer.offer is not None)
+
+    def states(self) -> tuple[OrchestratorState, ...]:
+        now = self._clock.monotonic()
+        return tuple(self._state(peer, now) for peer in self._peers.values())
+
+    def known_models(self) -> tuple[ModelId, ...]:
+        """Every model somebody offers, in order of name."""
+        return tuple(sorted({model_id for offer in self.snapshot() for model_id in offer.models}))
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    # Keeping prospects
+
+    def _reassess(self, peer: _Peer, model_id: ModelId | None = None) -> None:
+        for model in list(self._market) if model_id is None else (model_id,):
+            market = self._market.get(model)
+            if market is None:
+                continue
+            prospect = self._prospect(peer, model)
+            if prospect is not None:
+                market[peer.uri] = prospect
+            elif market.pop(peer.uri, None) and not market:
+                del self._market[model]
+
+    def _prospect(self, peer: _Peer, model_id: ModelId) -> Prospect | None:
+        offer = peer.offer
+        model = None if offer is None else offer.models.get(model_id)
+        if offer is None or model is None:
+            return None
+        barred, detail = self._bar(peer, offer, model_id, model)
+        price = Fraction(0) if model.price is None else model.price
+        pace = peer.standing.pace(model_id)
+        return Prospect(
+            uri=peer.uri,
+            price_numerator=price.numerator,
+            price_denominator=price.denominator,
+            free=peer.places.get(model_id, 0),
+            pace=self._policy.unmeasured_pace if pace is None else pace,
+            overhead=self._overhead(offer, model),
+            fresh_until=offer.refreshed_at + self._policy.max_age,
+            suspended_until=peer.standing.suspended_until,
+            barred=barred,
+            detail=detail or peer.standing.reason,
+        )
+
+    def _overhead(self, offer: Offer, model: ModelOffer) -> int:
+        way = round(offer.round_trip * FEMTOSECONDS)
+        return way if model.warm else way + self._policy.cold_load
+
+    def _bar(
+        self, peer: _Peer, offer: Offer, model_id: ModelId, model: ModelOffer
+    ) -> tuple[Reason | None, str]:
+        if not peer.is_reachable:
+            return Reason.UNREACHABLE, peer.problem
+        mismatch = peer.mismatches.get(model_id)
+        if mismatch is None:
+            match = compatible(job_capabilities(model_id, self._version), offer.capabilities)
+            mismatch = match.reason if isinstance(match, Mismatch) else ""
+            peer.mismatches[model_id] = mismatch
+        if mismatch:
+            return Reason.INCOMPATIBLE, mismatch
+        return (Reason.UNPRICED, "") if model.price is None and not model.exact else (None, "")
+
+    def _state(self, peer: _Peer, now: float) -> OrchestratorState:
+        offer, standing = peer.offer, peer.standing
+        return OrchestratorState(
+            uri=peer.uri,
+            offer=offer,
+            problem=peer.problem,
+            age=None if offer is None else now - offer.refreshed_at,
+            in_flight=peer.in_flight.total(),
+            failures=standing.failures,
+            paused_for=max(standing.suspended_until - now, 0.0),
+            last_fault=standing.reason,
+        )
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()

@@ -1,0 +1,134 @@
+"""GetOrchestrator and Ping over gRPC, one kept connection per orchestrator.
+
+As in Livepeer, certificates are not verified: what an orchestrator is paid and trusted for hangs on its
+address and its work. `http://` means HTTP/2 in clear text.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from grpclib.client import Channel
+from grpclib.const import Cardinality
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreachable
+from network.errors import WireError
+
+#: Hundreds of models with constraints and prices fit; a reply announced longer is not read at all.
+LARGEST_REPLY: Final = 4 * 2**20
+_DEFAULT_PORT: Final = 8935
+
+
+class _Bytes(CodecBase):  # type: ignore[misc]  # grpclib is untyped
+    """Messages go in and come out as bytes; `network.wire.codec` knows what they mean."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: bytes, message_type: type[bytes]) -> bytes:  # noqa: ARG002
+        return message
+
+    def decode(self, data: bytes, message_type: type[bytes]) -> bytes:  # noqa: ARG002
+        return data
+
+
+class Information:
+    """The channels to all orchestrators. Close it when done."""
+
+    def __init__(self, tls: ssl.SSLContext, call_timeout: float) -> None:
+        self._tls = tls
+        self._call_timeout = call_timeout
+        self._channels: dict[str, Channel] = {}
+
+    async def call(self, uri: str, method: str, message: bytes) -> bytes:
+        """One unary call of service `net.Orchestrator`.
+
+        Raises OrchestratorUnreachable without a connection, OrchestratorFailed for anything else
+        that is not one whole reply within the call's time.
+        """
+        channel = self._channel(uri)
+        try:
+            async with asyncio.timeout(self._call_timeout):
+                return await _unary(channel, f"/net.Orchestrator/{method}", message)
+        except TimeoutError:
+            # A connection that swallowed a call may swallow the next ones too.
+            self._drop(uri)
+            raise OrchestratorFailed(
+                f"no answer to {method} within {self._call_timeout:g} s"
+            ) from None
+        except GRPCError as error:
+            raise OrchestratorFailed(
+                f"{method} was refused: {error.message or error.status.name}"
+            ) from None
+        except OSError as error:
+            self._drop(uri)
+            raise OrchestratorUnreachable(f"no connection: {error.strerror or error}") from None
+        except StreamTerminatedError as error:
+            self._drop(uri)
+            raise OrchestratorUnreachable(f"the connection broke: {error}") from None
+        except (ProtocolError, WireError, AssertionError, NotImplementedError) as error:
+            # grpclib asserts where a reply is cut short, and implements no compression.
+            self._drop(uri)
+            raise OrchestratorFailed(f"{method} was answered by no gRPC reply: {error}") from None
+
+    def close(self) -> None:
+        for uri in list(self._channels):
+            self._drop(uri)
+
+    def _channel(self, uri: str) -> Channel:
+        channel = self._channels.get(uri)
+        if channel is None:
+            parts = urlsplit(uri)
+            channel = Channel(
+                parts.hostname,
+                parts.port or _DEFAULT_PORT,
+                codec=_Bytes(),
+                ssl=self._tls if parts.scheme == "https" else None,
+            )
+            self._channels[uri] = channel
+        return channel
+
+    def _drop(self, uri: str) -> None:
+        channel = self._channels.pop(uri, None)
+        if channel is not None:
+            channel.close()
+
+
+def grpc_tls() -> ssl.SSLContext:
+    """A client context that verifies nobody and speaks HTTP/2."""
+    context = unverified_tls()
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def unverified_tls() -> ssl.SSLContext:
+    # Not create_default_context: it would load the system's authorities only to ignore them.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _unary(channel: Channel, path: str, message: bytes) -> bytes:
+    async with channel.request(path, Cardinality.UNARY_UNARY, bytes, bytes) as stream:
+        await stream.send_message(message, end=True)
+        await stream.recv_initial_metadata()
+        # grpclib reads as much as the peer announces, up to 4 GiB; this is its only way in.
+        wire = stream._stream  # noqa: SLF001
+        wire.recv_data = _bounded(wire.recv_data)
+        reply = await stream.recv_message()
+    if reply is None:
+        raise WireError("the reply is empty")
+    return bytes(reply)
+
+
+def _bounded(receive: Callable[[int], Awaitable[bytes]]) -> Callable[[int], Awaitable[bytes]]:
+    async def receive_bounded(size: int) -> bytes:
+        if size > LARGEST_REPLY:
+            raise WireError(f"the reply is {size} bytes long")
+        return await receive(size)
+
+    return receive_bounded

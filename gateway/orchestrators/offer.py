@@ -1,0 +1,117 @@
+"""What one orchestrator last said about itself: models, places, price and credentials."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from network.capabilities import TEXT_TO_IMAGE, Capabilities
+from network.units import Address, ModelId
+from network.wire.codec import AuthToken, OrchestratorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOffer:
+    """One model of one orchestrator."""
+
+    warm: bool
+    #: Places the orchestrator said are free; our own jobs since then are not subtracted.
+    free: int
+    #: Wei per pixel. None where the orchestrator names no price: it asks for nothing if that is
+    #: `exact`, and is not known yet otherwise.
+    price: Fraction | None
+    #: False where only the floored list of `capabilities_prices` was seen: `price` is then the
+    #: smallest whole price that cannot be below the true one.
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One orchestrator as of `refreshed_at` (Livepeer wire, OrchestratorInfo)."""
+
+    #: As configured; names the orchestrator everywhere in the gateway.
+    uri: str
+    #: Where jobs are posted. Empty when the orchestrator takes no work.
+    transcoder: str
+    address: Address | None
+    models: Mapping[ModelId, ModelOffer]
+    capabilities: Capabilities
+    auth_token: AuthToken | None
+    version: str
+    #: Seconds of the monotonic clock.
+    refreshed_at: float
+    #: Seconds one information call took.
+    round_trip: float
+    #: Why the orchestrator's word is not taken although it answered; empty otherwise.
+    problem: str = ""
+
+
+def read_offer(
+    uri: str,
+    info: OrchestratorInfo,
+    *,
+    exact: Mapping[ModelId, Fraction | None],
+    floors: Mapping[str, Fraction],
+    refreshed_at: float,
+    round_trip: float,
+) -> Offer:
+    """What an orchestrator says of itself, as far as it can be used.
+
+    `exact` are prices of replies for one model each. Other models have only the list of floored
+    prices, where the next whole number is the least that cannot be too low, or no price yet.
+    """
+    problem = _unusable(uri, info.transcoder)
+    models: dict[ModelId, ModelOffer] = {}
+    if not problem:
+        for name, state in info.capabilities.models.get(TEXT_TO_IMAGE, {}).items():
+            model_id = ModelId(name)
+            price, is_exact = exact.get(model_id), model_id in exact
+            if not is_exact and name in floors:
+                price = floors[name] + 1
+            models[model_id] = ModelOffer(state.warm, state.capacity, price, is_exact)
+    return Offer(
+        uri=uri,
+        transcoder=info.transcoder,
+        address=Address(info.address) if any(info.address) else None,
+        models=MappingProxyType(models),
+        capabilities=info.capabilities,
+        auth_token=info.auth_token,
+        version=info.capabilities.version,
+        refreshed_at=refreshed_at,
+        round_trip=round_trip,
+        problem=problem,
+    )
+
+
+def floored_prices(info: OrchestratorInfo) -> dict[str, Fraction]:
+    """By model; only a reply about all models carries them (Livepeer wire, capabilities_prices)."""
+    return {one.constraint: one.price for one in info.prices if one.capability == TEXT_TO_IMAGE}
+
+
+def _unusable(uri: str, transcoder: str) -> str:
+    """Jobs go where the orchestrator says, but not into our own network at a stranger's word."""
+    if not transcoder:
+        return "it takes no work at the moment"
+    try:
+        parts = urlsplit(transcoder)
+        own, host, _ = urlsplit(uri).hostname, parts.hostname, parts.port
+    except ValueError:
+        return "its service URI is malformed"
+    if parts.scheme not in ("http", "https") or not host or parts.username or parts.password:
+        return "its service URI is no plain http or https URL"
+    if parts.query or parts.fragment or not transcoder.isascii():
+        return "its service URI is more than host and path"
+    if host != own and _is_internal(host) and not _is_internal(own or ""):
+        return f"its service URI leads to {host}, a private address"
+    return ""
+
+
+def _is_internal(host: str) -> bool:
+    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+        return True
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False

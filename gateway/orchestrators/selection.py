@@ -1,0 +1,207 @@
+"""Who takes a request: eligible first, then the lowest fee plus the price of the time it takes.
+
+Everything is counted in integers, so that the order is exact and does not depend on the order
+in which orchestrators are looked at. Times are whole femtoseconds: a fast device needs less than a
+nanosecond for one pixel of one step.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+from network.units import ModelId, Pixels, Wei, fee
+
+FEMTOSECONDS = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request asks for, as far as routing is concerned."""
+
+    model_id: ModelId
+    #: Pixels of all images together.
+    pixels: Pixels
+    steps: int
+    #: The most wei per pixel that may be paid: the lower of the key's and the gateway's limit.
+    price_cap: Fraction | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How money is weighed against time, and what is believed about strangers."""
+
+    #: Wei that one second of waiting is worth. 0 buys the cheapest, a large value the fastest.
+    time_value: Fraction = Fraction(0)
+    #: Femtoseconds per pixel and step where no job of that orchestrator has been measured.
+    unmeasured_pace: int = 500_000_000
+    #: Femtoseconds a cold model takes to load.
+    cold_load: int = 30 * FEMTOSECONDS
+    #: Seconds after which an offer that was not refreshed is no longer believed.
+    max_age: float = 60.0
+
+
+class Reason(Enum):
+    """Why an orchestrator was passed over."""
+
+    NOT_OFFERED = "does not offer the model"
+    INCOMPATIBLE = "is not compatible"
+    UNREACHABLE = "cannot be reached"
+    UNPRICED = "has not named its price yet"
+    STALE = "has not answered for too long"
+    SUSPENDED = "is paused after failures"
+    ABOVE_CAP = "asks more than the price cap"
+    BUSY = "has no free place"
+    TRIED = "was tried for this request"
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """One orchestrator and one model, with all that a decision needs; replaced on every change."""
+
+    uri: str
+    price_numerator: int
+    price_denominator: int
+    #: Free places less our own jobs that the advertisement does not count yet.
+    free: int
+    #: Femtoseconds per pixel and step.
+    pace: int
+    #: Femtoseconds before the first step: the way there and, for a cold model, loading.
+    overhead: int
+    #: Monotonic seconds until which the offer is believed.
+    fresh_until: float
+    #: Monotonic seconds until which the orchestrator is paused.
+    suspended_until: float = 0.0
+    #: Set where nothing but news makes it eligible: incompatible, unreachable, unpriced.
+    barred: Reason | None = None
+    detail: str = ""
+
+    @property
+    def price(self) -> Fraction:
+        return Fraction(self.price_numerator, self.price_denominator)
+
+
+class Candidate(NamedTuple):
+    """An eligible orchestrator. Candidates order by score, then by URI."""
+
+    #: Score in units of `1 / (10**15 * time_value.denominator)` wei.
+    score: int
+    uri: str
+    fee: Wei
+    #: Femtoseconds until the images are there.
+    expected: int
+    prospect: Prospect
+
+    @property
+    def expected_seconds(self) -> float:
+        return self.expected / FEMTOSECONDS
+
+
+class Refusal(NamedTuple):
+    """An orchestrator that was passed over, and why."""
+
+    uri: str
+    reason: Reason
+    detail: str
+
+    def text(self) -> str:
+        return f"{self.uri} {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
+
+
+#: Score, URI, prospect. URIs differ, so that prospects are never compared.
+_Scored: TypeAlias = tuple[int, str, Prospect]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The outcome of one decision."""
+
+    need: Need
+    policy: Policy
+    _eligible: list[_Scored]
+    #: In the order in which they were looked at; `refusals` is for reading.
+    passed_over: list[tuple[Prospect, Reason]]
+
+    @property
+    def best(self) -> Candidate | None:
+        best = min(self._eligible, default=None)
+        return None if best is None else self._candidate(best)
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All eligible orchestrators, the best first."""
+        return tuple(self._candidate(scored) for scored in sorted(self._eligible))
+
+    @cached_property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Everybody else with the reason, by URI."""
+        return tuple(sorted(self._explain()))
+
+    def reasons(self) -> frozenset[Reason]:
+        return frozenset(reason for _, reason in self.passed_over)
+
+    def score(self, candidate: Candidate) -> Fraction:
+        """The exact score in wei."""
+        return Fraction(candidate.score, FEMTOSECONDS * self.policy.time_value.denominator)
+
+    def cheapest_price(self) -> Fraction | None:
+        """Wei per pixel of the cheapest orchestrator refused for its price only."""
+        prices = [one.price for one, why in self.passed_over if why is Reason.ABOVE_CAP]
+        return min(prices, default=None)
+
+    def _candidate(self, scored: _Scored) -> Candidate:
+        score, uri, one = scored
+        need = self.need
+        expected = one.overhead + int(need.pixels) * need.steps * one.pace
+        return Candidate(score, uri, fee(need.pixels, one.price), expected, one)
+
+    def _explain(self) -> Iterator[Refusal]:
+        for prospect, reason in self.passed_over:
+            detail = prospect.detail
+            if reason is Reason.ABOVE_CAP:
+                detail = f"{prospect.price} > {self.need.price_cap} wei per pixel"
+            yield Refusal(prospect.uri, reason, detail)
+
+
+def rank(
+    need: Need,
+    prospects: Iterable[Prospect],
+    policy: Policy,
+    now: float,
+    tried: Collection[str] = (),
+) -> Ranking:
+    """Order the eligible by `fee + time_value x expected seconds`; name a reason for the others.
+
+    `now` is monotonic seconds; `tried` are URIs this request must not go to again.
+    """
+    pixels, work = int(need.pixels), int(need.pixels) * need.steps
+    worth = policy.time_value.numerator
+    scale = FEMTOSECONDS * policy.time_value.denominator
+    cap = need.price_cap
+    cap_numerator, cap_denominator = (0, 0) if cap is None else cap.as_integer_ratio()
+    eligible: list[_Scored] = []
+    passed_over: list[tuple[Prospect, Reason]] = []
+    for one in prospects:
+        price, unit = one.price_numerator, one.price_denominator
+        if one.barred is not None:
+            reason = one.barred
+        elif one.uri in tried:
+            reason = Reason.TRIED
+        elif cap_denominator and price * cap_denominator > cap_numerator * unit:
+            reason = Reason.ABOVE_CAP
+        elif one.fresh_until < now:
+            reason = Reason.STALE
+        elif one.suspended_until > now:
+            reason = Reason.SUSPENDED
+        elif one.free <= 0:
+            reason = Reason.BUSY
+        else:
+            # The one rounding of a fee, as in network.units.fee: up, to whole wei.
+            owed = pixels * price if unit == 1 else -(-pixels * price // unit)
+            score = owed * scale + worth * (one.overhead + work * one.pace)
+            eligible.append((score, one.uri, one))
+            continue
+        passed_over.append((one, reason))
+    return Ranking(need, policy, eligible, passed_over)
