@@ -1,0 +1,57 @@
+"""`limner-gateway`: the command line. Each command is a module of `gateway.cli`, loaded when asked for."""
+
+import importlib
+
+import click
+from typing_extensions import override
+
+_COMMANDS = {
+    "run": "Serve clients until told to stop.",
+    "generate": "Make an image through a running gateway.",
+    "keys": "Make, list and revoke clients' keys.",
+    "usage": "What was bought, for whom and for how much.",
+    "orchestrators": "Who is bought from, and what they offer.",
+    "version": "Print the version.",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module only for that command: `generate` needs no database."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(f"gateway.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"gateway.cli.{cmd_name}.command is no command")
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    r"""A gateway to decentralised text-to-image: it takes your clients' prompts, buys each image from
+    the best orchestrator, pays, and keeps the books.
+
+    \b
+    First steps:
+      limner-gateway keys create me
+      limner-gateway run --orchestrator https://127.0.0.1:8936
+      LIMNER_API_KEY=... limner-gateway generate "a small red circle" -o circle.png
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gateway's HTTP surface: what clients and the operator can ask."""

@@ -1,0 +1,63 @@
+"""One request and what is learnt about it on the way to its one log line."""
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+from aiohttp.web import BaseRequest, StreamResponse
+
+from network.units import Wei
+
+#: What a client may choose as its request id; UUIDs and hex strings fit.
+REQUEST_ID_PATTERN: Final = "[A-Za-z0-9_-]{16,64}"
+_REQUEST_ID: Final = re.compile(REQUEST_ID_PATTERN)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Mutable on purpose: handlers note here what the log line and the metrics will say."""
+
+    #: Seconds of the performance counter when the request's head had been read.
+    started: float
+    #: The client's own id, or one of ours when it gave none.
+    request_id: str
+    #: What the client sent when that cannot be used as an id.
+    bad_request_id: bool = False
+    route: str = "unknown"
+    key_id: str | None = None
+    #: Seconds spent waiting for others: the client's body, the orchestrators' answers.
+    foreign_seconds: float = 0.0
+    #: Why the request was refused (`Problem.code`); empty on success.
+    code: str = ""
+    model_id: str = ""
+    orchestrator: str = ""
+    fee: Wei | None = None
+
+    def own_seconds(self) -> float:
+        """Time since the start that was not spent waiting for others."""
+        return max(0.0, perf_counter() - self.started - self.foreign_seconds)
+
+
+Handler = Callable[[BaseRequest, Exchange], Awaitable[StreamResponse]]
+
+
+def is_request_id(text: str) -> bool:
+    return _REQUEST_ID.fullmatch(text) is not None
+
+
+def new_request_id() -> str:
+    """128 random bits: knowing the id of a job is part of the permission to see it."""
+    return secrets.token_hex(16)
+
+
+def open_exchange(request: BaseRequest, started: float) -> Exchange:
+    """Take the client's `X-Request-Id` when it can be one."""
+    offered = request.headers.get("X-Request-Id")
+    if offered is None:
+        return Exchange(started, new_request_id())
+    if is_request_id(offered):
+        return Exchange(started, offered)
+    return Exchange(started, new_request_id(), bad_request_id=True)

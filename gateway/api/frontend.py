@@ -1,0 +1,98 @@
+"""Every request of a listener passes here once: routed, answered, counted, logged."""
+
+from asyncio import CancelledError
+from time import perf_counter
+from typing import Final, Protocol
+
+import structlog
+from aiohttp.web import BaseRequest, StreamResponse
+
+from gateway.api.answers import no_content, problem_answer
+from gateway.api.exchange import Exchange, open_exchange
+from gateway.api.router import Router
+from network.errors import ProblemError
+from network.wire import problems
+
+_log = structlog.get_logger(__name__)
+
+#: What logs and metrics say of a client that left before its answer (nginx's number for it).
+_CLIENT_LEFT: Final = 499
+#: Routes whose every request is worth a line; the others tell only of refusals.
+_LOGGED: Final = frozenset({"text-to-image"})
+
+
+class Watcher(Protocol):
+    """Told of every finished request (`gateway.api.metrics`)."""
+
+    def finished(
+        self, exchange: Exchange, status: int, seconds: float, own_seconds: float
+    ) -> None: ...
+
+
+class Frontend:
+    """The handler of a low-level aiohttp server.
+
+    No application and no middlewares: each layer costs more than all the rest of this path.
+    """
+
+    def __init__(self, router: Router, watcher: Watcher) -> None:
+        self._router = router
+        self._watcher = watcher
+
+    async def __call__(self, request: BaseRequest) -> StreamResponse:
+        exchange = open_exchange(request, perf_counter())
+        try:
+            response = await self._answer(request, exchange)
+        except ProblemError as error:
+            exchange.code = error.problem.code
+            response = problem_answer(error.problem)
+        except (CancelledError, ConnectionError):
+            exchange.code = "client_left"
+            self._conclude(request, exchange, _CLIENT_LEFT)
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the client gets an envelope and we a line
+            _log.exception("request_failed", request_id=exchange.request_id, route=exchange.route)
+            exchange.code = "internal_error"
+            response = problem_answer(problems.internal())
+        if not response.prepared:
+            response.headers["X-Request-Id"] = exchange.request_id
+        if response.status in {408, 413}:
+            # What is left of the body may be endless; the connection is of no more use.
+            response.force_close()
+        self._conclude(request, exchange, response.status)
+        return response
+
+    async def _answer(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
+        route = self._router.find(request.rel_url.raw_path)
+        exchange.route = route.name
+        if request.method == "OPTIONS":
+            return no_content(", ".join(sorted(route.allowed)))
+        return await route.handler(request.method)(request, exchange)
+
+    def _conclude(self, request: BaseRequest, exchange: Exchange, status: int) -> None:
+        seconds = perf_counter() - exchange.started
+        own = max(0.0, seconds - exchange.foreign_seconds)
+        self._watcher.finished(exchange, status, seconds, own)
+        if exchange.route not in _LOGGED and not exchange.code:
+            return
+        write = _log.error if status == 500 else _log.info  # noqa: PLR2004
+        write("request", method=request.method, status=status, **_fields(exchange, seconds, own))
+
+
+def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]:
+    """What the one line of a request says; neither prompt nor key is ever among it."""
+    fields: dict[str, object] = {
+        "request_id": exchange.request_id,
+        "route": exchange.route,
+        "ms": round(seconds * 1000, 2),
+        "own_ms": round(own * 1000, 2),
+    }
+    if exchange.code:
+        fields["code"] = exchange.code
+    if exchange.key_id is not None:
+        fields["key_id"] = exchange.key_id
+    if exchange.model_id:
+        fields["model_id"] = exchange.model_id
+    if exchange.orchestrator:
+        fields |= {"orchestrator": exchange.orchestrator, "fee_wei": str(exchange.fee)}
+    return fields

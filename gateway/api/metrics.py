@@ -1,0 +1,114 @@
+"""What Prometheus is told. Counting happens on the request's path, so every child is made once."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from gateway.api.exchange import Exchange
+
+#: A picture takes from tenths of seconds to minutes.
+_REQUEST_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+#: Our own share is meant to stay below a millisecond.
+_OWN_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is looked up only when somebody asks."""
+
+    in_flight: Callable[[], int]
+    waiting: Callable[[], int]
+    live_keys: Callable[[], int]
+    stored_images: Callable[[], int]
+    stored_bytes: Callable[[], int]
+    #: Orchestrators by state.
+    orchestrators: Callable[[], Mapping[str, int]]
+
+
+class Metrics:
+    """One registry per gateway; nothing global, so that tests and embedders can have several."""
+
+    def __init__(self, gauges: Gauges) -> None:
+        self._registry = CollectorRegistry()
+        self._spent = 0
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_Looked(gauges, lambda: self._spent))
+        self._requests = Counter(
+            "limner_gateway_requests",
+            "Finished requests; code is empty for successes.",
+            ("route", "status", "code"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "limner_gateway_request_seconds",
+            "Delivered text-to-image requests, from their head to their answer.",
+            buckets=_REQUEST_BUCKETS,
+            registry=self._registry,
+        )
+        self._own_seconds = Histogram(
+            "limner_gateway_overhead_seconds",
+            "The gateway's own share of a delivered text-to-image request.",
+            buckets=_OWN_BUCKETS,
+            registry=self._registry,
+        )
+        self._children: dict[tuple[str, int, str], Counter] = {}
+
+    @property
+    def spent_wei(self) -> int:
+        """Wei paid since the start."""
+        return self._spent
+
+    def finished(
+        self, exchange: Exchange, status: int, seconds: float, own_seconds: float
+    ) -> None:
+        """Count one request (`gateway.api.frontend.Watcher`)."""
+        label = (exchange.route, status, exchange.code)
+        child = self._children.get(label)
+        if child is None:
+            child = self._children[label] = self._requests.labels(*label)
+        child.inc()
+        if exchange.fee is not None and not exchange.code:
+            self._spent += exchange.fee
+            self._seconds.observe(seconds)
+            self._own_seconds.observe(own_seconds)
+
+    def render(self) -> bytes:
+        """Text exposition format 0.0.4."""
+        return generate_latest(self._registry)
+
+
+class _Looked(Collector):
+    def __init__(self, gauges: Gauges, spent: Callable[[], int]) -> None:
+        self._gauges = gauges
+        self._spent = spent
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        gauges = self._gauges
+        plain = (
+            ("in_flight", "Text-to-image requests under way.", gauges.in_flight),
+            ("waiting", "Requests waiting for a free orchestrator.", gauges.waiting),
+            ("live_keys", "Keys neither revoked nor expired.", gauges.live_keys),
+            ("stored_images", "Images in the store.", gauges.stored_images),
+            ("stored_image_bytes", "Bytes of images in the store.", gauges.stored_bytes),
+        )
+        for name, help_text, look in plain:
+            yield GaugeMetricFamily(f"limner_gateway_{name}", help_text, look())
+        yield CounterMetricFamily(
+            "limner_gateway_spent_wei", "Wei paid to orchestrators.", self._spent()
+        )
+        states = GaugeMetricFamily(
+            "limner_gateway_orchestrators", "Orchestrators by state.", labels=("state",)
+        )
+        for state, count in gauges.orchestrators().items():
+            states.add_metric((state,), count)
+        yield states

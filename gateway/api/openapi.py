@@ -1,0 +1,231 @@
+"""The published contract: OpenAPI 3.1, with the bounds that are enforced and every status that occurs."""
+
+from typing import Any
+
+from gateway.api.exchange import REQUEST_ID_PATTERN
+from network.wire.limits import Limits
+from network.wire.schema import problem_schema, request_schema, response_schema
+
+Document = dict[str, Any]
+
+_PROBLEM: Document = {"$ref": "#/components/schemas/Problem"}
+_INTEGER: Document = {"type": "integer", "minimum": 0}
+_REQUEST_ID: Document = {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"}
+
+_REASONS = {
+    "400": "The request asks for something that cannot be had, or is not HTTP.",
+    "401": "The bearer key is missing, unknown, revoked or expired.",
+    "403": "The key may not use this model.",
+    "404": "There is no such thing, or this key may not know of it.",
+    "405": "The resource does not have this method.",
+    "408": "The body took too long to arrive.",
+    "413": "The body is larger than the gateway reads.",
+    "415": "The body is not JSON.",
+    "417": "The only expectation understood is 100-continue.",
+    "422": "A field is missing, of the wrong type or out of bounds.",
+    "429": "This key has too many requests under way.",
+    "431": "A line of the request's head is too long.",
+    "500": "The gateway's own fault.",
+    "503": "No capacity, no orchestrator within the price cap, all of them failed, or too late.",
+}
+_EXTRA_HEADERS: dict[str, Document] = {
+    "401": {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
+    "405": {"Allow": {"required": True, "schema": {"type": "string"}}},
+    "429": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
+    "503": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
+}
+#: What can happen to any request before or beside its route.
+_ALWAYS = ("400", "404", "405", "431", "500", "503")
+
+
+def document(limits: Limits, version: str, public_url: str) -> Document:
+    """The whole document; `limits` are those of the default model."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Limner gateway",
+            "version": version,
+            "description": "Text to image on Livepeer's network. Bounds are those of the default model.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": public_url or "/"}],
+        "tags": [{"name": "generate"}, {"name": "service"}],
+        "paths": {
+            "/text-to-image": {"post": _text_to_image()},
+            "/jobs/{request_id}": {"get": _job()},
+            "/stream/{request}/{name}.png": {"get": _image()},
+            "/health": {"get": _health()},
+            "/openapi.json": {"get": _openapi()},
+        },
+        "components": {
+            "schemas": {
+                "TextToImageParams": request_schema(limits),
+                "ImageResponse": response_schema(),
+                "Progress": _progress_schema(),
+                "Problem": problem_schema(),
+            },
+            "securitySchemes": {"HTTPBearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _text_to_image() -> Document:
+    success = {
+        "description": "The images, in the order of their seeds.",
+        "headers": {
+            **_request_id_header(),
+            "X-Gateway-Overhead-Ms": {
+                "description": "The gateway's own share of the time.",
+                "required": True,
+                "schema": {"type": "number", "minimum": 0},
+            },
+            "X-Limner-Orchestrator": {
+                "description": "Who made the images, where the operator reveals it.",
+                "schema": {"type": "string"},
+            },
+            "Limner-Job-Id": {
+                "description": "The gateway's own id of the request, as its journal has it.",
+                "required": True,
+                "schema": _REQUEST_ID,
+            },
+            "Limner-Fee": {
+                "description": "Wei paid for the images.",
+                "required": True,
+                "schema": {"type": "string", "pattern": "^[0-9]+$"},
+            },
+        },
+        "content": _json({"$ref": "#/components/schemas/ImageResponse"}),
+    }
+    refusals = ("401", "403", "408", "413", "415", "417", "422", "429")
+    return {
+        "operationId": "genTextToImage",
+        "summary": "Make images from a text",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "parameters": [
+            {
+                "name": "X-Request-Id",
+                "in": "header",
+                "description": "Names the request for `/jobs/{request_id}`; drawn if absent.",
+                "schema": _REQUEST_ID,
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
+        },
+        "responses": {"200": success, **_problems(*refusals)},
+    }
+
+
+def _job() -> Document:
+    return {
+        "operationId": "getJob",
+        "summary": "How far one's own running request is",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "parameters": [_path_parameter("request_id", REQUEST_ID_PATTERN)],
+        "responses": {
+            "200": {
+                "description": "The request is under way.",
+                "headers": _request_id_header(),
+                "content": _json({"$ref": "#/components/schemas/Progress"}),
+            },
+            **_problems("401"),
+        },
+    }
+
+
+def _image() -> Document:
+    image = {
+        "description": "The image.",
+        "headers": {
+            **_request_id_header(),
+            "Cache-Control": {"required": True, "schema": {"type": "string"}},
+            "ETag": {"required": True, "schema": {"type": "string"}},
+        },
+        "content": {"image/png": {}},
+    }
+    part = "[A-Za-z0-9_-]{1,64}"
+    return {
+        "operationId": "getImage",
+        "summary": "A delivered image, for as long as the gateway keeps it",
+        "description": "The name is unguessable and stands for the permission.",
+        "tags": ["generate"],
+        "security": [],
+        "parameters": [_path_parameter("request", part), _path_parameter("name", part)],
+        "responses": {
+            "200": image,
+            "304": {"description": "The client has it already.", "headers": _request_id_header()},
+            **_problems(),
+        },
+    }
+
+
+def _health() -> Document:
+    body = {
+        "type": "object",
+        "required": ["status", "version"],
+        "properties": {"status": {"const": "OK"}, "version": {"type": "string"}},
+    }
+    return _public("getHealth", "Whether the gateway lives", body)
+
+
+def _openapi() -> Document:
+    return _public("getOpenapi", "This document", {"type": "object"})
+
+
+def _public(operation: str, summary: str, body: Document) -> Document:
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "tags": ["service"],
+        "security": [],
+        "responses": {
+            "200": {
+                "description": "The answer.",
+                "headers": _request_id_header(),
+                "content": _json(body),
+            },
+            **_problems(),
+        },
+    }
+
+
+def _progress_schema() -> Document:
+    return {
+        "title": "Progress",
+        "type": "object",
+        "required": ["id", "state", "done_steps", "total_steps", "position"],
+        "properties": {
+            "id": _REQUEST_ID,
+            "state": {"type": "string", "description": "waiting, sent or running."},
+            "done_steps": {**_INTEGER, "description": "Denoising steps done, over all images."},
+            "total_steps": _INTEGER,
+            "position": {**_INTEGER, "description": "Place in the queue; 0 when in none."},
+        },
+    }
+
+
+def _problems(*statuses: str) -> Document:
+    return {
+        status: {
+            "description": _REASONS[status],
+            "headers": {**_request_id_header(), **_EXTRA_HEADERS.get(status, {})},
+            "content": _json(_PROBLEM),
+        }
+        for status in sorted({*_ALWAYS, *statuses})
+    }
+
+
+def _request_id_header() -> Document:
+    return {"X-Request-Id": {"required": True, "schema": _REQUEST_ID}}
+
+
+def _path_parameter(name: str, pattern: str) -> Document:
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _json(schema: Document) -> Document:
+    return {"application/json": {"schema": schema}}

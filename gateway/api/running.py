@@ -1,0 +1,94 @@
+"""The requests under way, as their own clients may look them up."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from network.errors import ProblemError
+from network.wire import problems
+from network.wire.messages import TextToImageRequest
+
+#: Seconds for which a progress answer is good enough for the next poll of the same request.
+_FRESH_SECONDS = 0.1
+
+
+class Progress(Protocol):
+    """How far a request is (`gateway.dispatch.RequestProgress`)."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def done_steps(self) -> int: ...
+    @property
+    def total_steps(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+
+
+class ProgressSource(Protocol):
+    """What the dispatcher answers about requests in flight."""
+
+    async def progress(self, request_id: str, key_id: str) -> Progress | None: ...
+
+
+@dataclass(slots=True)
+class RunningRequest:
+    """One request under way."""
+
+    #: Ours, unique; the client's own id may be used again by another client.
+    job_id: str
+    key_id: str
+    total_steps: int
+    seen: Progress | None = None
+    seen_at: float = float("-inf")
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class RunningRequests:
+    """Found by key and the client's request id, so that nobody sees another's requests."""
+
+    def __init__(self, source: ProgressSource) -> None:
+        self._source = source
+        self._running: dict[tuple[str, str], RunningRequest] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @contextmanager
+    def track(
+        self, key_id: str, request_id: str, job_id: str, request: TextToImageRequest
+    ) -> Iterator[None]:
+        """List a request while it runs. Raises ProblemError 400 when its id is already running."""
+        name = (key_id, request_id)
+        if name in self._running:
+            message = "A request with this X-Request-Id is still under way; choose another id."
+            raise ProblemError(problems.bad_request(message, "request_id_in_use", "X-Request-Id"))
+        steps = request.num_inference_steps * request.num_images_per_prompt
+        self._running[name] = RunningRequest(job_id, key_id, steps)
+        try:
+            yield
+        finally:
+            del self._running[name]
+
+    async def progress(self, key_id: str, request_id: str, now: float) -> dict[str, object]:
+        """The body of `GET /jobs/{id}`; `now` is monotonic. Raises ProblemError 404.
+
+        Polls of one request share their answers: a client cannot make us poll a node in a storm.
+        """
+        running = self._running.get((key_id, request_id))
+        if running is None:
+            raise ProblemError(problems.not_found("request under way"))
+        async with running.asking:
+            if now - running.seen_at >= _FRESH_SECONDS:
+                running.seen = await self._source.progress(running.job_id, key_id)
+                running.seen_at = now
+        seen = running.seen
+        return {
+            "id": request_id,
+            "state": "waiting" if seen is None else seen.state,
+            "done_steps": 0 if seen is None else seen.done_steps,
+            "total_steps": running.total_steps if seen is None else seen.total_steps,
+            "position": 0 if seen is None else seen.position,
+        }

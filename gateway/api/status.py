@@ -1,0 +1,59 @@
+"""What the operator's `/status` and `limner-gateway orchestrators` say of each orchestrator."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.orchestrators.directory import OrchestratorState
+from gateway.orchestrators.offer import Offer
+from network.identity import checksum
+from network.units import format_price
+
+#: Every state, so that a metric falls to 0 instead of vanishing.
+STATES = ("ready", "paused", "stale", "unreachable")
+
+
+def state_of(one: OrchestratorState) -> str:
+    """One word: ready, paused (after failures), stale (knew it once) or unreachable."""
+    if one.offer is None:
+        return "unreachable"
+    if one.paused_for > 0:
+        return "paused"
+    return "stale" if one.problem else "ready"
+
+
+def count_states(all_of_them: Iterable[OrchestratorState]) -> Mapping[str, int]:
+    counted = Counter(state_of(one) for one in all_of_them)
+    return {state: counted[state] for state in STATES}
+
+
+def describe(one: OrchestratorState) -> dict[str, Any]:
+    """One orchestrator as JSON; prices as exact text in wei per pixel."""
+    offer = one.offer
+    address = None if offer is None or offer.address is None else checksum(offer.address)
+    return {
+        "uri": one.uri,
+        "state": state_of(one),
+        "address": address,
+        "version": "" if offer is None else offer.version,
+        "models": [] if offer is None else describe_models(offer),
+        "age_seconds": None if one.age is None else round(one.age, 3),
+        "in_flight": one.in_flight,
+        "failures": one.failures,
+        "paused_for_seconds": round(one.paused_for, 3),
+        "problem": one.problem,
+        "last_fault": one.last_fault,
+    }
+
+
+def describe_models(offer: Offer) -> list[dict[str, Any]]:
+    """The models of one offer, by name."""
+    return [
+        {
+            "id": name,
+            "warm": model.warm,
+            "free": model.free,
+            "price": None if model.price is None else format_price(model.price),
+        }
+        for name, model in sorted(offer.models.items())
+    ]

@@ -1,0 +1,426 @@
+"""The composition root: settings in, a serving gateway out. Nothing else reads settings."""
+
+import os
+import random
+import secrets
+import ssl
+from asyncio import sleep, to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version as installed_version
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from gateway.accounting.journal import MIGRATIONS, open_journal
+from gateway.api import images, jobs
+from gateway.api.admin import admin_router
+from gateway.api.admission import Admission
+from gateway.api.bounds import Bounds
+from gateway.api.frontend import Frontend
+from gateway.api.listener import listen
+from gateway.api.metrics import Gauges, Metrics
+from gateway.api.openapi import document
+from gateway.api.router import Router
+from gateway.api.running import RunningRequests
+from gateway.api.site import public_router
+from gateway.api.status import count_states, describe
+from gateway.api.text_to_image import TextToImage
+from gateway.config import GatewaySettings
+from gateway.dispatch import Dispatcher, Routing
+from gateway.keys import KeyRing
+from gateway.orchestrators.client import OrchestratorClient, open_client
+from gateway.orchestrators.directory import Directory, Refreshing
+from gateway.orchestrators.selection import Policy
+from gateway.orchestrators.standing import Pausing
+from gateway.payments.budget import Budget
+from gateway.payments.budget import Limits as BudgetLimits
+from gateway.storage.disk import DiskImageStore, open_disk_store
+from network.errors import ConfigError
+from network.identity import KeySigner, checksum, load_or_create
+from network.runtime.clock import Clock, SystemClock
+from network.runtime.database import Database, open_database
+from network.runtime.supervisor import supervise
+from network.units import ModelId, Wei
+from network.wire.limits import Limits
+
+_log = structlog.get_logger(__name__)
+
+#: How long a start waits for orchestrators that do not answer.
+_FIRST_ROUND_SECONDS: Final = 3.0
+#: How soon a revoked key stops working.
+_KEYS_SECONDS: Final = 2.0
+_PASSPHRASE_FILE: Final = "keystore.passphrase"  # noqa: S105 - a file name
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A serving gateway."""
+
+    url: str
+    #: Empty when no admin port is open.
+    admin_url: str
+    #: The gateway's own account, as it shows itself to orchestrators.
+    address: str
+    in_flight: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    settings: GatewaySettings
+    version: str
+    clock: Clock
+    signer: KeySigner
+    keys: KeyRing
+    store: DiskImageStore
+    directory: Directory
+    dispatcher: Dispatcher
+    admission: Admission
+    running: RunningRequests
+
+
+@asynccontextmanager
+async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Gateway]:
+    """Serve until the block is left; then finish what is under way within the configured time.
+
+    Raises ConfigError naming the setting that is wrong, DatabaseError.
+    """
+    version = installed_version("limner")
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        signer = await _open_identity(settings)
+        database = await enter(open_gateway_database(settings))
+        journal = await enter(open_journal(database))
+        interrupted = await journal.close_interrupted(clock.now())
+        if interrupted:
+            _log.warning("closed_interrupted_requests", count=interrupted)
+        call_timeout = settings.routing.call_seconds
+        client = await enter(open_client(signer, version=version, call_timeout=call_timeout))
+        store = await enter(
+            open_disk_store(
+                _data_dir(settings) / "images",
+                lifetime=settings.images.lifetime_seconds,
+                max_bytes=settings.images.max_bytes,
+                clock=clock,
+            )
+        )
+        keys = KeyRing(database, clock)
+        await keys.refresh()
+        randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
+        policy = _policy(settings)
+        directory = _directory(settings, client, policy, version, clock, randomness)
+        dispatcher = Dispatcher(
+            directory=directory,
+            client=client,
+            journal=journal,
+            budget=Budget(_budget_limits(settings)),
+            policy=policy,
+            routing=_routing(settings),
+            clock=clock,
+            randomness=randomness,
+        )
+        supervisor = await enter(supervise(clock))
+        supervisor.start("orchestrators", directory.run)
+        supervisor.start("keys", partial(_every, _KEYS_SECONDS, keys.refresh))
+        supervisor.start("images", partial(_every, settings.images.sweep_seconds, store.sweep))
+        await directory.first_round(_FIRST_ROUND_SECONDS)
+        server = settings.server
+        parts = _Parts(
+            settings=settings,
+            version=version,
+            clock=clock,
+            signer=signer,
+            keys=keys,
+            store=store,
+            directory=directory,
+            dispatcher=dispatcher,
+            admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
+            running=RunningRequests(dispatcher),
+        )
+        yield await _open_listeners(parts, stack)
+
+
+@asynccontextmanager
+async def open_gateway_database(settings: GatewaySettings) -> AsyncIterator[Database]:
+    """The journal and the keys, migrated; a second process may open them beside the gateway."""
+    accounting = settings.accounting
+    url = accounting.database_url
+    if not url:
+        data_dir = await to_thread(_make_data_dir, settings)
+        url = f"sqlite:///{data_dir / 'gateway.sqlite3'}"
+    async with open_database(url, MIGRATIONS, synchronous=accounting.synchronous) as database:
+        yield database
+
+
+async def probe_orchestrators(settings: GatewaySettings) -> list[dict[str, Any]]:
+    """Ask the configured orchestrators once, as the gateway would (`/status` has this shape)."""
+    clock = SystemClock()
+    version = installed_version("limner")
+    signer = await _open_identity(settings)
+    call_timeout = settings.routing.call_seconds
+    async with (
+        open_client(signer, version=version, call_timeout=call_timeout) as client,
+        supervise(clock) as supervisor,
+    ):
+        policy = _policy(settings)
+        randomness = random.Random(0)  # noqa: S311 - spreads refreshes, of which there is one
+        directory = _directory(settings, client, policy, version, clock, randomness)
+        supervisor.start("orchestrators", directory.run)
+        await directory.first_round(2 * call_timeout)
+        return [describe(one) for one in directory.states()]
+
+
+async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
+    settings, server = parts.settings, parts.settings.server
+    metrics = Metrics(_gauges(parts))
+    open_listener = partial(
+        _listen,
+        stack,
+        max_connections=server.max_connections,
+        keepalive_seconds=server.keepalive_seconds,
+        shutdown_seconds=server.shutdown_seconds,
+    )
+    tls = await to_thread(_tls, settings)
+    _warn_of_plain_http(settings.listen, has_tls=tls is not None)
+    public = Frontend(_public_router(parts), metrics)
+    url = await open_listener("listen", settings.listen, public, tls=tls)
+    address = checksum(parts.signer.address)
+    admin_url = ""
+    if settings.admin_listen:
+        status = partial(_status, parts, metrics, url, address, started_at=parts.clock.now())
+        admin = Frontend(admin_router(metrics, status), metrics)
+        admin_url = await open_listener("admin_listen", settings.admin_listen, admin, tls=None)
+    _log.info(
+        "serving",
+        url=url,
+        admin_url=admin_url,
+        address=address,
+        orchestrators=len(parts.directory),
+        live=len(parts.keys),
+        default_model=settings.default_model,
+    )
+    return Gateway(url, admin_url, address, lambda: parts.admission.in_flight)
+
+
+async def _listen(
+    stack: AsyncExitStack,
+    setting: str,
+    where: str,
+    frontend: Frontend,
+    *,
+    tls: ssl.SSLContext | None,
+    max_connections: int,
+    keepalive_seconds: float,
+    shutdown_seconds: float,
+) -> str:
+    host, _, port = where.rpartition(":")
+    listener = listen(
+        frontend,
+        host=host.strip("[]"),
+        port=int(port),
+        tls=tls,
+        max_connections=max_connections,
+        keepalive_seconds=keepalive_seconds,
+        shutdown_seconds=shutdown_seconds,
+    )
+    try:
+        return await stack.enter_async_context(listener)
+    except OSError as error:
+        raise ConfigError(
+            setting, f"cannot listen on {where}: {error.strerror or error}"
+        ) from error
+
+
+def _public_router(parts: _Parts) -> Router:
+    settings = parts.settings
+    bounds = _bounds(settings)
+    generate = TextToImage(
+        keys=parts.keys,
+        admission=parts.admission,
+        bounds=bounds,
+        dispatcher=parts.dispatcher,
+        running=parts.running,
+        images=parts.store,
+        public_url=settings.public_url,
+        body_timeout_seconds=settings.server.body_timeout_seconds,
+        reveal_orchestrator=settings.server.reveal_orchestrator,
+    )
+    contract = document(bounds.of(bounds.default_model), parts.version, settings.public_url)
+    return public_router(
+        text_to_image=generate,
+        running_jobs=jobs.Jobs(keys=parts.keys, running=parts.running, clock=parts.clock),
+        stored_images=images.Images(parts.store),
+        contract=contract,
+        version=parts.version,
+    )
+
+
+def _gauges(parts: _Parts) -> Gauges:
+    return Gauges(
+        in_flight=lambda: parts.admission.in_flight,
+        waiting=lambda: parts.dispatcher.waiting,
+        live_keys=lambda: len(parts.keys),
+        stored_images=lambda: parts.store.count,
+        stored_bytes=lambda: parts.store.total_bytes,
+        orchestrators=lambda: count_states(parts.directory.states()),
+    )
+
+
+def _status(
+    parts: _Parts, metrics: Metrics, url: str, address: str, *, started_at: float
+) -> dict[str, Any]:
+    """The body of the admin port's `/status`; wei as text, for they outgrow JSON's numbers."""
+    orchestrators = [describe(one) for one in parts.directory.states()]
+    return {
+        "version": parts.version,
+        "url": url,
+        "address": address,
+        "uptime_seconds": round(parts.clock.now() - started_at, 1),
+        "serving": any(one["state"] == "ready" for one in orchestrators),
+        "default_model": parts.settings.default_model,
+        "models": list(parts.directory.known_models()),
+        "in_flight": parts.admission.in_flight,
+        "waiting": parts.dispatcher.waiting,
+        "live_keys": len(parts.keys),
+        "spent_wei": str(metrics.spent_wei),
+        "images": {"count": parts.store.count, "bytes": parts.store.total_bytes},
+        "orchestrators": orchestrators,
+    }
+
+
+def _directory(
+    settings: GatewaySettings,
+    client: OrchestratorClient,
+    policy: Policy,
+    version: str,
+    clock: Clock,
+    randomness: random.Random,
+) -> Directory:
+    return Directory(
+        [one.uri for one in settings.orchestrators],
+        client=client,
+        policy=policy,
+        refreshing=Refreshing(interval=settings.routing.refresh_seconds),
+        pausing=Pausing(),
+        version=version,
+        clock=clock,
+        randomness=randomness,
+        models=[settings.default_model, *(ModelId(model.id) for model in settings.models)],
+    )
+
+
+def _policy(settings: GatewaySettings) -> Policy:
+    routing = settings.routing
+    return Policy(time_value=routing.time_value, max_age=routing.stale_seconds)
+
+
+def _routing(settings: GatewaySettings) -> Routing:
+    routing = settings.routing
+    return Routing(
+        max_price=routing.max_price,
+        deadline=routing.deadline_seconds,
+        attempt_timeout=routing.attempt_seconds,
+        max_wait=routing.max_wait_seconds,
+        max_waiting=routing.max_waiting,
+        max_failures=routing.max_failures,
+    )
+
+
+def _budget_limits(settings: GatewaySettings) -> BudgetLimits:
+    most = settings.payments.max_wei_in_flight
+    return BudgetLimits(max_wei_in_flight=None if most is None else Wei(most))
+
+
+def _bounds(settings: GatewaySettings) -> Bounds:
+    limits = settings.limits.model_dump()
+    overrides = {
+        ModelId(model.id): Limits(
+            **{**limits, **model.model_dump(exclude={"id"}, exclude_none=True)}
+        )
+        for model in settings.models
+    }
+    return Bounds(settings.default_model, Limits(**limits), overrides)
+
+
+def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
+    certificate, key = settings.tls.certificate, settings.tls.key
+    if certificate is None or key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError("tls", f"cannot use {certificate} with {key}: {error}") from error
+    return context
+
+
+def _warn_of_plain_http(listen_address: str, *, has_tls: bool) -> None:
+    host = listen_address.rpartition(":")[0].strip("[]")
+    is_local = host == "localhost" or _is_loopback(host)
+    if not has_tls and not is_local:
+        _log.warning(
+            "plain_http_on_a_public_address",
+            listen=listen_address,
+            advice="keys travel readable: set [tls], or put a proxy with TLS before the gateway",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _data_dir(settings: GatewaySettings) -> Path:
+    return settings.data_dir.expanduser()
+
+
+def _make_data_dir(settings: GatewaySettings) -> Path:
+    """The data directory, ours alone. Raises ConfigError when it cannot be had."""
+    data_dir = _data_dir(settings)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("data_dir", f"cannot use {data_dir}: {error.strerror}") from error
+    if data_dir.stat().st_mode & 0o077:
+        _log.warning("data_dir_is_open_to_others", path=str(data_dir), advice="chmod 700")
+    return data_dir
+
+
+async def _open_identity(settings: GatewaySettings) -> KeySigner:
+    data_dir = await to_thread(_make_data_dir, settings)
+    passphrase = await to_thread(_passphrase, settings, data_dir)
+    return await load_or_create(data_dir, passphrase)
+
+
+def _passphrase(settings: GatewaySettings, data_dir: Path) -> str:
+    """As set, or out of a file; by default a random one is made beside the keystore."""
+    given = settings.keystore.passphrase.get_secret_value()
+    if given:
+        return given
+    file = settings.keystore.passphrase_file
+    try:
+        if file is not None:
+            return file.expanduser().read_text().rstrip("\n")
+        file = data_dir / _PASSPHRASE_FILE
+        if not file.exists():
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(secrets.token_urlsafe(32))
+        return file.read_text()
+    except OSError as error:
+        raise ConfigError(
+            "keystore.passphrase_file", f"cannot read {file}: {error.strerror}"
+        ) from error
+
+
+async def _every(seconds: float, job: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await sleep(seconds)
+        await job()

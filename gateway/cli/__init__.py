@@ -1,0 +1,1 @@
+"""The commands of `limner-gateway`, one module each."""

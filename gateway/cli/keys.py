@@ -1,0 +1,180 @@
+"""`limner-gateway keys`: they work, and stop working, while the gateway runs."""
+
+import re
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from typing_extensions import override
+
+from gateway.app import open_gateway_database
+from gateway.cli.options import fail, in_loop, load_settings, settings_options
+from gateway.keys import KeyGrant, KeyRecord, create_key, list_keys, revoke_key
+from network.runtime.clock import SystemClock
+from network.units import ModelId, parse_price
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        match = re.fullmatch(r"([1-9][0-9]{0,5})([smhdw])", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no duration; write for example 12h, 30d or 8w", param, ctx)
+        return float(int(match[1]) * _UNITS[match[2]])
+
+
+class _Price(click.ParamType[Fraction]):
+    name = "price"
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        try:
+            return parse_price(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group()
+def command() -> None:
+    """Make, list and revoke the keys by which clients prove who they are.
+
+    A running gateway takes a new key at its first use and drops a revoked one within seconds.
+    """
+
+
+@command.command()
+@click.argument("name")
+@click.option("--expires", type=_Duration(), help="When it ends, from now: 12h, 30d, 8w.")
+@click.option("--model", "models", multiple=True, help="Allow only this model; repeatable.")
+@click.option("--max-price", type=_Price(), help='The most it pays, in wei per pixel: "7/2".')
+@click.option("--max-in-flight", type=click.IntRange(min=1), help="Requests at a time.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@settings_options
+def create(
+    *,
+    name: str,
+    expires: float | None,
+    models: tuple[str, ...],
+    max_price: Fraction | None,
+    max_in_flight: int | None,
+    as_json: bool,
+    config: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Make a key for NAME and show it, this once."""
+    settings = load_settings(config, data_dir)
+    clock = SystemClock()
+
+    async def store() -> tuple[KeyGrant, str]:
+        async with open_gateway_database(settings) as database:
+            return await create_key(
+                database,
+                clock,
+                name=name,
+                models=[ModelId(model) for model in models],
+                max_price=max_price,
+                expires_at=None if expires is None else clock.now() + expires,
+                max_in_flight=max_in_flight,
+            )
+
+    try:
+        grant, bearer = in_loop(store())
+    except ValueError as error:
+        raise fail(str(error), 2) from error
+    if as_json:
+        shown = {
+            "key": bearer,
+            "key_id": grant.key_id,
+            "name": name,
+            "expires_at": grant.expires_at,
+        }
+        click.echo(orjson.dumps(shown))
+        return
+    click.echo(bearer)
+    click.echo("Keep it now: only its hash is stored, it cannot be shown again.", err=True)
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+@settings_options
+def list_(*, as_json: bool, config: Path | None, data_dir: Path | None) -> None:
+    """Every key ever made; never the key itself."""
+    settings = load_settings(config, data_dir)
+
+    async def read() -> tuple[KeyRecord, ...]:
+        async with open_gateway_database(settings) as database:
+            return await list_keys(database)
+
+    records = in_loop(read())
+    now = SystemClock().now()
+    lines = [_line(record, now) for record in records]
+    if as_json:
+        click.echo(orjson.dumps(lines))
+        return
+    table = Table(title="keys")
+    for column in ("id", "name", "state", "made", "expires", "models", "max price", "at a time"):
+        table.add_column(column)
+    for line in lines:
+        table.add_row(
+            line["key_id"],
+            line["name"],
+            line["state"],
+            _when(line["created_at"]),
+            _when(line["expires_at"]),
+            ", ".join(line["models"] or ()) or "all",
+            line["max_price"] or "-",
+            str(line["max_in_flight"] or "-"),
+        )
+    Console().print(table)
+
+
+@command.command()
+@click.argument("key_id")
+@settings_options
+def revoke(*, key_id: str, config: Path | None, data_dir: Path | None) -> None:
+    """Revoke the key with this KEY_ID (see `list`), for good."""
+    settings = load_settings(config, data_dir)
+
+    async def write() -> KeyRecord | None:
+        async with open_gateway_database(settings) as database:
+            return await revoke_key(database, SystemClock(), key_id)
+
+    record = in_loop(write())
+    if record is None:
+        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    click.echo(f"{key_id} ({record.grant.name}) is revoked")
+
+
+def _line(record: KeyRecord, now: float) -> dict[str, Any]:
+    grant = record.grant
+    live = "live" if record.is_live(now) else "expired"
+    return {
+        "key_id": grant.key_id,
+        "name": grant.name,
+        "state": live if record.revoked_at is None else "revoked",
+        "created_at": record.created_at,
+        "expires_at": grant.expires_at,
+        "revoked_at": record.revoked_at,
+        "models": None if grant.models is None else sorted(grant.models),
+        "max_price": None if grant.max_price is None else str(grant.max_price),
+        "max_in_flight": grant.max_in_flight,
+    }
+
+
+def _when(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,90 @@
+"""`limner-gateway run`."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import click
+import orjson
+import structlog
+
+from gateway.app import Gateway, open_gateway
+from gateway.cli.options import in_loop, load_settings, settings_options
+from gateway.config import GatewaySettings
+from network.runtime import log
+from network.runtime.clock import SystemClock
+
+_log = structlog.get_logger(__name__)
+
+
+@click.command()
+@settings_options
+@click.option("--listen", help="host:port for clients.  [default: 127.0.0.1:8937]")
+@click.option("--admin-listen", help="host:port for metrics and status; '' opens none.")
+@click.option("--public-url", help="The address clients reach us at, for the images' URLs.")
+@click.option("--orchestrator", "orchestrators", multiple=True, help="Buy from URL; repeatable.")
+@click.option("--default-model", help="The model of requests that name none.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
+@click.option("--json-ready", is_flag=True, help="Print one JSON line on stdout when serving.")
+def command(
+    *,
+    config: Path | None,
+    data_dir: Path | None,
+    listen: str | None,
+    admin_listen: str | None,
+    public_url: str | None,
+    orchestrators: tuple[str, ...],
+    default_model: str | None,
+    log_level: str | None,
+    log_format: str | None,
+    json_ready: bool,
+) -> None:
+    """Serve clients until SIGTERM or Ctrl-C.
+
+    Settings come from the file, then LIMNER_GATEWAY__... in the environment (nested by two
+    underscores: LIMNER_GATEWAY__ROUTING__TIME_VALUE), then these flags.
+    """
+    overrides: dict[str, object] = {
+        "listen": listen,
+        "admin_listen": admin_listen,
+        "public_url": public_url,
+        "orchestrators": [{"uri": uri} for uri in orchestrators] or None,
+        "default_model": default_model,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    settings = load_settings(config, data_dir, overrides)
+    log.configure(settings.log.level, settings.log.format)
+    in_loop(_serve(settings, json_ready=json_ready))
+
+
+async def _serve(settings: GatewaySettings, *, json_ready: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _ask_to_stop, stop)
+    async with open_gateway(settings, SystemClock()) as gateway:
+        if json_ready:
+            _announce(gateway)
+        await stop.wait()
+        _log.info("stopping", in_flight=gateway.in_flight())
+    _log.info("stopped")
+
+
+def _ask_to_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        # Asked twice: the operator does not want to wait for the requests under way.
+        os._exit(130)
+    stop.set()
+
+
+def _announce(gateway: Gateway) -> None:
+    line = {
+        "event": "ready",
+        "url": gateway.url,
+        "admin_url": gateway.admin_url,
+        "address": gateway.address,
+    }
+    click.echo(orjson.dumps(line))

@@ -1,0 +1,212 @@
+"""`limner-gateway usage`: the journal, to the wei."""
+
+import csv
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection
+from typing_extensions import override
+
+from gateway.accounting import queries
+from gateway.accounting.events import Grouping, RequestRecord, UsageTotal
+from gateway.app import open_gateway_database
+from gateway.cli.options import in_loop, load_settings, settings_options
+from network.runtime.clock import SystemClock
+from network.units import Pixels, Wei, format_wei, pixels_of
+
+_SINCE = re.compile(r"([1-9][0-9]{0,5})([hdw])")
+_UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
+_EVERYTHING = 2**62
+_TABLE_LINES = 50
+
+
+class _Since(click.ParamType[float]):
+    name = "time"
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value)
+        if match := _SINCE.fullmatch(text):
+            return SystemClock().now() - int(match[1]) * _UNITS[match[2]]
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text!r}: write 24h, 7d, 4w or 2026-11-23", param, ctx)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    columns: tuple[str, ...]
+    lines: list[dict[str, Any]]
+    #: Over everything bought, whatever the lines show.
+    total: UsageTotal
+
+
+@click.command()
+@click.option(
+    "--by",
+    type=click.Choice(["request", "key", "model", "orchestrator"]),
+    default="request",
+    show_default=True,
+    help="One line for each request, or totals.",
+)
+@click.option(
+    "--since", type=_Since(), default="1970-01-01", help="24h, 7d or a date.  [default: all]"
+)
+@click.option("--key", "key_id", help="Only requests of this key id.")
+@click.option("--limit", type=click.IntRange(min=1), help="Latest requests shown.  [table: 50]")
+@click.option("--json", "form", flag_value="json", help="A JSON list; wei as text, exact.")
+@click.option("--csv", "form", flag_value="csv", help="CSV with a header line.")
+@settings_options
+def command(
+    *,
+    by: str,
+    since: float,
+    key_id: str | None,
+    limit: int | None,
+    form: str | None,
+    config: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """What was bought, for whom, from whom and for how much."""
+    shown = limit or (_TABLE_LINES if form is None else _EVERYTHING)
+    settings = load_settings(config, data_dir)
+
+    async def read() -> tuple[tuple[UsageTotal, ...], tuple[RequestRecord, ...]]:
+        async with open_gateway_database(settings) as database:
+            return (
+                await database.read(partial(_totals, by=by, since=since)),
+                await database.read(partial(queries.latest, limit=shown, key_id=key_id)),
+            )
+
+    totals, records = in_loop(read())
+    if by == "request":
+        if key_id is not None:
+            totals = tuple(one for one in totals if one.group == key_id)
+        lines = [_request_line(one) for one in records if one.accepted.accepted_at >= since]
+        report = _Report(_REQUEST_COLUMNS, lines, _sum(totals))
+    else:
+        report = _Report(_TOTAL_COLUMNS, [_total_line(one) for one in totals], _sum(totals))
+    _show(report, form)
+
+
+_REQUEST_COLUMNS = (
+    "request_id",
+    "accepted_at",
+    "key_id",
+    "model_id",
+    "state",
+    "images",
+    "pixels",
+    "fee",
+    "orchestrator",
+    "node_job_id",
+    "attempts",
+    "settled_at",
+    "reason",
+)
+_TOTAL_COLUMNS = ("group", "requests", "images", "pixels", "fee")
+#: What a terminal has room for.
+_TABLE_COLUMNS = (
+    "request_id",
+    "accepted_at",
+    "key_id",
+    "model_id",
+    "state",
+    "images",
+    "fee",
+    "orchestrator",
+)
+_NUMBERS = {"requests", "images", "pixels", "fee", "attempts"}
+
+
+def _totals(connection: Connection, by: str, since: float) -> tuple[UsageTotal, ...]:
+    groupings: dict[str, Grouping] = {"model": "model", "orchestrator": "orchestrator"}
+    return queries.usage(connection, groupings.get(by, "key"), since, None)
+
+
+def _request_line(record: RequestRecord) -> dict[str, Any]:
+    accepted = record.accepted
+    return {
+        "request_id": accepted.request_id,
+        "accepted_at": accepted.accepted_at,
+        "key_id": accepted.key_id,
+        "model_id": accepted.model_id,
+        "state": record.state,
+        "images": accepted.images,
+        "pixels": pixels_of(accepted.width, accepted.height, accepted.images),
+        "fee": str(record.fee),
+        "orchestrator": record.orchestrator,
+        "node_job_id": getattr(record, "node_job_id", ""),
+        "attempts": record.attempts,
+        "settled_at": record.settled_at,
+        "reason": record.reason,
+    }
+
+
+def _total_line(total: UsageTotal) -> dict[str, Any]:
+    return {
+        "group": total.group,
+        "requests": total.requests,
+        "images": total.images,
+        "pixels": total.pixels,
+        "fee": str(total.fee),
+    }
+
+
+def _sum(totals: Iterable[UsageTotal]) -> UsageTotal:
+    requests = images = pixels = fee = 0
+    for total in totals:
+        requests += total.requests
+        images += total.images
+        pixels += total.pixels
+        fee += total.fee
+    return UsageTotal("", requests, images, Pixels(pixels), Wei(fee))
+
+
+def _show(report: _Report, form: str | None) -> None:
+    if form == "json":
+        click.echo(orjson.dumps(report.lines))
+    elif form == "csv":
+        writer = csv.DictWriter(sys.stdout, report.columns)
+        writer.writeheader()
+        writer.writerows(report.lines)
+    else:
+        _show_table(report)
+
+
+def _show_table(report: _Report) -> None:
+    table = Table(title="bought")
+    columns = [name for name in report.columns if name in _TABLE_COLUMNS or name in _TOTAL_COLUMNS]
+    for name in columns:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left")
+    for line in report.lines:
+        table.add_row(*(_cell(name, line[name]) for name in columns))
+    console = Console()
+    console.print(table)
+    total = report.total
+    console.print(
+        f"delivered in all: {total.requests} requests, {total.images} images, "
+        f"{total.pixels} pixels for {total.fee} wei ({format_wei(total.fee)})",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _cell(name: str, value: object) -> str:
+    if name == "accepted_at" and isinstance(value, float):
+        return datetime.fromtimestamp(value, UTC).strftime("%m-%d %H:%M:%S")
+    return str(value)

@@ -1,0 +1,180 @@
+"""What an operator may set. Every default is explained in `configs/gateway.toml`."""
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from network.runtime.settings import PriceSetting, Settings
+from network.units import ModelId
+
+_MIB = 1024 * 1024
+_PRINTABLE = re.compile("[!-~]+")
+
+
+def _listen_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
+        raise ValueError(
+            'write "host:port", for example "127.0.0.1:8937"; port 0 takes a free one'
+        )
+    return text
+
+
+def _http_url(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname or not _PRINTABLE.fullmatch(text):
+        raise ValueError('write a whole address, for example "https://127.0.0.1:8936"')
+    return text.rstrip("/")
+
+
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class LogSettings(Settings):
+    """Where `level` is at least this, one line for each event goes to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class KeystoreSettings(Settings):
+    """What opens the gateway's own identity; both empty: a passphrase file is made beside it."""
+
+    passphrase: SecretStr = SecretStr("")
+    passphrase_file: Path | None = None
+
+
+class TlsSettings(Settings):
+    """PEM files; without them the gateway speaks plain HTTP."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class ServerSettings(Settings):
+    """How the listener treats connections."""
+
+    max_in_flight: Count = 256
+    max_in_flight_per_key: Count = 256
+    max_connections: Count = 4096
+    body_timeout_seconds: Seconds = 15.0
+    keepalive_seconds: Seconds = 75.0
+    shutdown_seconds: Seconds = 20.0
+    reveal_orchestrator: bool = True
+
+
+class LimitSettings(Settings):
+    """Bounds of a request; published in `/openapi.json`."""
+
+    size_multiple: Count = 8
+    min_side: Count = 64
+    max_width: Count = 1024
+    max_height: Count = 1024
+    max_steps: Count = 100
+    max_images: Annotated[int, Field(ge=1, le=64)] = 4
+    max_prompt_chars: Count = 2000
+    max_guidance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 30.0
+    prompt_parts: Annotated[int, Field(ge=1, le=3)] = 1
+    max_loras: Annotated[int, Field(ge=0, le=4)] = 0
+    max_body_bytes: Annotated[int, Field(ge=1024, le=4 * _MIB)] = 256 * 1024
+
+
+class ModelSettings(Settings):
+    """Bounds of one model where they differ from `[limits]`."""
+
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    size_multiple: Count | None = None
+    min_side: Count | None = None
+    max_width: Count | None = None
+    max_height: Count | None = None
+    max_steps: Count | None = None
+    max_images: Annotated[int, Field(ge=1, le=64)] | None = None
+    max_prompt_chars: Count | None = None
+    max_guidance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
+    prompt_parts: Annotated[int, Field(ge=1, le=3)] | None = None
+    max_loras: Annotated[int, Field(ge=0, le=4)] | None = None
+
+
+class ImageSettings(Settings):
+    """How long and how much the image store keeps."""
+
+    lifetime_seconds: Seconds = 86_400.0
+    max_bytes: Annotated[int, Field(ge=16 * _MIB)] = 2048 * _MIB
+    sweep_seconds: Seconds = 30.0
+
+
+class OrchestratorSettings(Settings):
+    """One orchestrator to buy from."""
+
+    uri: HttpUrl
+
+
+class RoutingSettings(Settings):
+    """How an orchestrator is chosen and how long a request may take."""
+
+    time_value: PriceSetting = Fraction(0)
+    max_price: PriceSetting | None = None
+    deadline_seconds: Seconds = 300.0
+    attempt_seconds: Seconds = 180.0
+    max_wait_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10.0
+    max_waiting: Count = 1000
+    max_failures: Count = 4
+    refresh_seconds: Seconds = 5.0
+    stale_seconds: Seconds = 60.0
+    call_seconds: Seconds = 2.5
+
+
+class PaymentSettings(Settings):
+    """What may be promised at a time."""
+
+    max_wei_in_flight: Annotated[int, Field(ge=0)] | None = None
+
+
+class AccountingSettings(Settings):
+    """Where the journal and the keys are kept."""
+
+    database_url: str = Field(default="", repr=False)
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+
+
+class GatewaySettings(Settings):
+    """The whole of `gateway.toml`."""
+
+    listen: ListenAddress = "127.0.0.1:8937"
+    admin_listen: ListenAddress | Literal[""] = "127.0.0.1:5935"
+    public_url: HttpUrl | Literal[""] = ""
+    data_dir: Path = Path("~/.limner/gateway")
+    default_model: Annotated[ModelId, Field(min_length=1, max_length=200)] = ModelId(
+        "limner/shapes"
+    )
+    log: LogSettings = LogSettings()
+    keystore: KeystoreSettings = KeystoreSettings()
+    tls: TlsSettings = TlsSettings()
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    models: tuple[ModelSettings, ...] = ()
+    images: ImageSettings = ImageSettings()
+    orchestrators: tuple[OrchestratorSettings, ...] = ()
+    routing: RoutingSettings = RoutingSettings()
+    payments: PaymentSettings = PaymentSettings()
+    accounting: AccountingSettings = AccountingSettings()
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        for name, values in (
+            ("models", [model.id for model in self.models]),
+            ("orchestrators", [orchestrator.uri for orchestrator in self.orchestrators]),
+        ):
+            twice = {value for value in values if values.count(value) > 1}
+            if twice:
+                raise ValueError(f"{name}: {', '.join(sorted(twice))} stands there more than once")
+        if (self.tls.certificate is None) != (self.tls.key is None):
+            raise ValueError("tls: certificate and key go together; set both or neither")
+        return self

@@ -1,0 +1,1 @@
+"""Where delivered images wait for their clients."""

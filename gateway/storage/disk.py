@@ -1,0 +1,219 @@
+"""Images on a local disk: held in memory until written, so that no answer waits for the disk."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from gateway.storage.names import ImageName, draw_name, parse_path
+from gateway.storage.shelf import Held, Shelf
+from network.runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+#: Unwritten images held in memory before `put` starts to wait for the disk.
+MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
+#: One read of a stored image; bounds what a slow download costs in memory.
+CHUNK_BYTES = 256 * 1024
+
+
+class ImageNotStoredError(Exception):
+    """The disk refused an image; the caller still has its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image opened for one download."""
+
+    size: int
+    chunks: Callable[[], AsyncIterator[bytes]]
+    close: Callable[[], None]
+
+
+class DiskImageStore:
+    """Keeps images under `<root>/<request>/<name>.png` for a lifetime, within a total size.
+
+    `put` returns before the disk is asked: until then the image is served from memory. When the
+    disk falls behind or fails, `put` waits for it, so memory stays bounded and a full disk shows.
+    """
+
+    def __init__(self, root: Path, shelf: Shelf, clock: Clock) -> None:
+        self._root = root
+        self._shelf = shelf
+        self._clock = clock
+        # One writer: a file's removal can never overtake its writing.
+        self._writer = ThreadPoolExecutor(1, "image-writer")
+        self._reader = ThreadPoolExecutor(2, "image-reader")
+        self._unwritten: dict[ImageName, bytes] = {}
+        self._unwritten_bytes = 0
+        self._disk_fails = False
+
+    @property
+    def total_bytes(self) -> int:
+        return self._shelf.total_bytes
+
+    @property
+    def count(self) -> int:
+        return len(self._shelf)
+
+    async def put(self, request: str, png: bytes) -> str:
+        """Store one image; returns its path on the gateway. Raises ImageNotStoredError."""
+        name = draw_name(request)
+        self._unwritten[name] = png
+        self._unwritten_bytes += len(png)
+        leaving = self._shelf.put(name, len(png), self._clock.now())
+        writing = asyncio.get_running_loop().run_in_executor(
+            self._writer, _write, self._file(name), png
+        )
+        writing.add_done_callback(partial(self._written, name))
+        if leaving:
+            self._writer.submit(_remove, [self._file(gone) for gone in leaving])
+        if self._disk_fails or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
+            await self._wait_for_disk(name, writing)
+        return name.path
+
+    async def _wait_for_disk(self, name: ImageName, writing: asyncio.Future[None]) -> None:
+        try:
+            # Shielded: the write goes on for the next reader even if this client leaves.
+            await asyncio.shield(writing)
+        except OSError as error:
+            self._shelf.forget(name)
+            self._release(name)
+            raise ImageNotStoredError(str(error)) from error
+
+    def _written(self, name: ImageName, writing: asyncio.Future[None]) -> None:
+        error = None if writing.cancelled() else writing.exception()
+        if error is None:
+            self._disk_fails = False
+            self._release(name)
+            return
+        if not self._disk_fails:
+            _log.error("image_not_written", directory=str(self._root), error=str(error))
+        self._disk_fails = True
+        # Its client was already told the address, so memory serves it: until its lifetime ends,
+        # or until the images only memory holds come to more than the bound.
+        while self._unwritten_bytes > MAX_UNWRITTEN_BYTES and self._unwritten:
+            oldest = next(iter(self._unwritten))
+            self._shelf.forget(oldest)
+            self._release(oldest)
+
+    def _release(self, name: ImageName) -> None:
+        png = self._unwritten.pop(name, None)
+        if png is not None:
+            self._unwritten_bytes -= len(png)
+
+    async def open(self, name: ImageName) -> StoredImage | None:
+        """The image for one download, or None when it was never stored or is gone."""
+        held = self._shelf.find(name, self._clock.now())
+        if held is None:
+            return None
+        png = self._unwritten.get(name)
+        if png is not None:
+            return StoredImage(len(png), partial(_slices, png), _nothing)
+        loop = asyncio.get_running_loop()
+        try:
+            descriptor, size = await loop.run_in_executor(self._reader, _open, self._file(name))
+        except OSError:
+            self._shelf.forget(name)
+            return None
+        return StoredImage(
+            size,
+            partial(_file_chunks, self._reader, descriptor, size),
+            partial(os.close, descriptor),
+        )
+
+    async def sweep(self) -> int:
+        """Remove what is past its lifetime; returns how many images left."""
+        leaving = self._shelf.expire(self._clock.now())
+        for name in leaving:
+            self._release(name)
+        if leaving:
+            files = [self._file(name) for name in leaving]
+            await asyncio.get_running_loop().run_in_executor(self._writer, _remove, files)
+        return len(leaving)
+
+    async def close(self) -> None:
+        """Write what is still in memory, then stop the threads."""
+        await asyncio.to_thread(self._writer.shutdown)
+        self._reader.shutdown(wait=False)
+
+    def _file(self, name: ImageName) -> str:
+        return f"{self._root}/{name.request}/{name.name}.png"
+
+
+@asynccontextmanager
+async def open_disk_store(
+    root: Path, *, lifetime: float, max_bytes: int, clock: Clock
+) -> AsyncIterator[DiskImageStore]:
+    """A store over `root` (made if missing, mode 0700) that still serves an earlier run's images."""
+    shelf = Shelf(lifetime=lifetime, max_bytes=max_bytes)
+    shelf.restore(await asyncio.to_thread(_scan, root))
+    store = DiskImageStore(root, shelf, clock)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _scan(root: Path) -> list[tuple[ImageName, Held]]:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found: list[tuple[ImageName, Held]] = []
+    for file in root.glob("*/*.png"):
+        name = parse_path(f"/stream/{file.parent.name}/{file.name}")
+        with suppress(OSError):
+            status = file.stat()
+            if name is not None:
+                found.append((name, Held(status.st_size, status.st_mtime)))
+    return found
+
+
+def _write(file: str, png: bytes) -> None:
+    directory = os.path.dirname(file)  # noqa: PTH120 - plain strings: this runs for every image
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)  # noqa: PTH102
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb", buffering=0) as stream:  # noqa: PTH123
+        view = memoryview(png)
+        while view:
+            view = view[stream.write(view) :]
+
+
+def _remove(files: list[str]) -> None:
+    for file in files:
+        path = Path(file)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # other images of the same request may still be there
+            path.parent.rmdir()
+
+
+def _open(file: str) -> tuple[int, int]:
+    descriptor = os.open(file, os.O_RDONLY)
+    return descriptor, os.fstat(descriptor).st_size
+
+
+async def _slices(png: bytes) -> AsyncIterator[bytes]:
+    yield png
+
+
+async def _file_chunks(
+    reader: ThreadPoolExecutor, descriptor: int, size: int
+) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    offset = 0
+    while offset < size:
+        chunk = await loop.run_in_executor(reader, os.pread, descriptor, CHUNK_BYTES, offset)
+        if not chunk:
+            raise ConnectionError(f"a stored image ended {size - offset} bytes early")
+        offset += len(chunk)
+        yield chunk
+
+
+def _nothing() -> None:
+    """Images in memory need no closing."""
