@@ -1,11 +1,11 @@
 """The error tree of what both roles share, named by what the catcher should do.
 
-    LimnerError
-    |-- ConfigError       the operator's to mend: a setting is wrong; stop and say which
-    |-- WireError         the peer sent bytes that break the protocol; refuse them
-    |   `-- SignatureError    ... a signature that does not prove what it claims
-    |-- ProblemError      an edge's answer to a client, already in the client's words
-    `-- DatabaseError     a write or read did not happen; nothing was half done
+LimnerError
+|-- ConfigError           the operator's to mend: a setting is wrong; stop and say which
+|-- WireError             the peer sent bytes that break the protocol; refuse them
+|   `-- SignatureError    a signature that does not prove what it claims
+|-- ProblemError          an edge's answer to a client, already in the client's words
+`-- DatabaseError         a write or read did not happen; nothing was half done
 """
 
 from collections.abc import Mapping

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import coincurve
 import orjson
 from eth_hash.auto import keccak as _keccak
+from typing_extensions import override
 
 from network.errors import ConfigError, SignatureError
 from network.units import Address
@@ -58,6 +59,7 @@ class KeySigner:
         #: The account of the key.
         self.address: Final = _address_of(self._key.public_key)
 
+    @override
     def __repr__(self) -> str:
         return f"KeySigner({checksum(self.address)})"
 

@@ -123,7 +123,9 @@ def _text_fields(limits: Limits) -> Schema:
     }
 
 
-_PROMPT = "What to draw. At most {} part(s) between '|', one for each of the model's text encoders."
+_PROMPT = (
+    "What to draw. At most {} part(s) between '|', one for each of the model's text encoders."
+)
 
 
 def _number_fields(limits: Limits) -> Schema:

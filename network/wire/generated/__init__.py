@@ -1,0 +1,1 @@
+"""Written by scripts/generate_protobuf; never edited."""
