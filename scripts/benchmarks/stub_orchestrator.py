@@ -102,14 +102,18 @@ class Answers:
         if url is None:
             encoded = pybase64.b64encode(png(*size, noisy=size == LARGE))
             url = self._urls[size] = b"data:image/png;base64," + encoded
-        seed = request.get("seed", 0)
-        content = b'{"images":[{"url":"%b","seed":%d,"nsfw":false}]}' % (url, seed)
+        count, seed = request["num_images_per_prompt"], request["seed"]
+        media = [
+            b'{"url":"%b","seed":%d,"nsfw":false}' % (url, seed + number)
+            for number in range(count)
+        ]
+        content = b'{"images":[%b]}' % b",".join(media)
         head = (
             "HTTP/1.1 200 OK\r\n"
             "Content-Type: application/json\r\n"
             f"Content-Length: {len(content)}\r\n"
             f"{headers.JOB_ID}: {next(self._numbers):032x}\r\n"
-            f"{headers.FEE}: {fee(pixels_of(*size, 1), PRICE)}\r\n"
+            f"{headers.FEE}: {fee(pixels_of(*size, count), PRICE)}\r\n"
             f"{headers.PRICE}: {PRICE}\r\n\r\n"
         )
         return head.encode() + content
