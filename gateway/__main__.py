@@ -42,7 +42,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    r"""A gateway to decentralised text-to-image: it takes your clients' prompts, buys each image from
+    """A gateway to decentralised text-to-image: it takes your clients' prompts, buys each image from
     the best orchestrator, pays, and keeps the books.
 
     \b

@@ -3,13 +3,15 @@
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from network.runtime.settings import PriceSetting, Settings
 from network.units import ModelId
+
+T = TypeVar("T")
 
 _MIB = 1024 * 1024
 _PRINTABLE = re.compile("[!-~]+")
@@ -33,6 +35,16 @@ def _http_url(text: str) -> str:
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+def _no_twins(tables: tuple[T, ...]) -> tuple[T, ...]:
+    names = [getattr(table, "uri", "") or getattr(table, "id", "") for table in tables]
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise ValueError(f"{', '.join(twins)} stands there more than once")
+    return tables
+
+
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -56,6 +68,12 @@ class TlsSettings(Settings):
 
     certificate: Path | None = None
     key: Path | None = None
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together; set both or neither")
+        return self
 
 
 class ServerSettings(Settings):
@@ -84,6 +102,13 @@ class LimitSettings(Settings):
     prompt_parts: Annotated[int, Field(ge=1, le=3)] = 1
     max_loras: Annotated[int, Field(ge=0, le=4)] = 0
     max_body_bytes: Annotated[int, Field(ge=1024, le=4 * _MIB)] = 256 * 1024
+
+    @model_validator(mode="after")
+    def _allow_something(self) -> Self:
+        least = -(-self.min_side // self.size_multiple) * self.size_multiple
+        if least > min(self.max_width, self.max_height):
+            raise ValueError(f"no size is left: the smallest side is {least}")
+        return self
 
 
 class ModelSettings(Settings):
@@ -159,22 +184,9 @@ class GatewaySettings(Settings):
     tls: TlsSettings = TlsSettings()
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
-    models: tuple[ModelSettings, ...] = ()
+    models: Annotated[tuple[ModelSettings, ...], AfterValidator(_no_twins)] = ()
     images: ImageSettings = ImageSettings()
-    orchestrators: tuple[OrchestratorSettings, ...] = ()
+    orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     routing: RoutingSettings = RoutingSettings()
     payments: PaymentSettings = PaymentSettings()
     accounting: AccountingSettings = AccountingSettings()
-
-    @model_validator(mode="after")
-    def _nothing_twice(self) -> Self:
-        for name, values in (
-            ("models", [model.id for model in self.models]),
-            ("orchestrators", [orchestrator.uri for orchestrator in self.orchestrators]),
-        ):
-            twice = {value for value in values if values.count(value) > 1}
-            if twice:
-                raise ValueError(f"{name}: {', '.join(sorted(twice))} stands there more than once")
-        if (self.tls.certificate is None) != (self.tls.key is None):
-            raise ValueError("tls: certificate and key go together; set both or neither")
-        return self

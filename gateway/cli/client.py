@@ -7,7 +7,13 @@ from typing import Any, Self
 
 import orjson
 import pybase64
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
+from aiohttp import (
+    ClientConnectionError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+)
 
 from network.errors import LimnerError
 from network.wire import headers
@@ -90,7 +96,9 @@ class GatewayClient:
         try:
             async with self._session.post(url, data=orjson.dumps(body), headers=sent) as response:
                 return _answer(await _checked(response), response.headers)
-        except (ClientError, TimeoutError, ValueError) as error:
+        except ClientConnectionError as error:
+            raise UnreachableError(f"no gateway answers at {self._url}: {error}") from error
+        except (ClientError, ValueError) as error:
             raise UnreachableError(f"{self._url} did not answer as a gateway: {error}") from error
 
     async def progress(self, request_id: str) -> Job | None:

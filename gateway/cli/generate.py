@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gateway.cli.client import GatewayClient, RefusedError, UnreachableError
 from gateway.cli.options import fail, in_loop
 from network.errors import LimnerError
+from network.runtime.supervisor import supervise
 
 _POLL_SECONDS = 0.2
 #: Exit statuses by what the caller should do.
@@ -61,7 +63,7 @@ def command(
     loras: str,
     safety_check: bool,
 ) -> None:
-    r"""Make an image of PROMPT and write it to a file.
+    """Make an image of PROMPT and write it to a file.
 
     \b
     Exit status: 0 done, 3 the key is refused, 4 the request is refused,
@@ -98,12 +100,9 @@ async def _fetch_images(
     client: GatewayClient, body: dict[str, object], output: Path, console: Console
 ) -> None:
     request_id = secrets.token_hex(16)
-    async with asyncio.TaskGroup() as group:
-        showing = group.create_task(_show_progress(client, request_id, console))
-        try:
-            answer = await client.text_to_image(body, request_id)
-        finally:
-            showing.cancel()
+    async with supervise() as beside:
+        beside.start("progress", partial(_show_progress, client, request_id, console))
+        answer = await client.text_to_image(body, request_id)
     for number, image in enumerate(answer.images, 1):
         file = output if len(answer.images) == 1 else _numbered(output, number)
         png = await client.fetch(image.url)
