@@ -67,9 +67,9 @@ _log = structlog.get_logger(__name__)
 class Journal:
     """Made by `open_journal`."""
 
-    def __init__(self, database: Database, writers: asyncio.TaskGroup) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._writers = writers
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def write(self, *events: Event) -> None:
         """Return when all events are durable; they become so together or not at all."""
@@ -81,7 +81,16 @@ class Journal:
         The task never raises. What could not be written is logged, and the request is closed as
         interrupted at the next start.
         """
-        return self._writers.create_task(self._write_or_log(events))
+        # Not a task group: its errors would come out of the block of `open_journal` wrapped.
+        task = asyncio.create_task(self._write_or_log(events))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Return when everything to be written later is."""
+        while self._writing:
+            await asyncio.wait(self._writing)
 
     async def usage(
         self, by: Grouping, since: float = 0.0, until: float | None = None
@@ -125,8 +134,11 @@ class Journal:
 @asynccontextmanager
 async def open_journal(database: Database) -> AsyncIterator[Journal]:
     """A journal over an open database. At exit every pending line has been written."""
-    async with asyncio.TaskGroup() as writers:
-        yield Journal(database, writers)
+    journal = Journal(database)
+    try:
+        yield journal
+    finally:
+        await journal.drain()
 
 
 def _row(event: Event) -> tuple[Table, Mapping[str, object]]:

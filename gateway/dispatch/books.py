@@ -64,30 +64,32 @@ class Books:
         """The attempt failed, the request goes on."""
         outcome = self._outcome(journey, state, Wei(0), reason=reason)
         if outcome is not None:
-            self._write_later(outcome)
+            _ = self._write_later(outcome)
 
-    def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> asyncio.Task[None]:
+    def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> asyncio.Future[None]:
         """The attempt delivered: its fee and the request's are written together.
 
-        The task is done when they are durable.
+        The future is done when they are durable; cancelling it stops nothing.
         """
         place = journey.running.place if journey.running else None
         outcome = self._outcome(journey, "succeeded", fee, node_job_id=node_job_id)
         uri = "" if place is None else place.uri
         settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
         self._log(journey, "settled", fee=fee, orchestrator=uri)
-        return self._journal.write_later(*([outcome] if outcome else ()), settlement)
+        return self._write_later(*([outcome] if outcome else ()), settlement)
 
-    def close(self, journey: Journey, state: RequestState, reason: str) -> None:
-        """Settle for nothing, together with the attempt that was under way."""
+    def close(self, journey: Journey, state: RequestState, reason: str) -> asyncio.Future[None]:
+        """Settle for nothing, together with the attempt that was under way. As `settle`."""
         outcome = self._outcome(
             journey, "cancelled" if state == "cancelled" else "failed", Wei(0), reason=reason
         )
-        if journey.attempts:
-            now = self._clock.now()
-            settlement = Settlement(journey.request_id, state, Wei(0), now, reason=reason)
-            self._write_later(*([outcome] if outcome else ()), settlement)
         self._log(journey, state, reason=reason)
+        if not journey.attempts:
+            return _done()
+        settlement = Settlement(
+            journey.request_id, state, Wei(0), self._clock.now(), reason=reason
+        )
+        return self._write_later(*([outcome] if outcome else ()), settlement)
 
     def _outcome(
         self,
@@ -106,9 +108,8 @@ class Books:
         now = self._clock.now()
         return Outcome(running.attempt_id, state, fee, now, seconds, node_job_id, reason)
 
-    def _write_later(self, *events: Event) -> None:
-        # The journal keeps the task and logs what goes wrong.
-        _ = self._journal.write_later(*events)
+    def _write_later(self, *events: Event) -> asyncio.Future[None]:
+        return asyncio.shield(self._journal.write_later(*events))
 
     def _log(self, journey: Journey, state: RequestState, **facts: object) -> None:
         _log.info(
@@ -121,6 +122,12 @@ class Books:
             attempts=journey.attempts,
             **facts,
         )
+
+
+def _done() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
 
 
 def _accepted(journey: Journey, now: float) -> Accepted:

@@ -177,16 +177,16 @@ class Dispatcher:
             problem = problems.timed_out(
                 f"No orchestrator delivered within {self._routing.deadline:g} s."
             )
-            self._books.close(journey, "failed", problem.message)
+            await self._books.close(journey, "failed", problem.message)
             raise ProblemError(problem) from None
         except ProblemError as error:
-            self._books.close(journey, "failed", error.problem.message)
+            await self._books.close(journey, "failed", error.problem.message)
             raise
         except DatabaseError:
-            self._books.close(journey, "failed", "the journal could not be written")
+            _ = self._books.close(journey, "failed", "the journal could not be written")
             raise
         except asyncio.CancelledError:
-            self._books.close(journey, "cancelled", "the client went away")
+            _ = self._books.close(journey, "cancelled", "the client went away")
             raise
 
     async def _find_place(self, journey: Journey) -> Place:
@@ -344,11 +344,14 @@ def _order(journey: Journey, place: Place, running: Running) -> Order:
 
 
 def _owed(place: Place, answer: NodeAnswer) -> Wei:
-    """What is paid: the quote. Raises OrchestratorFailed for a receipt over another amount."""
+    """What is paid: what the orchestrator charged, and never more than was agreed.
+
+    Less is charged where its price fell since we asked, or is known only from above.
+    Raises OrchestratorFailed for a receipt over more.
+    """
     quoted, charged = place.candidate.fee, answer.fee
-    if charged is None or charged == quoted:
+    if charged is None:
         return quoted
-    # A price known only from above was quoted too high on purpose.
-    if charged < quoted and not place.model.exact:
-        return charged
-    raise OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
+    if charged > quoted:
+        raise OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
+    return charged

@@ -177,6 +177,9 @@ class Directory:
             info = await self._ask(peer, started)
         except (OrchestratorFailed, WireError) as error:
             self._note_silence(peer, error)
+        except Exception as error:  # noqa: BLE001  one peer's surprise must not end the others' refresh
+            _log.exception("orchestrator_refresh_failed", uri=peer.uri)
+            self._note_silence(peer, error)
         else:
             self._note_answer(peer, info, counted, started)
         peer.asked_at = started
