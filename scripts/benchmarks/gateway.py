@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -52,8 +53,9 @@ class Round:
 
     direct: Measured
     gateway: Measured
-    burst_direct: Measured
-    burst_gateway: Measured
+    burst: Measured
+    #: Processor seconds of the gateway for one request of the burst, all threads.
+    processor_seconds: float
 
     @property
     def added_p50_ms(self) -> float:
@@ -82,25 +84,35 @@ def request_body(case: Case, seed: int) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-async def measure(case: Case, direct: Load, gateway: Load, rounds: int) -> list[Round]:
+async def measure(
+    case: Case, direct: Load, gateway: Load, process: psutil.Process, rounds: int
+) -> list[Round]:
     """`rounds` rounds after one that warms up and is thrown away."""
     measured = []
     for _ in range(rounds + 1):
-        one = [
-            await target.run(requests=case.requests, connections=1) for target in (direct, gateway)
-        ]
-        burst = [
-            await target.run(requests=case.burst, connections=case.connections)
-            for target in (direct, gateway)
-        ]
-        measured.append(Round(*one, *burst))
+        alone = await direct.run(requests=case.requests, connections=1)
+        through = await gateway.run(requests=case.requests, connections=1)
+        before = process.cpu_times()
+        burst = await gateway.run(requests=case.burst, connections=case.connections)
+        after = process.cpu_times()
+        spent = after.user + after.system - before.user - before.system
+        measured.append(Round(alone, through, burst, spent / case.burst))
     return measured[1:]
 
 
 async def run(stub: Program, gateway: Gateway, rounds: int) -> dict[str, float]:
-    console = Console(stderr=False)
+    console = Console(width=100)
     table = Table(title="gateway against stub orchestrator (ms; medians over rounds)")
-    for column in ("answer", "direct p50", "gateway p50", "added p50", "added p99", "requests/s"):
+    columns = (
+        "answer",
+        "direct p50",
+        "gateway p50",
+        "added p50",
+        "added p99",
+        "CPU",
+        "requests/s",
+    )
+    for column in columns:
         table.add_column(column, justify="left" if column == "answer" else "right")
     figures: dict[str, float] = {}
     seeds = itertools.count(1)
@@ -113,22 +125,26 @@ async def run(stub: Program, gateway: Gateway, rounds: int) -> dict[str, float]:
             )
 
         direct = through(stub.ready.admin_url, "")
-        measured = await measure(case, direct, through(gateway.url, gateway.key), rounds)
+        process = psutil.Process(gateway.program.pid)
+        through_it = through(gateway.url, gateway.key)
+        measured = await measure(case, direct, through_it, process, rounds)
         p50, p99 = (
             statistics.median(getattr(one, name) for one in measured)
             for name in ("added_p50_ms", "added_p99_ms")
         )
-        rate = statistics.median(one.burst_gateway.requests_per_s for one in measured)
+        rate = statistics.median(one.burst.requests_per_s for one in measured)
+        processor = statistics.median(one.processor_seconds for one in measured) * 1000
         figures |= {
             f"{case.name}_added_p50_ms": round(p50, 4),
             f"{case.name}_added_p99_ms": round(p99, 4),
+            f"{case.name}_cpu_ms_per_request": round(processor, 4),
             f"{case.name}_requests_per_s": round(rate, 1),
         }
         medians = [
             statistics.median(getattr(one, target).quantile_ms(0.5) for one in measured)
             for target in ("direct", "gateway")
         ]
-        row = [f"{value:.3f}" for value in (*medians, p50, p99)]
+        row = [f"{value:.3f}" for value in (*medians, p50, p99, processor)]
         table.add_row(case.name, *row, f"{rate:,.0f} ({case.connections} connections)")
     console.print(table)
     return figures
