@@ -1,0 +1,1 @@
+"""What is owed for which job, and the durable record of it."""

@@ -1,0 +1,148 @@
+"""The ledger, written down: each change is on disk before anything follows from it."""
+
+from collections import deque
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, select
+
+from network.errors import DatabaseError, LimnerError
+from network.runtime.clock import Clock
+from network.runtime.database import Database
+from network.units import Address, JobId, Wei, format_price
+from node.accounting.ledger import Accepted, Insufficient, Ledger, Repeated
+from node.accounting.model import Ending, Job, Outcome
+from node.accounting.tables import ends, jobs
+
+#: Where the journal's migrations are, for `open_database`.
+MIGRATIONS: Final = "node.accounting.migrations"
+#: Closed jobs that the ledger remembers, so that a repeated call stays harmless.
+_REMEMBERED: Final = 4096
+
+log = structlog.get_logger(__name__)
+
+
+class InsufficientBalanceError(LimnerError):
+    """The payer has not paid in enough."""
+
+
+class Journal:
+    """Reserve, settle and release, durably and once for each job.
+
+    The ledger changes first, in memory and without a pause; the database's one queue then
+    keeps that order, whatever is cancelled while it writes.
+    """
+
+    def __init__(self, database: Database, ledger: Ledger, clock: Clock) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._clock = clock
+        self._endings: dict[JobId, Ending] = {}
+        self._order: deque[JobId] = deque()
+
+    @property
+    def earned(self) -> Wei:
+        """What was charged since this process started."""
+        return Wei(sum(account.charged for account in self._ledger.accounts.values()))
+
+    @property
+    def held(self) -> Wei:
+        """What open jobs hold."""
+        return Wei(sum(account.held for account in self._ledger.accounts.values()))
+
+    async def close_interrupted(self) -> int:
+        """Release what a process that died had reserved; returns how many jobs that was."""
+        left = await self._database.read(_unended)
+        now = self._clock.now()
+        ending = Ending(Outcome.INTERRUPTED, "the node stopped")
+        await self._database.append(
+            [(ends, _end_row(job_id, ending, Wei(0), now)) for job_id in left]
+        )
+        if left:
+            log.warning("released what jobs of an interrupted run had reserved", jobs=len(left))
+        return len(left)
+
+    async def reserve(self, job: Job) -> None:
+        """Hold a job's fee. Raises InsufficientBalanceError or DatabaseError; then nothing is held."""
+        outcome = self._ledger.reserve(job.job_id, job.payer, job.fee)
+        if isinstance(outcome, Insufficient):
+            raise InsufficientBalanceError(f"{outcome.shortfall} wei are missing")
+        if isinstance(outcome, Repeated):
+            raise ValueError(f"job {job.job_id} was reserved before")  # noqa: TRY004  its value, not its type
+        try:
+            await self._database.append([(jobs, _job_row(job, self._clock.now()))])
+        except DatabaseError:
+            self._ledger.release(job.job_id)
+            self._ledger.forget(job.job_id)
+            raise
+
+    async def settle(self, job: Job, ending: Ending) -> None:
+        """Charge a delivered job. Raises DatabaseError; the job then stays open on disk."""
+        if isinstance(self._ledger.settle(job.job_id, job.fee), Accepted):
+            await self._write_end(job.job_id, ending, job.fee)
+
+    async def release(self, job_id: JobId, ending: Ending) -> Ending:
+        """Close a job without a charge, unless it is closed; returns the end that counts.
+
+        A job that was never reserved is none of the journal's.
+        """
+        if self._ledger.hold(job_id) is None:
+            return ending
+        if isinstance(self._ledger.release(job_id), Repeated):
+            return self._endings.get(job_id, ending)
+        await self._write_end(job_id, ending, Wei(0))
+        return ending
+
+    async def _write_end(self, job_id: JobId, ending: Ending, charged: Wei) -> None:
+        self._endings[job_id] = ending
+        self._order.append(job_id)
+        if len(self._order) > _REMEMBERED:
+            oldest = self._order.popleft()
+            self._endings.pop(oldest, None)
+            self._ledger.forget(oldest)
+        try:
+            row = _end_row(job_id, ending, charged, self._clock.now())
+            await self._database.append([(ends, row)])
+        except DatabaseError:
+            # On disk the job is still open, and the next start closes it as interrupted.
+            del self._endings[job_id]
+            raise
+
+
+def payer_text(payer: Address) -> str:
+    """Return an account as the tables hold it."""
+    return payer.hex()
+
+
+def _unended(connection: Connection) -> list[JobId]:
+    query = select(jobs.c.job_id).outerjoin(ends).where(ends.c.job_id.is_(None))
+    return [JobId(job_id) for job_id in connection.scalars(query)]
+
+
+def _job_row(job: Job, now: float) -> dict[str, object]:
+    return {
+        "job_id": job.job_id,
+        "attempt_id": job.attempt_id,
+        "payer": payer_text(job.payer),
+        "model_id": job.model_id,
+        "width": job.width,
+        "height": job.height,
+        "images": job.images,
+        "steps": job.steps,
+        "pixels": job.pixels,
+        "price": format_price(job.price),
+        "fee": job.fee,
+        "accepted_at": now,
+    }
+
+
+def _end_row(job_id: JobId, ending: Ending, charged: Wei, now: float) -> dict[str, object]:
+    return {
+        "job_id": job_id,
+        "state": ending.outcome.value,
+        "reason": ending.reason,
+        "charged": charged,
+        "waited_seconds": ending.waited_seconds,
+        "run_seconds": ending.run_seconds,
+        "ended_at": now,
+    }

@@ -1,0 +1,1 @@
+"""Everything that listens: gateways' requests and questions, and the operator's own."""

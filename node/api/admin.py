@@ -1,0 +1,89 @@
+"""The operator's port: metrics, liveness and status. It is for this machine, not for strangers."""
+
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from network.identity import checksum
+from network.units import Address, format_price
+from node.accounting.journal import Journal
+from node.accounting.model import NOBODY
+from node.accounting.pricing import PriceList
+from node.api.health import HealthService
+from node.api.metrics import Metrics
+from node.api.refusals import answering
+from node.engine.backend import Engine
+from node.engine.work import ModelState
+from node.jobs.board import ModelLoad
+from node.jobs.runner import JobRunner
+
+
+@dataclass(frozen=True, slots=True)
+class AdminService:
+    """Everything an operator asks of a running node."""
+
+    address: Address
+    service_uri: str
+    version: str
+    engine: Engine
+    runner: JobRunner
+    journal: Journal
+    prices: PriceList
+    health: HealthService
+    metrics: Metrics
+
+    async def get_metrics(self, _request: web.Request) -> web.Response:
+        """Tell the metrics in Prometheus' text format."""
+        return web.Response(
+            body=self.metrics.exposition(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def get_healthz(self, _request: web.Request) -> web.Response:
+        """Answer 200 while jobs can be done, 503 otherwise."""
+        status = self.health.status()
+        good = status == "OK" and not self.runner.is_stopping
+        return web.Response(status=200 if good else 503, text=f"{status.lower()}\n")
+
+    async def get_status(self, _request: web.Request) -> web.Response:
+        """Tell what the node is doing. `ready`: every warm model is in memory."""
+        loads = self.runner.loads()
+        models = [self._model(state, loads[state.model_id]) for state in self.engine.models()]
+        value = {
+            "ready": self.health.is_ready(),
+            "status": self.health.status(),
+            "address": checksum(self.address),
+            "service_uri": self.service_uri,
+            "version": self.version,
+            "worker_pid": self.engine.worker_pid(),
+            "models": models,
+            "earned_since_start": str(self.journal.earned),
+            "held": str(self.journal.held),
+        }
+        return web.Response(body=orjson.dumps(value), content_type="application/json")
+
+    def _model(self, state: ModelState, load: ModelLoad) -> dict[str, object]:
+        return {
+            "id": state.model_id,
+            "status": state.status,
+            "warm": state.status == "ready",
+            "progress": state.progress,
+            "detail": state.detail,
+            "price": format_price(self.prices.price(state.model_id, NOBODY)),
+            "slots": load.slots,
+            "running": load.running,
+            "waiting": load.waiting,
+            "free": load.free,
+            "load_seconds": state.load_seconds,
+            "seconds_per_pixel_step": state.pace,
+        }
+
+
+def admin_application(service: AdminService) -> web.Application:
+    """Return the admin port's application."""
+    app = web.Application(middlewares=[answering(lambda _reason: None)])
+    app.router.add_get("/metrics", service.get_metrics)
+    app.router.add_get("/healthz", service.get_healthz)
+    app.router.add_get("/status", service.get_status)
+    return app

@@ -1,0 +1,88 @@
+"""What anybody may ask: is it up, on what, and which version. Shapes of Livepeer's runner."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import orjson
+from aiohttp import web
+
+from network.capabilities import TEXT_TO_IMAGE_PIPELINE
+from network.units import ModelId
+from node.discovery.hardware import Hardware
+from node.engine.backend import Engine
+from node.jobs.runner import JobRunner
+
+
+@dataclass(frozen=True, slots=True)
+class HealthService:
+    """Answers from memory, so that a busy node is never taken for a dead one."""
+
+    engine: Engine
+    hardware: Hardware
+    version: str
+    model_id: ModelId
+
+    def status(self) -> str:
+        """Return LOADING, OK or ERROR."""
+        states = {state.status for state in self.engine.models()}
+        if states == {"failed"}:
+            return "ERROR"
+        if self.engine.healthy() and states & {"ready", "cold"}:
+            return "OK"
+        return "LOADING"
+
+    def is_ready(self) -> bool:
+        """Tell whether every model that is to be in memory is there."""
+        return self.status() == "OK" and all(
+            state.status != "loading" for state in self.engine.models()
+        )
+
+    async def get_health(self, _request: web.Request) -> web.Response:
+        """Tell the status."""
+        return _json({"status": self.status()})
+
+    async def get_version(self, _request: web.Request) -> web.Response:
+        """Tell the version."""
+        return _json({**self._about(), "version": self.version})
+
+    async def get_hardware_info(self, _request: web.Request) -> web.Response:
+        """Tell the GPUs and their memory; none is an empty object."""
+        readings = await self.hardware.refresh()
+        gpus = {str(index): asdict(reading.gpu) for index, reading in enumerate(readings)}
+        return _json({**self._about(), "gpu_info": gpus})
+
+    async def get_hardware_stats(self, _request: web.Request) -> web.Response:
+        """Tell how busy the GPUs are, in percent."""
+        stats = {
+            str(index): {
+                "id": reading.gpu.id,
+                "name": reading.gpu.name,
+                "memory_total": reading.gpu.memory_total,
+                "memory_free": reading.gpu.memory_free,
+                "utilization_compute": reading.utilization_compute,
+                "utilization_memory": reading.utilization_memory,
+            }
+            for index, reading in enumerate(await self.hardware.refresh())
+        }
+        return _json({**self._about(), "gpu_stats": stats})
+
+    def _about(self) -> Mapping[str, str]:
+        return {"pipeline": TEXT_TO_IMAGE_PIPELINE, "model_id": self.model_id}
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressService:
+    """Tells how far a job is to whoever knows its id, which nobody can guess."""
+
+    runner: JobRunner
+
+    async def get_job(self, request: web.Request) -> web.Response:
+        """Tell a job's progress; 404 once it is over."""
+        progress = self.runner.progress(request.match_info["job_id"])
+        if progress is None:
+            raise web.HTTPNotFound
+        return _json(asdict(progress))
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")

@@ -1,0 +1,101 @@
+"""What the operator's monitoring reads, in Prometheus' format."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from network.units import ModelId
+from node.engine.backend import Engine
+from node.jobs.board import ModelLoad
+from node.jobs.model import JobReport
+
+_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+
+
+class _Loads(Collector):
+    """Read at the moment of a scrape."""
+
+    def __init__(self, loads: Callable[[], Mapping[ModelId, ModelLoad]]) -> None:
+        self._loads = loads
+
+    @override
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        running = GaugeMetricFamily(
+            "limner_node_jobs_running", "Jobs in the engine", labels=["model"]
+        )
+        waiting = GaugeMetricFamily(
+            "limner_node_jobs_waiting", "Jobs in the queue", labels=["model"]
+        )
+        free = GaugeMetricFamily("limner_node_slots_free", "Slots nobody holds", labels=["model"])
+        for model_id, load in self._loads().items():
+            running.add_metric([model_id], load.running)
+            waiting.add_metric([model_id], load.waiting)
+            free.add_metric([model_id], load.free)
+        return running, waiting, free
+
+
+class Metrics:
+    """The node's counters. Labels come from closed sets: models, outcomes, reasons of ours."""
+
+    def __init__(
+        self, version: str, engine: Engine, loads: Callable[[], Mapping[ModelId, ModelLoad]]
+    ) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self._registry.register(_Loads(loads))
+        self._jobs = self._counter("jobs", "Accepted jobs by how they ended", "model", "outcome")
+        self._images = self._counter("images", "Images delivered", "model")
+        self._pixels = self._counter("pixels", "Pixels delivered", "model")
+        # A float, as every metric: a rate to look at. The journal has the exact sums.
+        self._earned = self._counter("earned_wei", "Wei charged, rounded", "model")
+        self._refusals = self._counter("refusals", "Requests refused before work", "reason")
+        self._restarts = self._counter("worker_restarts", "Starts of a new worker after the first")
+        self._run = self._histogram("job_run_seconds", "Time in the engine")
+        self._wait = self._histogram("job_wait_seconds", "Time in the queue")
+        Gauge("version", "Always 1", ["app", "version"], registry=self._registry).labels(
+            "limner-node", version
+        ).set(1)
+        self._engine = engine
+        self._worker_pid = engine.worker_pid()
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal."""
+        self._refusals.labels(reason).inc()
+
+    def job_ended(self, report: JobReport) -> None:
+        """Count the end of a job."""
+        job, ending = report.job, report.ending
+        self._jobs.labels(job.model_id, ending.outcome.value).inc()
+        self._run.labels(job.model_id).observe(ending.run_seconds)
+        self._wait.labels(job.model_id).observe(ending.waited_seconds)
+        if report.charged:
+            self._images.labels(job.model_id).inc(job.images)
+            self._pixels.labels(job.model_id).inc(job.pixels)
+            self._earned.labels(job.model_id).inc(float(report.charged))
+
+    def engine_changed(self) -> None:
+        """Notice a new worker process."""
+        pid = self._engine.worker_pid()
+        if pid is not None and pid != self._worker_pid:
+            if self._worker_pid is not None:
+                self._restarts.inc()
+            self._worker_pid = pid
+
+    def exposition(self) -> bytes:
+        """Return the metrics as text."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"limner_node_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(
+            f"limner_node_{name}", text, ["model"], buckets=_SECONDS, registry=self._registry
+        )

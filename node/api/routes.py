@@ -1,0 +1,57 @@
+"""The node's public HTTP routes."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from node.api.health import HealthService, ProgressService
+from node.api.listener import Connections
+from node.api.refusals import answering
+from node.api.text_to_image import ImageService
+
+
+def http_application(
+    images: ImageService,
+    health: HealthService,
+    progress: ProgressService,
+    refused: Callable[[str], None],
+    connections: Connections,
+) -> web.Application:
+    """Return the application that serves gateways. `refused` counts refusals by reason."""
+    app = web.Application(
+        client_max_size=images.max_body_bytes,
+        middlewares=[_listening(connections), answering(refused)],
+    )
+    _twins(app, "POST", "/text-to-image", images.post)
+    _twins(app, "GET", "/jobs/{job_id}", progress.get_job)
+    _twins(app, "GET", "/health", health.get_health)
+    _twins(app, "GET", "/hardware/info", health.get_hardware_info)
+    _twins(app, "GET", "/hardware/stats", health.get_hardware_stats)
+    _twins(app, "GET", "/version", health.get_version)
+    return app
+
+
+def _listening(connections: Connections) -> Middleware:
+    """Return the middleware that tells the listener whose request head is complete."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        connections.heard(request.protocol)
+        return await handler(request)
+
+    return middleware
+
+
+def _twins(
+    app: web.Application,
+    method: str,
+    path: str,
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> None:
+    """Serve a path with and without a trailing slash, as Livepeer's runner does."""
+    for place in (path, f"{path}/"):
+        if method == "GET":
+            app.router.add_get(place, handler)
+        else:
+            app.router.add_route(method, place, handler)

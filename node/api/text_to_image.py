@@ -1,0 +1,211 @@
+"""POST /text-to-image: from a gateway's request to images and a receipt."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+import pybase64
+import structlog
+from aiohttp import web
+
+from network.errors import DatabaseError
+from network.units import JobId, ModelId, format_price, pixels_of
+from network.wire.headers import FEE, JOB_ID, PRICE
+from network.wire.limits import LARGEST_SEED, Limits
+from network.wire.messages import (
+    TextToImageRequest,
+    check_limits,
+    parse_loras,
+    parse_request,
+    prompt_parts,
+)
+from node.accounting.journal import InsufficientBalanceError
+from node.accounting.model import Job
+from node.accounting.pricing import Declined, PriceList, Quote, judge_offer
+from node.api.credentials import Doorkeeper, Grant
+from node.api.refusals import Refusal, insufficient_capacity
+from node.engine.work import EngineBusyError, FailureKind, ImageJob, ImageResult, JobFailedError
+from node.jobs.model import NoPlaceError, RepeatedAttemptError
+from node.jobs.runner import JobRunner
+
+_ATTEMPT_ID: Final = re.compile(r"[0-9A-Za-z_-]{16,64}")
+#: Encoding more than this takes longer than a thread costs.
+_INLINE_BYTES: Final = 512 * 1024
+_DATA_URL: Final = "data:image/png;base64,"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageService:
+    """Serves requests for images.
+
+    `limits` tells a model's bounds, None for one that is not served here.
+    """
+
+    doorkeeper: Doorkeeper
+    prices: PriceList
+    runner: JobRunner
+    limits: Callable[[ModelId], Limits | None]
+    max_body_bytes: int
+    body_timeout: float
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Answer a gateway. Nothing is done, and nothing priced, before all is in bounds."""
+        body = await self._body(request)
+        asked = parse_request(body)
+        grant = self.doorkeeper.check(request)
+        model_id, limits = self._model(asked)
+        check_limits(asked, limits)
+        job, work = self._job(request, asked, grant, model_id, limits)
+        result = await self._run(job, work)
+        if sum(len(image.png) for image in result.images) > _INLINE_BYTES:
+            return _answer(job, await asyncio.to_thread(_body, result))
+        return _answer(job, _body(result))
+
+    async def _body(self, request: web.Request) -> bytes:
+        too_large = Refusal(
+            413,
+            f"text-to-image returned 400: the body is larger than {self.max_body_bytes} bytes",
+            "body_too_large",
+        )
+        if (request.content_length or 0) > self.max_body_bytes:
+            raise too_large
+        try:
+            async with asyncio.timeout(self.body_timeout):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise too_large from None
+        except TimeoutError:
+            raise Refusal(408, "the body did not arrive in time", "slow_body") from None
+        except web.RequestPayloadError as error:
+            raise Refusal(400, f"cannot read the body: {error}", "bad_body") from None
+
+    def _model(self, asked: TextToImageRequest) -> tuple[ModelId, Limits]:
+        if not asked.model_id:
+            raise Refusal(400, "text-to-image returned 400: model_id is missing", "bad_request")
+        model_id = ModelId(asked.model_id)
+        limits = self.limits(model_id)
+        if limits is None:
+            raise insufficient_capacity("unknown_model")
+        return model_id, limits
+
+    def _job(
+        self,
+        request: web.Request,
+        asked: TextToImageRequest,
+        grant: Grant,
+        model_id: ModelId,
+        limits: Limits,
+    ) -> tuple[Job, ImageJob]:
+        quote = self._quote(asked, grant, model_id)
+        job_id = JobId(secrets.token_hex(16))
+        job = Job(
+            job_id=job_id,
+            attempt_id=_attempt_id(request.headers) or job_id,
+            payer=grant.payer,
+            model_id=model_id,
+            width=asked.width,
+            height=asked.height,
+            images=asked.num_images_per_prompt,
+            steps=asked.num_inference_steps,
+            pixels=quote.pixels,
+            price=quote.price,
+            fee=quote.fee,
+        )
+        return job, _work(job, asked, limits)
+
+    def _quote(self, asked: TextToImageRequest, grant: Grant, model_id: ModelId) -> Quote:
+        pixels = pixels_of(asked.width, asked.height, asked.num_images_per_prompt)
+        quote = self.prices.quote(model_id, grant.payer, pixels)
+        verdict = judge_offer(
+            quote, grant.expected_price, may_omit=grant.sender is None, model_id=model_id
+        )
+        if isinstance(verdict, Declined):
+            raise Refusal(400, verdict.reason, "price")
+        return verdict
+
+    async def _run(self, job: Job, work: ImageJob) -> ImageResult:
+        try:
+            return await self.runner.run(job, work)
+        except NoPlaceError as error:
+            raise insufficient_capacity(error.reason) from None
+        except EngineBusyError:
+            raise insufficient_capacity("engine_busy") from None
+        except RepeatedAttemptError as error:
+            raise Refusal(409, str(error), "repeated_job_id") from None
+        except InsufficientBalanceError:
+            raise Refusal(400, "Insufficient balance", "insufficient_balance") from None
+        except JobFailedError as error:
+            raise _failure(error) from None
+        except DatabaseError:
+            log.exception("the journal does not take writes", job_id=job.job_id)
+            raise Refusal(500, "the job could not be written down", "journal") from None
+
+
+def _attempt_id(headers: Mapping[str, str]) -> str | None:
+    given = headers.get(JOB_ID)
+    if given is None:
+        return None
+    if not _ATTEMPT_ID.fullmatch(given):
+        raise Refusal(400, f"{JOB_ID} must be 16 to 64 letters, digits, '-' or '_'", "bad_job_id")
+    return given
+
+
+def _work(job: Job, asked: TextToImageRequest, limits: Limits) -> ImageJob:
+    # None, when the client left it to us; the last image's seed has to stay in range as well.
+    seed: int | None = asked.seed
+    if seed is None:
+        seed = secrets.randbelow(LARGEST_SEED - job.images + 2)
+    negative = asked.negative_prompt
+    return ImageJob(
+        job_id=job.job_id,
+        model_id=job.model_id,
+        prompts=prompt_parts(asked.prompt),
+        negative_prompts=prompt_parts(negative) if negative else (),
+        width=job.width,
+        height=job.height,
+        steps=job.steps,
+        guidance=asked.guidance_scale,
+        seeds=tuple(range(seed, seed + job.images)),
+        loras=parse_loras(asked.loras, limits),
+        safety_check=asked.safety_check,
+    )
+
+
+def _failure(error: JobFailedError) -> Refusal:
+    match error.kind:
+        case FailureKind.INVALID:
+            text = f"text-to-image returned 400: Error during model execution: {error.message}"
+            return Refusal(400, text, "invalid_for_model")
+        case FailureKind.OUT_OF_MEMORY:
+            text = "Out of memory error. Try reducing output image resolution."
+            return Refusal(500, text, "out_of_memory")
+        case FailureKind.WORKER_CRASHED:
+            return Refusal(500, "the image worker crashed during this job", "worker_crashed")
+        case FailureKind.INTERNAL:
+            return Refusal(500, "Text-to-image pipeline error.", "pipeline_error")
+
+
+def _body(result: ImageResult) -> bytes:
+    images = [
+        {
+            "url": _DATA_URL + pybase64.b64encode_as_string(image.png),
+            "seed": image.seed,
+            "nsfw": image.nsfw,
+        }
+        for image in result.images
+    ]
+    return orjson.dumps({"images": images})
+
+
+def _answer(job: Job, body: bytes) -> web.Response:
+    return web.Response(
+        body=body,
+        content_type="application/json",
+        headers={JOB_ID: job.job_id, FEE: str(job.fee), PRICE: format_price(job.price)},
+    )

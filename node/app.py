@@ -1,0 +1,395 @@
+"""Builds a node out of its parts, and takes it apart again in order."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from network.errors import ConfigError
+from network.identity import checksum
+from network.runtime.clock import Clock, SystemClock
+from network.runtime.database import open_database
+from network.runtime.supervisor import Supervisor, supervise
+from network.units import Address, ModelId
+from network.wire.limits import Limits
+from node.accounting.journal import MIGRATIONS, Journal
+from node.accounting.ledger import Ledger
+from node.accounting.pricing import PriceList
+from node.api.admin import AdminService, admin_application
+from node.api.certificate import keep_fresh, server_context
+from node.api.credentials import Doorkeeper
+from node.api.health import HealthService, ProgressService
+from node.api.info import grpc_methods
+from node.api.listener import (
+    MAX_HEADER_BYTES,
+    MAX_REQUEST_LINE_BYTES,
+    Connections,
+    Listener,
+    ListenerLimits,
+    bound_socket,
+    open_listener,
+)
+from node.api.metrics import Metrics
+from node.api.routes import http_application
+from node.api.text_to_image import ImageService
+from node.config.catalogue import Catalogue, catalogue
+from node.config.settings import NodeSettings, check_access, is_wildcard, service_uri
+from node.discovery.advertiser import Access, Advertiser, ModelOffer
+from node.discovery.hardware import Hardware
+from node.discovery.identity import Identity, open_identity
+from node.discovery.sessions import Sessions
+from node.engine.backend import Engine, open_process_engine
+from node.engine.options import EngineOptions
+from node.engine.work import ModelFacts, ModelSpec
+from node.jobs.board import Policy
+from node.jobs.model import JobReport
+from node.jobs.runner import JobRunner
+
+_KEEPALIVE_SECONDS: Final = 75.0
+_MOST_HEADERS: Final = 64
+_HARDWARE_SECONDS: Final = 30.0
+_DATABASE_FILE: Final = "node.sqlite"
+
+log = structlog.get_logger(__name__)
+
+EngineOpener = Callable[[NodeSettings, Catalogue, Clock], AbstractAsyncContextManager[Engine]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNode:
+    """A node that serves. URLs hold the ports it got."""
+
+    url: str
+    admin_url: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What the surfaces stand on."""
+
+    settings: NodeSettings
+    clock: Clock
+    models: Catalogue
+    identity: Identity
+    engine: Engine
+    journal: Journal
+    runner: JobRunner
+    metrics: Metrics
+    prices: PriceList
+    hardware: Hardware
+
+
+def software_version() -> str:
+    """Return the version of the installed distribution."""
+    return distribution_version("limner")
+
+
+def database_url(settings: NodeSettings) -> str:
+    """Return where the journal is."""
+    return settings.database.url or f"sqlite:///{settings.data_dir.absolute() / _DATABASE_FILE}"
+
+
+def open_engine(
+    settings: NodeSettings, models: Catalogue, clock: Clock
+) -> AbstractAsyncContextManager[Engine]:
+    """Start the worker process that the settings ask for."""
+    specs = [
+        ModelSpec(model.model_id, model.path, model.warm, model.dtype) for model in models.models
+    ]
+    options = EngineOptions(threads=settings.engine.threads)
+    return open_process_engine(specs, device=settings.engine.device, clock=clock, options=options)
+
+
+@asynccontextmanager
+async def open_node(
+    settings: NodeSettings,
+    *,
+    clock: Clock | None = None,
+    engine_opener: EngineOpener = open_engine,
+) -> AsyncIterator[RunningNode]:
+    """Run a node for the length of the block.
+
+    At the end it takes no more work, gives running jobs `server.shutdown_seconds` to finish,
+    and writes down how each ended. Raises ConfigError or DatabaseError when it cannot start.
+    """
+    check_access(settings)
+    models = await asyncio.to_thread(catalogue, settings)
+    for pipeline in models.skipped_pipelines:
+        log.warning("left out models of another pipeline", pipeline=pipeline)
+    async with AsyncExitStack() as stack:
+        clock = clock or SystemClock()
+        stack.callback(os.close, await asyncio.to_thread(_locked, settings.data_dir))
+        supervisor = await stack.enter_async_context(supervise(clock))
+        core = await _open_core(stack, settings, clock, models, engine_opener)
+        running, listener, advertiser = await _open_surfaces(stack, supervisor, core)
+        try:
+            yield running
+        finally:
+            advertiser.close()
+            listener.stop_accepting()
+            await core.runner.stop(settings.server.shutdown_seconds)
+
+
+async def _open_core(
+    stack: AsyncExitStack,
+    settings: NodeSettings,
+    clock: Clock,
+    models: Catalogue,
+    engine_opener: EngineOpener,
+) -> _Core:
+    # The worker first: it loads its libraries while the keystore is opened.
+    engine = await stack.enter_async_context(engine_opener(settings, models, clock))
+    identity = await open_identity(
+        settings.data_dir, settings.keystore.passphrase, settings.keystore.passphrase_file
+    )
+    database = await stack.enter_async_context(
+        open_database(
+            database_url(settings), MIGRATIONS, synchronous=settings.database.synchronous
+        )
+    )
+    journal = Journal(database, Ledger(overdraft=None), clock)
+    await journal.close_interrupted()
+    capacities = {model.model_id: model.capacity for model in models.models}
+    policy = Policy(settings.queue.max_waiting, settings.queue.max_wait_seconds)
+    runner = JobRunner(engine, journal, clock, capacities=capacities, policy=policy)
+    metrics = Metrics(software_version(), engine, runner.loads)
+    runner.observe(log_job)
+    runner.observe(metrics.job_ended)
+    stack.callback(runner.follow_engine())
+    stack.callback(engine.subscribe(metrics.engine_changed))
+    hardware = Hardware(clock)
+    await hardware.refresh()
+    prices = price_list(settings, models)
+    return _Core(
+        settings, clock, models, identity, engine, journal, runner, metrics, prices, hardware
+    )
+
+
+async def _open_surfaces(
+    stack: AsyncExitStack, supervisor: Supervisor, core: _Core
+) -> tuple[RunningNode, Listener, Advertiser]:
+    settings = core.settings
+    listen = urlsplit(settings.listen)
+    sock = await _bound("listen", listen.hostname or "", listen.port or 0)
+    stack.callback(sock.close)
+    uri = service_uri(settings, sock.getsockname()[1])
+    context = await _tls(supervisor, core, uri) if listen.scheme == "https" else None
+    access = Access(settings.allowed_gateways)
+    sessions = Sessions(core.identity.session_secret, bound=not access.is_open)
+    advertiser = Advertiser(
+        signer=core.identity.signer,
+        service_uri=uri,
+        version=software_version(),
+        prices=core.prices,
+        access=access,
+        sessions=sessions,
+        hardware=core.hardware,
+        clock=core.clock,
+        offers=lambda: _offers(core),
+    )
+    doorkeeper = Doorkeeper(access, sessions, advertiser, core.clock)
+    listener = await _open_public(stack, core, doorkeeper, advertiser, sock=sock, context=context)
+    supervisor.start("hardware", lambda: _watch(core.hardware))
+    admin_url = await _open_admin(stack, core, uri)
+    return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
+
+
+async def _open_public(
+    stack: AsyncExitStack,
+    core: _Core,
+    doorkeeper: Doorkeeper,
+    advertiser: Advertiser,
+    *,
+    sock: socket.socket,
+    context: ssl.SSLContext | None,
+) -> Listener:
+    server = core.settings.server
+    connections = Connections(
+        grpc_methods(advertiser, core.metrics.refused),
+        ListenerLimits(
+            server.max_connections, server.header_timeout_seconds, server.idle_timeout_seconds
+        ),
+    )
+    images = ImageService(
+        doorkeeper=doorkeeper,
+        prices=core.prices,
+        runner=core.runner,
+        limits=lambda model_id: _limits(core, model_id),
+        max_body_bytes=core.settings.limits.max_body_bytes,
+        body_timeout=server.body_timeout_seconds,
+    )
+    app = http_application(
+        images, _health(core), ProgressService(core.runner), core.metrics.refused, connections
+    )
+    http = web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        max_line_size=MAX_REQUEST_LINE_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=_MOST_HEADERS,
+        shutdown_timeout=0,
+    )
+    await http.setup()
+    stack.push_async_callback(http.cleanup)
+    if http.server is None:
+        raise RuntimeError("aiohttp made no server")
+    connections.serve(http.server)
+    return await stack.enter_async_context(open_listener(connections, sock, context))
+
+
+async def _open_admin(stack: AsyncExitStack, core: _Core, uri: str) -> str:
+    host, _, port = core.settings.admin_listen.rpartition(":")
+    service = AdminService(
+        address=core.identity.signer.address,
+        service_uri=uri,
+        version=software_version(),
+        engine=core.engine,
+        runner=core.runner,
+        journal=core.journal,
+        prices=core.prices,
+        health=_health(core),
+        metrics=core.metrics,
+    )
+    runner = web.AppRunner(
+        admin_application(service), handle_signals=False, access_log=None, shutdown_timeout=0
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    sock = await _bound("admin_listen", host.strip("[]"), int(port))
+    await web.SockSite(runner, sock).start()
+    return f"http://{host}:{sock.getsockname()[1]}"
+
+
+async def _tls(supervisor: Supervisor, core: _Core, uri: str) -> ssl.SSLContext:
+    hosts = certificate_hosts(core.settings, uri)
+    directory = core.settings.data_dir
+    context = await server_context(directory, hosts, core.clock.now())
+    supervisor.start("certificate", lambda: keep_fresh(context, directory, hosts, core.clock))
+    return context
+
+
+def certificate_hosts(settings: NodeSettings, uri: str) -> Sequence[str]:
+    """Return the names and addresses by which a node of these settings may be called."""
+    named = (urlsplit(uri).hostname or "", urlsplit(settings.listen).hostname or "")
+    hosts = dict.fromkeys(host for host in named if host and not is_wildcard(host))
+    return tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1")))
+
+
+def price_list(settings: NodeSettings, models: Catalogue) -> PriceList:
+    """Return what each model costs, and for whom."""
+    return PriceList(
+        settings.price,
+        {model.model_id: model.price for model in models.models},
+        {
+            (model.model_id, payer): price
+            for model in models.models
+            for payer, price in model.payer_prices
+        },
+    )
+
+
+def log_job(report: JobReport) -> None:
+    """Write a job's one line. It holds no prompt: a job of accounting has none."""
+    job, ending = report.job, report.ending
+    log.info(
+        "job",
+        outcome=ending.outcome.value,
+        reason=ending.reason or None,
+        job_id=job.job_id,
+        attempt_id=job.attempt_id,
+        payer=checksum(job.payer),
+        model=job.model_id,
+        size=f"{job.width}x{job.height}",
+        images=job.images,
+        steps=job.steps,
+        pixels=job.pixels,
+        charged_wei=str(report.charged),
+        wait_ms=round(ending.waited_seconds * 1000),
+        run_ms=round(ending.run_seconds * 1000),
+    )
+
+
+def _health(core: _Core) -> HealthService:
+    first = core.models.models[0].model_id
+    return HealthService(core.engine, core.hardware, software_version(), first)
+
+
+def _offers(core: _Core) -> Mapping[ModelId, ModelOffer]:
+    loads = core.runner.loads()
+    healthy = core.engine.healthy()
+    return {
+        state.model_id: ModelOffer(
+            warm=healthy and state.status == "ready",
+            free=loads[state.model_id].free,
+            in_use=loads[state.model_id].running,
+        )
+        for state in core.engine.models()
+    }
+
+
+def _limits(core: _Core, model_id: ModelId) -> Limits | None:
+    state = core.engine.model(model_id)
+    if state is None:
+        return None
+    facts = state.facts or ModelFacts()
+    bounds = core.settings.limits
+    return Limits(
+        size_multiple=facts.size_multiple,
+        min_side=bounds.min_side,
+        max_width=bounds.max_width,
+        max_height=bounds.max_height,
+        max_steps=bounds.max_steps,
+        max_images=bounds.max_images,
+        max_prompt_chars=bounds.max_prompt_chars,
+        max_guidance=bounds.max_guidance,
+        prompt_parts=facts.prompt_parts,
+        max_loras=facts.max_loras,
+        max_body_bytes=bounds.max_body_bytes,
+    )
+
+
+async def _watch(hardware: Hardware) -> None:
+    while True:
+        await asyncio.sleep(_HARDWARE_SECONDS)
+        await hardware.refresh()
+
+
+async def _bound(key: str, host: str, port: int) -> socket.socket:
+    try:
+        return await bound_socket(host, port)
+    except OSError as error:
+        raise ConfigError(
+            key, f"cannot listen on {host} port {port}: {error.strerror or error}"
+        ) from error
+
+
+def _locked(data_dir: Path) -> int:
+    """Take the data directory for this process; two nodes on one journal would contradict."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError("data_dir", f"cannot use {data_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise ConfigError(
+            "data_dir", f"{data_dir} is in use by another limner-node; give this one its own"
+        ) from None
+    return handle

@@ -1,0 +1,225 @@
+"""What an operator may set. Every default is explained in `configs/node.toml`."""
+
+import ipaddress
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from network.errors import ConfigError
+from network.identity import parse_address
+from network.units import Address, parse_price
+
+ENVIRONMENT_PREFIX: Final = "LIMNER_NODE__"
+_PRINTABLE: Final = re.compile("[!-~]+")
+
+
+def _parsed_price(value: object) -> object:
+    if isinstance(value, bool | float):
+        # pydantic turns a ValueError, and only that, into an error naming the setting
+        raise ValueError('write prices as text or a whole number, for example "0.5" or "7/2"')  # noqa: TRY004
+    return parse_price(str(value)) if isinstance(value, str | int) else value
+
+
+def _parsed_amount(value: object) -> object:
+    if isinstance(value, bool | float):
+        raise ValueError('write it as text or a whole number, for example "3127.50"')  # noqa: TRY004
+    try:
+        return Fraction(value) if isinstance(value, str | int) else value
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{str(value)[:40]!r} is not a number") from None
+
+
+def _parsed_address(value: object) -> object:
+    return parse_address(value) if isinstance(value, str) else value
+
+
+def _http_url(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname or not _PRINTABLE.fullmatch(text):
+        raise ValueError('write a whole address, for example "https://node.example.org:8936"')
+    return text.rstrip("/")
+
+
+def _listen_url(text: str) -> str:
+    url = urlsplit(_http_url(text))
+    if url.path or url.query or url.port is None:
+        raise ValueError(
+            'write scheme, host and port, for example "https://127.0.0.1:8936"; port 0 takes a '
+            "free one, http:// listens without TLS"
+        )
+    return text.rstrip("/")
+
+
+def _listen_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
+        raise ValueError(
+            'write "host:port", for example "127.0.0.1:7935"; port 0 takes a free one'
+        )
+    return text
+
+
+def _home(path: Path) -> Path:
+    return path.expanduser()
+
+
+Price = Annotated[Fraction, BeforeValidator(_parsed_price), Field(ge=0)]
+Amount = Annotated[Fraction, BeforeValidator(_parsed_amount), Field(gt=0)]
+Account = Annotated[Address, BeforeValidator(_parsed_address)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+File = Annotated[Path, AfterValidator(_home)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class LogSettings(_Section):
+    """What is written to stderr, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class KeystoreSettings(_Section):
+    """What opens the node's identity; both empty: a passphrase file is made beside it."""
+
+    passphrase: str = Field(default="", repr=False)
+    passphrase_file: File | None = None
+
+
+class ServerSettings(_Section):
+    """How the listener treats connections."""
+
+    max_connections: Count = 1024
+    header_timeout_seconds: Seconds = 15.0
+    body_timeout_seconds: Seconds = 30.0
+    idle_timeout_seconds: Seconds = 600.0
+    shutdown_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10.0
+
+
+class QueueSettings(_Section):
+    """How long a line may get in front of a busy model."""
+
+    max_waiting: Annotated[int, Field(ge=0, le=10_000)] = 16
+    max_wait_seconds: Seconds = 20.0
+
+
+class LimitSettings(_Section):
+    """Bounds of a request, checked before any work and before pricing."""
+
+    min_side: Annotated[int, Field(ge=8, le=8192)] = 64
+    max_width: Annotated[int, Field(ge=8, le=8192)] = 1024
+    max_height: Annotated[int, Field(ge=8, le=8192)] = 1024
+    max_steps: Annotated[int, Field(ge=1, le=1000)] = 100
+    max_images: Annotated[int, Field(ge=1, le=64)] = 4
+    max_prompt_chars: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    max_guidance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 30.0
+    max_body_bytes: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 256 * 1024
+
+
+class DatabaseSettings(_Section):
+    """Where the journal is kept; an empty URL is a SQLite file in the data directory."""
+
+    url: str = ""
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+
+
+class EngineSettings(_Section):
+    """Where images are made. `threads` 0 is one a core."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+
+
+class ModelSettings(_Section):
+    """One model to serve. Without a path it is looked for in `models_dir`."""
+
+    id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
+    path: File | None = None
+    price: Price | None = None
+    capacity: Annotated[int, Field(ge=1, le=256)] = 2
+    warm: bool = True
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class NodeSettings(_Section):
+    """Everything `limner-node run` can be told."""
+
+    listen: Annotated[str, AfterValidator(_listen_url)] = "https://127.0.0.1:8936"
+    admin_listen: Annotated[str, AfterValidator(_listen_address)] = "127.0.0.1:7935"
+    service_uri: Annotated[str, AfterValidator(_http_url)] | None = None
+    data_dir: File = Path("~/.limner/node").expanduser()
+    allowed_gateways: frozenset[Account] = frozenset()
+    open: bool = False
+    price: Price = Fraction(2_400_000)
+    models: tuple[ModelSettings, ...] = ()
+    models_dir: File | None = None
+    ai_models: File | None = None
+    usd_per_eth: Amount | None = None
+    limits: LimitSettings = LimitSettings()
+    queue: QueueSettings = QueueSettings()
+    server: ServerSettings = ServerSettings()
+    keystore: KeystoreSettings = KeystoreSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    engine: EngineSettings = EngineSettings()
+    log: LogSettings = LogSettings()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches `host`; a name other than localhost may be public."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_wildcard(host: str) -> bool:
+    """Tell whether `host` means every address of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def serves_strangers(settings: NodeSettings) -> bool:
+    """Tell whether others than this machine can reach the node, directly or by its service URI."""
+    urls = [settings.listen, *([settings.service_uri] if settings.service_uri else [])]
+    return not all(is_loopback(urlsplit(url).hostname or "") for url in urls)
+
+
+def check_access(settings: NodeSettings) -> None:
+    """Raise ConfigError where anybody could have work done without being known."""
+    if settings.open and settings.allowed_gateways:
+        raise ConfigError(
+            "open", "serves anybody, but allowed_gateways names a few; remove one of the two"
+        )
+    if serves_strangers(settings) and not (settings.open or settings.allowed_gateways):
+        where = settings.service_uri or settings.listen
+        raise ConfigError(
+            "listen",
+            f"{where} can be reached by others, and nothing says who may have work done here. "
+            "Put the addresses of your gateways into allowed_gateways (`limner-gateway address` "
+            "prints a gateway's), listen on 127.0.0.1, or start with --open to serve anybody",
+        )
+
+
+def service_uri(settings: NodeSettings, port: int) -> str:
+    """Return the URL to advertise; `port` is the one the listener got."""
+    if settings.service_uri is not None:
+        return settings.service_uri
+    url = urlsplit(settings.listen)
+    host = url.hostname or ""
+    if is_wildcard(host):
+        raise ConfigError(
+            "service_uri",
+            f"listening on {host} does not say how gateways reach this node; set it, for example "
+            f'service_uri = "{url.scheme}://node.example.org:{port}"',
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{shown}:{port}"

@@ -1,0 +1,1 @@
+"""What the node tells gateways about itself, and keeping it true."""

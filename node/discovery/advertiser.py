@@ -1,0 +1,161 @@
+"""The node's terms, put together anew for every question from what holds at this moment."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from network.capabilities import (
+    TEXT_TO_IMAGE,
+    TEXT_TO_IMAGE_PIPELINE,
+    Capabilities,
+    ModelConstraint,
+    node_capabilities,
+)
+from network.errors import SignatureError
+from network.identity import Signer, sign_hashed, verify_session_request
+from network.runtime.clock import Clock
+from network.units import Address, ModelId
+from network.wire.codec import Hardware as HardwareEntry
+from network.wire.codec import OrchestratorInfo, OrchestratorRequest, PriceInfo
+from node.accounting.model import NOBODY
+from node.accounting.pricing import PriceList
+from node.discovery.hardware import Hardware
+from node.discovery.sessions import Sessions
+
+#: No other message that this network signs is as short: a ticket's content has 168 bytes, an
+#: account as text 42, a segment's identity at least 64. See `Advertiser.ping`.
+MAX_PING_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOffer:
+    """What can be had of a model now."""
+
+    warm: bool
+    free: int
+    in_use: int
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may have work done. An empty list: anybody, and unsigned gateways too."""
+
+    allowed: frozenset[Address]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether gateways need not say who they are."""
+        return not self.allowed
+
+
+class Advertiser:
+    """Answers the two questions of net.Orchestrator."""
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        service_uri: str,
+        version: str,
+        prices: PriceList,
+        access: Access,
+        sessions: Sessions,
+        hardware: Hardware,
+        clock: Clock,
+        offers: Callable[[], Mapping[ModelId, ModelOffer]],
+    ) -> None:
+        """`offers` tells every configured model's state, from memory."""
+        self.service_uri = service_uri
+        self._signer = signer
+        self._version = version
+        self._prices = prices
+        self._access = access
+        self._sessions = sessions
+        self._hardware = hardware
+        self._clock = clock
+        self._offers = offers
+        self._closed = False
+
+    def close(self) -> None:
+        """Take no more work: gateways pass over a node whose service URI is empty."""
+        self._closed = True
+
+    def capabilities(self) -> Capabilities:
+        """Return what the node can do now."""
+        return node_capabilities(
+            {
+                model_id: ModelConstraint(
+                    warm=offer.warm,
+                    capacity=offer.free,
+                    runner_version=self._version,
+                    capacity_in_use=offer.in_use,
+                )
+                for model_id, offer in self._offers().items()
+            },
+            self._version,
+        )
+
+    def ping(self, value: bytes) -> bytes:
+        """Prove the node's account over `value` (Livepeer wire, 1.4).
+
+        Raises ValueError for more than 32 bytes: signing whatever a stranger sends would sign
+        tickets, segments and session requests in the node's name.
+        """
+        if len(value) > MAX_PING_BYTES:
+            raise ValueError(f"ping value of {len(value)} bytes; at most {MAX_PING_BYTES}")
+        return sign_hashed(self._signer, value)
+
+    def info(self, request: OrchestratorRequest) -> OrchestratorInfo:
+        """Return the node's terms for a gateway.
+
+        Raises SignatureError for a wrong signature, or an account that may not work here.
+        """
+        sender = self._sender(request)
+        wanted = request.capabilities
+        return OrchestratorInfo(
+            transcoder="" if self._closed else self.service_uri,
+            address=self._signer.address,
+            price=self._price(wanted, sender or NOBODY),
+            prices=self._all_prices(sender or NOBODY) if wanted is None else (),
+            capabilities=self.capabilities(),
+            auth_token=self._sessions.issue(sender, self._clock.now()),
+            hardware=self._devices() if wanted is None else (),
+        )
+
+    def _sender(self, request: OrchestratorRequest) -> Address | None:
+        """Return the account that asks, proven; None where it does not matter who asks."""
+        if not request.signature and self._access.is_open:
+            return None
+        sender = Address(request.address)
+        if len(sender) != len(NOBODY):
+            raise SignatureError("no account")
+        verify_session_request(sender, request.signature)
+        if not self._access.is_open and sender not in self._access.allowed:
+            raise SignatureError("account not allowed")
+        return sender
+
+    def _price(self, wanted: Capabilities | None, payer: Address) -> Fraction:
+        """Price what is in both `capacities` and the models asked for, as Livepeer does."""
+        if wanted is None or TEXT_TO_IMAGE not in wanted.capacities:
+            return self._prices.default
+        models = wanted.models.get(TEXT_TO_IMAGE, {})
+        known = self._offers()
+        prices = [
+            self._prices.price(ModelId(model), payer)
+            for model in models
+            if ModelId(model) in known
+        ]
+        return sum(prices, Fraction(0)) if prices else self._prices.default
+
+    def _all_prices(self, payer: Address) -> tuple[PriceInfo, ...]:
+        return tuple(
+            PriceInfo(self._prices.price(model_id, payer), TEXT_TO_IMAGE, model_id)
+            for model_id in self._offers()
+        )
+
+    def _devices(self) -> tuple[HardwareEntry, ...]:
+        gpus = {str(index): entry.gpu for index, entry in enumerate(self._hardware.latest)}
+        return tuple(
+            HardwareEntry(TEXT_TO_IMAGE_PIPELINE, model_id, gpus) for model_id in self._offers()
+        )
