@@ -3,16 +3,21 @@
 import asyncio
 import os
 import socket
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from node.engine.protocol import ToWorker, encode_frame
 
 _READ_AHEAD = 4 * 2**20  # bytes of frames kept in memory before the worker has to wait
 _EXIT_SECONDS = 2.0
+_Value = TypeVar("_Value")
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _OUR_SECRETS = "LIMNER_"
 
 
@@ -28,8 +33,7 @@ def worker_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
     threads spin while they wait, which on shared cores has cost a factor of 90.
     """
     count = str(threads or os.cpu_count() or 1)
-    package_root = str(Path(__file__).resolve().parents[2])
-    search = [package_root, *filter(None, base.get("PYTHONPATH", "").split(os.pathsep))]
+    search = [_PACKAGE_ROOT, *filter(None, base.get("PYTHONPATH", "").split(os.pathsep))]
     # The keystore's passphrase may be among our settings; models and their libraries are not
     # trusted with it.
     kept = {name: value for name, value in base.items() if not name.startswith(_OUR_SECRETS)}
@@ -57,7 +61,8 @@ def worker_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
 class WorkerProcess:
     """A started worker and our end of its channel. `output` is what it prints."""
 
-    process: asyncio.subprocess.Process
+    process: subprocess.Popen[bytes]
+    exit_code: asyncio.Future[int]
     output: asyncio.StreamReader
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -76,38 +81,71 @@ class WorkerProcess:
         self.writer.close()
         with suppress(OSError):
             await self.writer.wait_closed()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_EXIT_SECONDS):
-                await self.process.wait()
-        except TimeoutError:
-            self.kill()
-        code = await self.process.wait()
+                await asyncio.shield(self.exit_code)
+        self.kill()
+        code = await self.exit_code
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
     def kill(self) -> None:
         """End the process at once, stopped ones too."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        self.process.kill()
 
 
 async def launch(command: Sequence[str], environment: Mapping[str, str]) -> WorkerProcess:
     """Start a worker. Raises OSError when the command cannot be run."""
+    loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+    printed, printing = os.pipe()
+    started: asyncio.Future[subprocess.Popen[bytes]] = loop.create_future()
+    exit_code: asyncio.Future[int] = loop.create_future()
+
+    def own() -> None:
+        """Start the process and wait for its end, off the loop: starting one blocks.
+
+        The worker asks Linux to be killed together with the thread that started it, so this
+        thread must last as long as the worker, and no longer than this process.
+        """
+        try:
+            process = subprocess.Popen(  # noqa: S603  the command is ours
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=printing,
+                stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 env=dict(environment),
             )
+        except OSError as error:
+            _tell(loop, started.set_exception, error)
+            return
+        finally:
+            theirs.close()
+            os.close(printing)
+        _tell(loop, started.set_result, process)
+        _tell(loop, exit_code.set_result, process.wait())
+
+    threading.Thread(target=own, name="worker-owner", daemon=True).start()
+    try:
+        process = await asyncio.shield(started)
+        output = await _read_pipe(printed)
         reader, writer = await asyncio.open_connection(sock=ours, limit=_READ_AHEAD)
     except BaseException:
-        ours.close()
+        ours.close()  # which ends the worker, too, if it was started
         raise
-    if process.stdout is None:
-        raise RuntimeError("a pipe was asked for")
-    return WorkerProcess(process, process.stdout, reader, writer)
+    return WorkerProcess(process, exit_code, output, reader, writer)
+
+
+async def _read_pipe(descriptor: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+    )
+    return reader
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, settle: Callable[[_Value], None], value: _Value
+) -> None:
+    with suppress(RuntimeError):  # the loop was closed before its worker had ended
+        loop.call_soon_threadsafe(settle, value)

@@ -3,12 +3,13 @@
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from network.runtime.clock import Clock
 from network.units import ModelId
+from node.engine.entry import Entry
 from node.engine.launch import WorkerProcess, launch, worker_environment
 from node.engine.liveness import Signs, hang_reason, restart_delay
 from node.engine.options import EngineOptions
@@ -30,10 +31,10 @@ from node.engine.protocol import (
     Submit,
     body_length,
     decode_from_worker,
+    encode_frame,
 )
-from node.engine.recovery import Standing, after_crash, to_send
+from node.engine.recovery import after_crash, to_send
 from node.engine.work import (
-    EncodedImage,
     EngineBusyError,
     FailureKind,
     ImageJob,
@@ -53,30 +54,6 @@ _LINE = 500  # characters of a line of the worker's output that are worth loggin
 
 class _WorkerLostError(Exception):
     """The worker died or must be given up; the message says why."""
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A job from `generate` until it ends. `base` counts the steps of images that are done."""
-
-    ticket: int
-    job: ImageJob
-    on_progress: Callable[[Progress], None]
-    ended: asyncio.Future[ImageResult]
-    images: dict[int, EncodedImage] = field(default_factory=dict)
-    seconds: float = 0.0
-    sent: bool = False
-    running: bool = False
-    crashes: int = 0
-    base: int = 0
-
-    @property
-    def standing(self) -> Standing:
-        return Standing(self.ticket, self.sent, self.running, self.crashes)
-
-    @property
-    def wanted(self) -> tuple[int, ...]:
-        return tuple(i for i in range(len(self.job.seeds)) if i not in self.images)
 
 
 @dataclass(slots=True)
@@ -107,7 +84,7 @@ class ProcessEngine:
         self._options = options
         self._command = tuple(command)
         self._states = {spec.model_id: _first_state(spec) for spec in specs}
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, Entry] = {}
         self._last_ticket = 0
         self._link: _Link | None = None
         self._closed = False
@@ -151,9 +128,10 @@ class ProcessEngine:
             )
         if self._closed or len(self._entries) >= self._options.max_jobs:
             raise EngineBusyError("The engine takes no more jobs now.")
+        _refuse_unsendable(job)
         self._last_ticket += 1
         ended: asyncio.Future[ImageResult] = asyncio.get_running_loop().create_future()
-        entry = _Entry(self._last_ticket, job, on_progress, ended)
+        entry = Entry(self._last_ticket, job, on_progress, ended)
         self._entries[entry.ticket] = entry
         self._send_jobs()
         images = len(job.seeds)
@@ -178,7 +156,7 @@ class ProcessEngine:
         """Take no more jobs and fail those there are; `run` is then to be cancelled."""
         self._closed = True
         for entry in self._entries.values():
-            _end(entry, EngineBusyError("The engine is closing."))
+            entry.fail(EngineBusyError("The engine is closing."))
 
     async def run(self) -> None:
         """Keep a worker running until cancelled."""
@@ -288,7 +266,7 @@ class ProcessEngine:
             case Started() | Stepped() | ImageDone() | Failed():
                 entry = self._entries.get(message.ticket)
                 if entry is not None and not entry.ended.done():
-                    _take_job_news(entry, message)
+                    entry.take(message)
 
     def _take_state(self, state: ModelState) -> None:
         known = self._states.get(state.model_id)
@@ -349,42 +327,22 @@ class ProcessEngine:
         self._tell_watchers()
 
     def _fail_crashed(self, ticket: int, message: str) -> None:
-        _end(self._entries[ticket], JobFailedError(FailureKind.WORKER_CRASHED, message))
+        self._entries[ticket].fail(JobFailedError(FailureKind.WORKER_CRASHED, message))
+
+
+def _refuse_unsendable(job: ImageJob) -> None:
+    """Raise JobFailedError for what no frame can carry, before it could disturb other jobs."""
+    try:
+        encode_frame(Submit(0, job, ()))
+    except (OverflowError, TypeError, UnicodeEncodeError, ChannelError) as error:
+        raise JobFailedError(
+            FailureKind.INVALID,
+            f"The job holds a text or a number that cannot be carried: {type(error).__name__}.",
+        ) from None
 
 
 def _first_state(spec: ModelSpec) -> ModelState:
     return ModelState(spec.model_id, "loading" if spec.warm else "cold")
-
-
-def _take_job_news(entry: _Entry, message: Started | Stepped | ImageDone | Failed) -> None:
-    match message:
-        case Started():
-            entry.running = True
-            _tell_progress(entry, entry.base)
-        case Stepped():
-            _tell_progress(entry, entry.base + message.done)
-        case ImageDone():
-            seed = entry.job.seeds[message.index]
-            entry.images[message.index] = EncodedImage(message.png, seed, message.nsfw)
-            entry.seconds += message.denoise_seconds
-            if not entry.wanted:
-                images = tuple(entry.images[index] for index in range(len(entry.job.seeds)))
-                entry.ended.set_result(ImageResult(images, entry.seconds))
-        case Failed():
-            _end(entry, JobFailedError(message.kind, message.message))
-
-
-def _tell_progress(entry: _Entry, done: int) -> None:
-    total = entry.job.steps * len(entry.job.seeds)
-    try:
-        entry.on_progress(Progress(entry.job.job_id, min(done, total), total))
-    except Exception as error:  # noqa: BLE001  the caller's fault ends the caller's job only
-        _end(entry, error)
-
-
-def _end(entry: _Entry, error: Exception) -> None:
-    if not entry.ended.done():
-        entry.ended.set_exception(error)
 
 
 async def _relay_output(link: _Link) -> None:

@@ -1,0 +1,345 @@
+"""The worker's step loop over a family made of nothing: turns, cancellation, failures, models."""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from network.units import JobId, ModelId
+from node.engine.canary import Canary
+from node.engine.channel import Inbox
+from node.engine.families.base import Bounds, Checkpoint, SampleCancelledError
+from node.engine.families.folder import ModelFolderError
+from node.engine.finisher import Finisher
+from node.engine.loop import DevicePoisonedError, Event, StepLoop
+from node.engine.protocol import (
+    Cancel,
+    Failed,
+    FromWorker,
+    ImageDone,
+    Model,
+    ModelChanged,
+    Started,
+    Stepped,
+    Stop,
+    Submit,
+)
+from node.engine.shelf import Shelf
+from node.engine.work import FailureKind, ImageJob, ModelFacts
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class _Sample:
+    job: ImageJob
+    seed: int
+    done: int = 0
+    key: Hashable = "same"
+
+    @property
+    def finished(self) -> bool:
+        return self.done >= self.job.steps
+
+
+@dataclass
+class _Family:
+    """Counts steps. A prompt that names an exception raises it at the second step."""
+
+    alone: bool = False
+    facts: ModelFacts = field(default_factory=ModelFacts)
+    steps: list[tuple[JobId, int]] = field(default_factory=list)
+    after_step: Callable[[_Sample], None] = lambda _sample: None
+
+    def encode(self, job: ImageJob) -> str:
+        Bounds(self.facts).check(job)
+        return job.prompts[0]
+
+    def start(self, job: ImageJob, prompt: str, seed: int) -> _Sample:
+        del prompt
+        return _Sample(job, seed)
+
+    def step(self, samples: Sequence[_Sample], checkpoint: Checkpoint) -> None:
+        for sample in samples:
+            while not sample.finished:
+                self.steps.append((sample.job.job_id, sample.seed))
+                sample.done += 1
+                self.after_step(sample)
+                if sample.done > 1:
+                    _raise(sample.job.prompts[0])
+                if not self.alone:
+                    break
+                if not checkpoint(sample.done):
+                    raise SampleCancelledError
+
+    def decode(self, sample: _Sample) -> NDArray[np.uint8]:
+        if sample.job.prompts[0] == "decode":
+            raise RuntimeError("cannot decode")
+        return np.full((8, 8, 3), sample.seed % 256, dtype=np.uint8)
+
+
+def _raise(name: str) -> None:
+    match name:
+        case "memory":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+        case "poison":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        case "quote":
+            raise RuntimeError("cannot do quote")
+
+
+class _Bench:
+    """A step loop whose messages are collected, run on the test's own thread."""
+
+    def __init__(self, family: _Family, *, max_active: int = 16, max_models: int = 2) -> None:
+        self.family = family
+        self.sent: list[FromWorker] = []
+        self.inbox: Inbox[Event] = Inbox()
+        self.cancelled: set[int] = set()
+        self.opened: list[str] = []
+        self.submitted: list[Submit] = []
+        self.gone: set[int] = set()
+        canary = Canary(time.monotonic)
+        self.finisher = Finisher(
+            send=self.send,
+            deliver=self.inbox.put,
+            cancelled=self.cancelled,
+            canary=canary,
+            longest=5.0,
+        )
+        models = [
+            Model(name, f"/{name}", name == "warm", "auto") for name in ["warm", "a", "b", "c"]
+        ]
+        self.shelf = Shelf(
+            [*models, Model("broken", "/broken", warm=True, dtype="auto")],
+            self._open,
+            max_models=max_models,
+            longest_load=5.0,
+            report=lambda state: self.send(ModelChanged(state)),
+            canary=canary,
+            monotonic=time.monotonic,
+            relieve=lambda: None,
+        )
+        self.loop = StepLoop(
+            inbox=self.inbox,
+            cancelled=self.cancelled,
+            send=self.send,
+            shelf=self.shelf,
+            finisher=self.finisher,
+            canary=canary,
+            max_active_samples=max_active,
+            longest_step=5.0,
+            monotonic=time.monotonic,
+            relieve=self._relieve,
+        )
+        self.finisher.start()
+
+    def _open(self, path: Path, dtype: str, on_progress: Callable[[float], None]) -> _Family:
+        del dtype
+        on_progress(0.5)
+        self.opened.append(path.name)
+        if path.name == "broken":
+            raise ModelFolderError("it is empty")
+        return self.family
+
+    def _relieve(self) -> None:
+        """Called when there is nothing left to do: end the run."""
+        if not self.works_left():
+            self.inbox.put(Stop())
+
+    def works_left(self) -> bool:
+        asked = {m.ticket for m in self.submitted}
+        ended = {m.ticket for m in self.of(Failed)} | self.gone
+        delivered: dict[int, int] = {}
+        for image in self.of(ImageDone):
+            delivered[image.ticket] = delivered.get(image.ticket, 0) + 1
+        ended |= {m.ticket for m in self.submitted if delivered.get(m.ticket) == len(m.wanted)}
+        return bool(asked - ended)
+
+    def run(self, *submits: Submit) -> None:
+        self.submitted.extend(submits)
+        for submit in submits:
+            self.inbox.put(submit)
+        self.loop.run()
+
+    def cancel(self, ticket: int) -> None:
+        """Do what the channel's reader does when a cancellation arrives."""
+        self.gone.add(ticket)
+        self.cancelled.add(ticket)
+        self.inbox.put(Cancel(ticket))
+
+    def send(self, message: FromWorker) -> None:
+        self.sent.append(message)
+
+    def of(self, kind: type[_T]) -> list[_T]:
+        return [message for message in self.sent if isinstance(message, kind)]
+
+
+@pytest.fixture
+def family() -> _Family:
+    return _Family()
+
+
+def _submit(ticket: int, steps: int = 4, seeds: Sequence[int] = (1,), **changes: str) -> Submit:
+    job = ImageJob(
+        JobId(f"job {ticket}"),
+        ModelId(changes.get("model", "warm")),
+        (changes.get("prompt", "a star"),),
+        64,
+        64,
+        steps,
+        7.5,
+        tuple(seeds),
+    )
+    return Submit(ticket, job, tuple(range(len(seeds))))
+
+
+def test_every_image_of_every_job_is_delivered_once_with_its_own_seed(family: _Family) -> None:
+    bench = _Bench(family, max_active=3)
+    bench.run(_submit(1, seeds=(5, 6, 7)), _submit(2, steps=9), _submit(3, seeds=(8, 9)))
+    images = [(image.ticket, image.index) for image in bench.of(ImageDone)]
+    assert sorted(images) == [(1, 0), (1, 1), (1, 2), (2, 0), (3, 0), (3, 1)]
+    assert [message.ticket for message in bench.of(Started)] == [1, 2, 3]
+    assert not bench.of(Failed)
+    assert not bench.cancelled
+
+
+def test_only_the_wanted_images_are_made(family: _Family) -> None:
+    bench = _Bench(family)
+    whole = _submit(1, seeds=(5, 6, 7))
+    bench.run(Submit(1, whole.job, (1,)))
+    assert [image.index for image in bench.of(ImageDone)] == [1]
+    assert {seed for _, seed in family.steps} == {6}
+
+
+def test_a_short_job_finishes_long_before_a_long_one_that_came_first(family: _Family) -> None:
+    _Bench(family).run(_submit(1, steps=50), _submit(2, steps=3))
+    jobs = [job for job, _ in family.steps]
+    assert max(place for place, job in enumerate(jobs) if job == "job 2") == 5
+
+
+def test_a_cancelled_job_takes_no_further_step(family: _Family) -> None:
+    bench = _Bench(family)
+
+    def cancel_at_third(sample: _Sample) -> None:
+        if sample.job.job_id == "job 1" and sample.done == 3:
+            bench.cancel(1)
+
+    family.after_step = cancel_at_third
+    bench.run(_submit(1, steps=50, seeds=(1, 2)), _submit(2, steps=10))
+    assert family.steps.count((JobId("job 1"), 1)) == 3
+    assert (JobId("job 1"), 2) not in family.steps
+    assert [image.ticket for image in bench.of(ImageDone)] == [2]
+    assert not bench.cancelled
+
+
+def test_a_job_that_runs_whole_stops_at_its_next_checkpoint() -> None:
+    family = _Family(alone=True)
+    bench = _Bench(family)
+    family.after_step = lambda sample: bench.cancel(1) if sample.done == 2 else None
+    bench.run(_submit(1, steps=50))
+    assert len(family.steps) == 2
+    assert not bench.of(ImageDone)
+
+
+def test_a_job_cancelled_while_it_waits_never_starts(family: _Family) -> None:
+    bench = _Bench(family, max_active=1)
+    family.after_step = lambda sample: bench.cancel(2) if sample.done == 1 else None
+    bench.run(_submit(1), _submit(2))
+    assert [message.ticket for message in bench.of(Started)] == [1]
+    assert [image.ticket for image in bench.of(ImageDone)] == [1]
+
+
+def test_a_cancellation_that_comes_too_late_leaves_nothing_behind(family: _Family) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1))
+    bench.cancel(1)
+    bench.inbox.put(Stop())
+    bench.loop.run()
+    assert not bench.cancelled
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind", "message"),
+    [
+        ("memory", FailureKind.OUT_OF_MEMORY, "64x64 does not fit into the device's memory now."),
+        ("quote", FailureKind.INTERNAL, "RuntimeError: cannot do <prompt>"),
+        ("decode", FailureKind.INTERNAL, "RuntimeError: cannot <prompt>"),
+    ],
+)
+def test_a_failure_ends_its_own_job_only_and_quotes_no_prompt(
+    family: _Family, prompt: str, kind: FailureKind, message: str
+) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1, prompt=prompt, seeds=(1, 2)), _submit(2))
+    assert bench.of(Failed) == [Failed(1, kind, message)]
+    assert [image.ticket for image in bench.of(ImageDone)] == [2]
+
+
+def test_a_poisoned_device_ends_the_loop(family: _Family) -> None:
+    bench = _Bench(family)
+    with pytest.raises(DevicePoisonedError):
+        bench.run(_submit(1, prompt="poison"))
+    assert [failed.ticket for failed in bench.of(Failed)] == [1]
+
+
+def test_what_the_model_cannot_do_is_the_requests_fault(family: _Family) -> None:
+    bench = _Bench(family)
+    good = _submit(1).job
+    faults = {
+        1: ImageJob(good.job_id, good.model_id, good.prompts, 60, 64, 4, 7.5, (1,)),
+        2: ImageJob(good.job_id, good.model_id, good.prompts, 64, 64, 4, float("nan"), (1,)),
+        3: ImageJob(good.job_id, good.model_id, ("a", "b"), 64, 64, 4, 7.5, (1,)),
+        4: ImageJob(
+            good.job_id, good.model_id, ("a",), 64, 64, 4, 7.5, (1,), loras=(("ink", 1.0),)
+        ),
+        5: ImageJob(good.job_id, good.model_id, ("a",), 64, 64, 0, 7.5, (1,)),
+    }
+    bench.run(*(Submit(ticket, job, (0,)) for ticket, job in faults.items()))
+    messages = {failed.ticket: failed.message for failed in bench.of(Failed)}
+    assert {failed.kind for failed in bench.of(Failed)} == {FailureKind.INVALID}
+    assert messages[1] == "width must be a multiple of 8 for this model; it is 60."
+    assert "guidance" in messages[2]
+    assert "1 prompt part " in messages[3]
+    assert "ink" in messages[4]
+    assert "step" in messages[5]
+    assert not family.steps
+
+
+def test_progress_grows_to_the_last_step_and_is_not_told_at_every_one(family: _Family) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1, steps=2000))
+    told = [stepped.done for stepped in bench.of(Stepped)]
+    assert told == sorted(set(told))
+    assert told[-1] == 2000
+    assert len(told) < 500
+
+
+def test_models_load_on_demand_and_the_least_recently_used_goes(family: _Family) -> None:
+    bench = _Bench(family, max_models=2)
+    names = ["a", "b", "a", "warm", "c"]
+    for ticket, name in enumerate(names, start=1):
+        bench.run(_submit(ticket, model=name))
+    assert bench.opened == ["warm", "broken", "a", "b", "a", "c"]
+    last = {message.state.model_id: message.state for message in bench.of(ModelChanged)}
+    assert {name: last[ModelId(name)].status for name in ("warm", "a", "b", "c", "broken")} == {
+        "warm": "ready",
+        "a": "cold",
+        "b": "cold",
+        "c": "ready",
+        "broken": "failed",
+    }
+    assert last[ModelId("warm")].pace is not None
+
+
+def test_a_model_that_cannot_be_loaded_fails_its_jobs_with_the_reason(family: _Family) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1, model="broken"), _submit(2))
+    (failed,) = bench.of(Failed)
+    assert (failed.ticket, failed.kind) == (1, FailureKind.INTERNAL)
+    assert "it is empty" in failed.message
