@@ -50,7 +50,7 @@ def main() -> None:
       limner-gateway keys create me
       limner-gateway run --orchestrator https://127.0.0.1:8936
       LIMNER_API_KEY=... limner-gateway generate "a small red circle" -o circle.png
-    """
+    """  # noqa: D301 - click reads \b as a paragraph it must not wrap
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def command(
     \b
     Exit status: 0 done, 3 the key is refused, 4 the request is refused,
     5 nobody can make it now (try again), 1 anything else.
-    """
+    """  # noqa: D301 - click reads \b as a paragraph it must not wrap
     if not key:
         raise fail(
             "no key: set LIMNER_API_KEY or give --key (limner-gateway keys create)", _NO_KEY
