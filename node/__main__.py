@@ -38,7 +38,7 @@ from node.accounting.report import (
     read_earnings,
     read_jobs,
 )
-from node.app import RunningNode, database_url, open_node, software_version
+from node.app import VERSION, RunningNode, database_url, open_node
 from node.config.settings import ENVIRONMENT_PREFIX, NodeSettings
 from node.discovery.identity import open_identity
 
@@ -294,7 +294,7 @@ def address(config: Path | None, data_dir: Path | None) -> None:
 @main.command()
 def version() -> None:
     """Print the version."""
-    click.echo(software_version())
+    click.echo(VERSION)
 
 
 def _read(settings: NodeSettings, query: Callable[[Connection], T]) -> T:

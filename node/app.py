@@ -59,6 +59,8 @@ from node.jobs.runner import JobRunner
 _KEEPALIVE_SECONDS: Final = 75.0
 _MOST_HEADERS: Final = 64
 _HARDWARE_SECONDS: Final = 30.0
+#: Of the installed distribution; read from disk, and therefore once, at import.
+VERSION: Final = distribution_version("limner")
 _DATABASE_FILE: Final = "node.sqlite"
 
 log = structlog.get_logger(__name__)
@@ -89,11 +91,6 @@ class _Core:
     metrics: Metrics
     prices: PriceList
     hardware: Hardware
-
-
-def software_version() -> str:
-    """Return the version of the installed distribution."""
-    return distribution_version("limner")
 
 
 def database_url(settings: NodeSettings) -> str:
@@ -164,7 +161,7 @@ async def _open_core(
     capacities = {model.model_id: model.capacity for model in models.models}
     policy = Policy(settings.queue.max_waiting, settings.queue.max_wait_seconds)
     runner = JobRunner(engine, journal, clock, capacities=capacities, policy=policy)
-    metrics = Metrics(software_version(), engine, runner.loads)
+    metrics = Metrics(VERSION, engine, runner.loads)
     runner.observe(log_job)
     runner.observe(metrics.job_ended)
     stack.callback(runner.follow_engine())
@@ -191,7 +188,7 @@ async def _open_surfaces(
     advertiser = Advertiser(
         signer=core.identity.signer,
         service_uri=uri,
-        version=software_version(),
+        version=VERSION,
         prices=core.prices,
         access=access,
         sessions=sessions,
@@ -257,7 +254,7 @@ async def _open_admin(stack: AsyncExitStack, core: _Core, uri: str) -> str:
     service = AdminService(
         address=core.identity.signer.address,
         service_uri=uri,
-        version=software_version(),
+        version=VERSION,
         engine=core.engine,
         runner=core.runner,
         journal=core.journal,
@@ -326,7 +323,7 @@ def log_job(report: JobReport) -> None:
 
 def _health(core: _Core) -> HealthService:
     first = core.models.models[0].model_id
-    return HealthService(core.engine, core.hardware, software_version(), first)
+    return HealthService(core.engine, core.hardware, VERSION, first)
 
 
 def _offers(core: _Core) -> Mapping[ModelId, ModelOffer]:

@@ -36,7 +36,7 @@ class AdminService:
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Tell the metrics in Prometheus' text format."""
         return web.Response(
-            body=self.metrics.exposition(),
+            body=await self.metrics.exposition(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

@@ -1,5 +1,6 @@
 """What the operator's monitoring reads, in Prometheus' format."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -19,10 +20,10 @@ _SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
 class _Loads(Collector):
-    """Read at the moment of a scrape."""
+    """Shows how busy each model is, as of the scrape's beginning."""
 
-    def __init__(self, loads: Callable[[], Mapping[ModelId, ModelLoad]]) -> None:
-        self._loads = loads
+    def __init__(self) -> None:
+        self.latest: Mapping[ModelId, ModelLoad] = {}
 
     @override
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -33,7 +34,7 @@ class _Loads(Collector):
             "limner_node_jobs_waiting", "Jobs in the queue", labels=["model"]
         )
         free = GaugeMetricFamily("limner_node_slots_free", "Slots nobody holds", labels=["model"])
-        for model_id, load in self._loads().items():
+        for model_id, load in self.latest.items():
             running.add_metric([model_id], load.running)
             waiting.add_metric([model_id], load.waiting)
             free.add_metric([model_id], load.free)
@@ -49,7 +50,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        self._registry.register(_Loads(loads))
+        self._gauges = _Loads()
+        self._registry.register(self._gauges)
+        self._loads = loads
         self._jobs = self._counter("jobs", "Accepted jobs by how they ended", "model", "outcome")
         self._images = self._counter("images", "Images delivered", "model")
         self._pixels = self._counter("pixels", "Pixels delivered", "model")
@@ -88,9 +91,10 @@ class Metrics:
                 self._restarts.inc()
             self._worker_pid = pid
 
-    def exposition(self) -> bytes:
-        """Return the metrics as text."""
-        return generate_latest(self._registry)
+    async def exposition(self) -> bytes:
+        """Return the metrics as text; those of the process are read from disk, on a thread."""
+        self._gauges.latest = self._loads()
+        return await asyncio.to_thread(generate_latest, self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"limner_node_{name}", text, labels, registry=self._registry)
