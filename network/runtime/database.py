@@ -200,15 +200,20 @@ class Database:
             return batch
 
     def _write(self, batch: list[_Write]) -> list[_Outcome]:
-        """One transaction for all; if that fails, one for each, so that only the bad is lost."""
+        """One transaction for all; if a statement fails, one for each: only the bad is lost."""
+        began = False
         try:
             with self._writing.begin() as connection:
+                began = True
                 return _apply(connection, batch)
         except Exception as error:  # noqa: BLE001  a binding may raise anything
-            if len(batch) > 1:
+            # What kept the transaction from beginning (a lock, a lost server) concerns all:
+            # trying each in turn would wait as many times.
+            if began and len(batch) > 1:
                 return [outcome for write in batch for outcome in self._write([write])]
-            _log.warning("database write refused", reason=_first_line(error))
-            return [(batch[0], DatabaseError(f"cannot write: {_first_line(error)}"))]
+            reason = _first_line(error)
+            _log.warning("database write refused", reason=reason, writes=len(batch))
+            return [(write, DatabaseError(f"cannot write: {reason}")) for write in batch]
 
 
 def _apply(connection: Connection, batch: list[_Write]) -> list[_Outcome]:

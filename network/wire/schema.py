@@ -21,14 +21,23 @@ Schema = dict[str, Any]
 
 
 def request_schema(limits: Limits) -> Schema:
-    """Body of `POST /text-to-image` within `limits`."""
-    return {
+    """Body of `POST /text-to-image` within `limits`.
+
+    A field whose default is out of bounds here has to be given.
+    """
+    numbers = _number_fields(limits)
+    given = [name for name, field in numbers.items() if not _default_is_valid(field)]
+    for name in given:
+        del numbers[name]["default"]
+    schema: Schema = {
         "title": "TextToImageParams",
         "type": "object",
-        "required": ["prompt"],
-        "properties": {**_text_fields(limits), **_number_fields(limits)},
-        "allOf": _seed_rules(limits),
+        "required": ["prompt", *given],
+        "properties": {**_text_fields(limits), **numbers},
     }
+    if rules := _seed_rules(limits):
+        schema["allOf"] = rules
+    return schema
 
 
 def response_schema() -> Schema:
@@ -177,6 +186,14 @@ def _side(name: str, default: int, limits: Limits, largest: int) -> Schema:
         "maximum": most,
         "multipleOf": limits.size_multiple,
     }
+
+
+def _default_is_valid(field: Schema) -> bool:
+    default = field.get("default")
+    if default is None or field["type"] == "boolean":
+        return True
+    on_grid = default % field.get("multipleOf", default or 1) == 0
+    return bool(on_grid and field["minimum"] <= default <= field["maximum"])
 
 
 def _seed_rules(limits: Limits) -> list[Schema]:
