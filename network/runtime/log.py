@@ -85,7 +85,9 @@ def _redacted(name: str, value: object, depth: int) -> object:
 
 def _renderers(*, as_text: bool) -> list[structlog.typing.Processor]:
     if as_text:
-        return [structlog.dev.ConsoleRenderer()]
+        # Rich tracebacks would print local variables: prompts and keys.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
 
 

@@ -1,0 +1,4 @@
+from network.runtime.database import run_migrations
+from tests.network.runtime.tables import metadata
+
+run_migrations(metadata)
