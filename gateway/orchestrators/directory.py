@@ -337,12 +337,15 @@ class Directory:
     def note_success(
         self, uri: str, model_id: ModelId, pixels: Pixels, steps: int, seconds: float
     ) -> None:
+        """Call it before the job's place is released."""
         peer = self._peers[uri]
         model = None if peer.offer is None else peer.offer.models.get(model_id)
         # A cold model spent an unknown part of the time on loading.
         pace = measured_pace(seconds, pixels, steps) if model is not None and model.warm else None
+        was_spared = peer.standing.fault is not None
         peer.standing = after_success(peer.standing, model_id, pace)
-        self._reassess(peer, model_id)
+        if was_spared:
+            self._reassess(peer)
 
     def note_failure(self, uri: str, fault: Fault, reason: str) -> None:
         peer = self._peers[uri]

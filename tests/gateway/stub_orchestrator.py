@@ -219,7 +219,7 @@ class StubOrchestrator:
             self.under_way -= 1
             del self.progress[attempt_id]
 
-    async def _behave(  # noqa: C901, PLR0911  one line a behaviour
+    async def _behave(  # noqa: C901, PLR0911, PLR0912  one line a behaviour
         self, behaviour: Behaviour, request: web.Request, body: dict[str, Any]
     ) -> web.StreamResponse:
         refusals = {

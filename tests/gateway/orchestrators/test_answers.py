@@ -1,0 +1,156 @@
+"""Answers of strangers: read exactly, or refused with a reason."""
+
+from typing import Any
+
+import orjson
+import pybase64
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.orchestrators.answers import (
+    Expected,
+    Link,
+    OrchestratorFailed,
+    OrchestratorRefused,
+    Refused,
+    check_pictures,
+    parse_answer,
+    refusal,
+)
+from tests.gateway.stub_orchestrator import png
+
+WANTED = Expected(images=2, width=64, height=32, seed=5)
+_PNG = png(64, 32)
+
+
+def entry(data: bytes = _PNG, seed: int = 5, **changes: Any) -> dict[str, Any]:
+    url = "data:image/png;base64," + pybase64.b64encode_as_string(data)
+    return {"url": url, "seed": seed, "nsfw": False, **changes}
+
+
+def answer(*entries: dict[str, Any], **more: Any) -> bytes:
+    return orjson.dumps({"images": list(entries), **more})
+
+
+def test_images_come_out_as_they_went_in() -> None:
+    body = answer(entry(png(64, 32, marker=1)), entry(png(64, 32, marker=2), 6, nsfw=True), x=[1])
+    pictures = check_pictures(parse_answer(body, 2), WANTED)
+    assert [p.png for p in pictures] == [png(64, 32, marker=1), png(64, 32, marker=2)]
+    assert [(p.seed, p.nsfw) for p in pictures] == [(5, False), (6, True)]
+
+
+def test_spaces_and_other_orders_of_keys_are_no_difference() -> None:
+    text = answer(entry(), entry(seed=6)).decode()
+    spaced = text.replace('"url":', '\n "url" :  ').replace(",", " ,\t")
+    spaced = spaced.replace("base64 ,\t", "base64,")
+    assert check_pictures(parse_answer(spaced.encode(), 2), WANTED)
+
+
+def test_links_are_told_from_images() -> None:
+    media = parse_answer(answer(entry(url="https://o/stream/a.png"), entry(seed=6)), 2)
+    assert media[0].image == Link("https://o/stream/a.png")
+    assert media[1].image == _PNG
+    with pytest.raises(OrchestratorFailed, match="link"):
+        check_pictures(media, WANTED)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "not the JSON"),
+        (b"null", "not the JSON"),
+        (b"\xff\xfe", "not the JSON"),
+        (b'{"images":' + b"[" * 100_000, "not the JSON"),
+        (b'{"images":"data:image/png;base64,', "not the JSON"),
+        (answer(entry()), "1 images where 2"),
+        (answer(entry(), entry(), entry()), "not the JSON|3 images where 2"),
+        (answer(entry(url=0), entry()), "not strings"),
+        (answer(entry(url=1), entry(url=0)), "not strings"),
+        (answer(entry(url=None), entry()), "not the JSON"),
+        (answer(entry(seed="5"), entry()), "not the JSON"),
+        (answer(entry(seed=5.5), entry()), "not the JSON"),
+        (answer(entry(nsfw=None), entry()), "not the JSON"),
+        (answer(entry(nsfw=0), entry()), "not the JSON"),
+        (answer(entry(url="data:image/jpeg;base64,AAAA"), entry()), "not a PNG data URL"),
+        (answer(entry(url="DATA:text/html,x"), entry()), "not a PNG data URL"),
+        (answer(entry(url="x" * 5000), entry()), "too long"),
+        (answer(entry(url="data:image/png;base64,A*=="), entry()), "base64"),
+    ],
+)
+def test_what_is_no_answer_is_refused(body: bytes, why: str) -> None:
+    with pytest.raises(OrchestratorFailed, match=why):
+        parse_answer(body, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "not a PNG"),
+        (b"GIF89a" + bytes(100), "not a PNG"),
+        (png(32, 64), "32x64"),
+        (png(64, 32)[:-1], "cut off"),
+        (png(64, 32).replace(b"IHDR", b"IHDX"), "broken PNG header"),
+        (_PNG[:20] + b"\x00" + _PNG[21:25] + b"\x01" + _PNG[26:], "broken PNG header"),
+        (png(64, 32, filler=200_000), "larger than its pixels"),
+    ],
+)
+def test_what_is_no_image_of_the_size_is_refused(data: bytes, why: str) -> None:
+    media = parse_answer(answer(entry(data), entry(seed=6)), 2)
+    with pytest.raises(OrchestratorFailed, match=why):
+        check_pictures(media, WANTED)
+
+
+def test_another_seed_than_asked_is_refused() -> None:
+    media = parse_answer(answer(entry(), entry(seed=5)), 2)
+    with pytest.raises(OrchestratorFailed, match="seed 5 where 6"):
+        check_pictures(media, WANTED)
+
+
+@given(st.binary(max_size=400), st.integers(0, 400))
+def test_damage_never_raises_anything_else(noise: bytes, position: int) -> None:
+    body = answer(entry(), entry(seed=6))
+    damaged = body[:position] + noise + body[position + len(noise) :]
+    try:
+        check_pictures(parse_answer(damaged, 2), WANTED)
+    except OrchestratorFailed as error:
+        assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (503, "insufficient capacity\n", Refused.BUSY),
+        (500, "Insufficient Capacity: queue_full", Refused.BUSY),
+        (403, "OrchestratorCapped", Refused.BUSY),
+        (403, "invalid auth token", Refused.CREDENTIALS),
+        (403, "expired auth token", Refused.CREDENTIALS),
+        (400, "TicketParams expired", Refused.CREDENTIALS),
+        (500, "text-to-image container returned 400: no such LoRA", Refused.CLIENT_FAULT),
+        (413, "text-to-image returned 400: the body is too large", Refused.CLIENT_FAULT),
+        (400, "bad parameters", Refused.CLIENT_FAULT),
+        (400, "expected price 1 wei per pixel is below the 2 that m costs", Refused.PRICE),
+        (400, "invalid expected price sent with payment", Refused.PRICE),
+        (400, "Insufficient balance", None),
+        (400, "invalid ticket senderNonce: already seen", None),
+        (403, "sig check failed", None),
+        (500, "", None),
+        (200, "all is well", None),
+        (302, "moved", None),
+    ],
+)
+def test_refusals_are_sorted_by_their_words(status: int, text: str, kind: Refused | None) -> None:
+    error = refusal(status, text)
+    if kind is None:
+        assert isinstance(error, OrchestratorFailed)
+        assert str(status) in str(error)
+    else:
+        assert isinstance(error, OrchestratorRefused)
+        assert error.kind is kind
+
+
+def test_a_refusals_text_is_short_clean_and_without_the_prefix() -> None:
+    error = refusal(500, "X returned 400:  too \x00 long\r\nSet-Cookie: a" + "b" * 9000)
+    assert isinstance(error, OrchestratorRefused)
+    assert error.text.startswith("too  long Set-Cookie: a")
+    assert len(error.text) <= 500

@@ -1,0 +1,217 @@
+"""What is known of orchestrators is fresh, exact, and never in a request's way."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import pytest
+
+from gateway.orchestrators.client import OrchestratorClient, open_client
+from gateway.orchestrators.directory import Directory, Refreshing
+from gateway.orchestrators.selection import Policy, Prospect, Reason
+from gateway.orchestrators.standing import Fault, Pausing
+from network.capabilities import TEXT_TO_IMAGE, Capabilities, ModelConstraint
+from network.identity import verify_session_request
+from network.runtime.clock import SystemClock
+from network.runtime.supervisor import supervise
+from network.units import Address, ModelId
+from tests.gateway.routing import SIGNER, fast, until
+from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
+
+M = ModelId("m")
+
+
+@dataclass
+class Known:
+    directory: Directory
+    client: OrchestratorClient
+
+    def prospect(self, stub: StubOrchestrator, model_id: ModelId = M) -> Prospect:
+        return next(p for p in self.directory.prospects(model_id) if p.uri == stub.uri)
+
+
+@asynccontextmanager
+async def knowing(
+    uris: Sequence[str], refreshing: Refreshing | None = None, *, models: Sequence[ModelId] = ()
+) -> AsyncIterator[Known]:
+    clock = SystemClock()
+    async with open_client(SIGNER, version="0.1.0", call_timeout=0.5) as client:
+        directory = Directory(
+            uris,
+            client=client,
+            policy=Policy(max_age=1.0),
+            refreshing=refreshing or fast(),
+            pausing=Pausing(first=30),
+            version="0.1.0",
+            clock=clock,
+            randomness=random.Random(1),  # noqa: S311
+            models=models,
+        )
+        async with supervise(clock) as supervisor:
+            supervisor.start("orchestrators", directory.run)
+            await directory.first_round(2)
+            yield Known(directory, client)
+
+
+async def test_prices_are_exact_although_the_list_of_all_models_is_floored() -> None:
+    stub = StubOrchestrator({"m": StubModel(Fraction(1, 3)), "n": StubModel(Fraction(7, 2))})
+    async with running(stub), knowing([stub.uri]) as known:
+        offer = known.directory.snapshot()[0]
+        assert offer.models[M].price == Fraction(1, 3)
+        assert offer.models[ModelId("n")].price == Fraction(7, 2)
+        assert known.directory.known_models() == ("m", "n")
+
+
+async def test_models_beyond_the_priced_ones_get_an_upper_bound_until_somebody_asks() -> None:
+    names = [f"m{number}" for number in range(6)]
+    stub = StubOrchestrator({name: StubModel(Fraction(5, 2)) for name in names})
+    refreshing = Refreshing(interval=0.1, least_interval=0.01, priced_models=2)
+    async with running(stub), knowing([stub.uri], refreshing, models=[ModelId("m5")]) as known:
+        models = known.directory.snapshot()[0].models
+        assert models[ModelId("m5")].price == models[ModelId("m0")].price == Fraction(5, 2)
+        assert (models[ModelId("m3")].price, models[ModelId("m3")].exact) == (3, False)
+        known.directory.prospects(ModelId("m3"))
+        await until(lambda: known.directory.snapshot()[0].models[ModelId("m3")].exact)
+
+
+async def test_the_request_for_information_is_signed() -> None:
+    stub = StubOrchestrator()
+    async with running(stub), knowing([stub.uri]):
+        request = stub.requests[0]
+        verify_session_request(Address(request.address), request.signature)
+        assert request.capabilities is None
+        assert stub.requests[1].capabilities is not None
+
+
+async def test_places_are_counted_on_between_refreshes() -> None:
+    stub = StubOrchestrator(capacity=2)
+    async with running(stub), knowing([stub.uri], Refreshing(interval=60)) as known:
+        directory = known.directory
+        assert known.prospect(stub).free == 2
+        directory.claim(stub.uri, M)
+        directory.claim(stub.uri, M)
+        assert known.prospect(stub).free == 0
+        directory.release(stub.uri, M)
+        assert known.prospect(stub).free == 1
+        assert directory.in_flight(stub.uri) == directory.jobs_of(M) == 1
+        directory.release(stub.uri, M, was_busy=True)
+        assert known.prospect(stub).free == 0
+
+
+async def test_a_refusal_for_want_of_places_is_checked_soon() -> None:
+    stub = StubOrchestrator(capacity=2)
+    refreshing = Refreshing(interval=60, least_interval=0.01)
+    async with running(stub), knowing([stub.uri], refreshing) as known:
+        await asyncio.sleep(0.05)
+        known.directory.claim(stub.uri, M)
+        known.directory.release(stub.uri, M, was_busy=True)
+        assert known.prospect(stub).free == 0
+        await until(lambda: known.prospect(stub).free == 2)
+
+
+async def test_whoever_does_not_answer_delays_nobody() -> None:
+    good, mute = StubOrchestrator(), StubOrchestrator(info="hang")
+    async with running(good), running(mute):
+        async with knowing([mute.uri, "http://127.0.0.1:9", good.uri]) as known:
+            assert [p.uri for p in known.directory.prospects(M)] == [good.uri]
+            others = {other.uri: other for other in known.directory.others(M)}
+            assert "no answer" in others[mute.uri].detail
+            assert others["http://127.0.0.1:9"].reason is Reason.UNREACHABLE
+
+
+@pytest.mark.parametrize("info", ["garbage", "refuse", "huge", "capped"])
+async def test_a_bad_answer_is_a_problem_that_is_told_and_forgotten(info: str) -> None:
+    stub = StubOrchestrator()
+    stub.info = info  # type: ignore[assignment]
+    async with running(stub), knowing([stub.uri]) as known:
+        state = known.directory.states()[0]
+        assert state.problem
+        assert state.offer is None
+        stub.info = "answer"
+        await until(lambda: known.directory.prospects(M))
+        assert not known.directory.states()[0].problem
+
+
+async def test_an_orchestrator_that_disappears_is_barred_and_comes_back() -> None:
+    stub = StubOrchestrator()
+    async with running(stub), knowing([]):
+        pass
+    port = int(stub.uri.rpartition(":")[2])
+    async with knowing([stub.uri]) as known:
+        async with running(stub, port):
+            await until(lambda: known.directory.prospects(M))
+            assert known.prospect(stub).barred is None
+        await until(lambda: known.prospect(stub).barred is Reason.UNREACHABLE)
+        async with running(stub, port):
+            await until(lambda: known.prospect(stub).barred is None)
+
+
+async def test_a_slow_answer_does_not_bar_but_the_offer_ages() -> None:
+    stub = StubOrchestrator()
+    async with running(stub), knowing([stub.uri]) as known:
+        fresh_until = known.prospect(stub).fresh_until
+        stub.info = "hang"
+        await until(lambda: known.directory.states()[0].problem)
+        prospect = known.prospect(stub)
+        assert prospect.barred is None
+        assert prospect.fresh_until <= fresh_until + 0.5
+
+
+async def test_an_incompatible_orchestrator_is_barred_with_the_reason() -> None:
+    stub = StubOrchestrator()
+    models = {TEXT_TO_IMAGE: {"m": ModelConstraint(warm=True, capacity=1)}}
+    stub.capabilities = Capabilities(frozenset({TEXT_TO_IMAGE}), models=models)
+    async with running(stub), knowing([stub.uri]) as known:
+        prospect = known.prospect(stub)
+        assert prospect.barred is Reason.INCOMPATIBLE
+        assert "H.264" in prospect.detail
+
+
+@pytest.mark.parametrize(
+    "transcoder", ["", "ftp://x/", "http://u:p@127.0.0.1/", "http://127.0.0.1/?a=b", "http://[::1"]
+)
+async def test_an_unusable_service_uri_offers_nothing(transcoder: str) -> None:
+    stub = StubOrchestrator(transcoder=transcoder)
+    async with running(stub), knowing([stub.uri]) as known:
+        state = known.directory.states()[0]
+        assert state.problem
+        assert not known.directory.prospects(M)
+
+
+async def test_models_nobody_offers_are_not_remembered() -> None:
+    stub = StubOrchestrator()
+    async with running(stub), knowing([stub.uri]) as known:
+        for number in range(100):
+            assert not known.directory.prospects(ModelId(f"made up {number}"))
+        assert not known.directory._market
+        assert not known.directory._wanted
+
+
+async def test_failures_pause_an_orchestrator_and_connections_mend_at_once() -> None:
+    stub = StubOrchestrator()
+    async with running(stub), knowing([stub.uri]) as known:
+        now = SystemClock().monotonic()
+        known.directory.note_failure(stub.uri, Fault.FAULTY, "it sent a GIF")
+        assert known.prospect(stub).suspended_until > now + 25
+        assert known.directory.states()[0].last_fault == "it sent a GIF"
+        known.directory.note_success(stub.uri, M, pixels=64, steps=1, seconds=0.1)  # type: ignore[arg-type]
+        assert known.prospect(stub).suspended_until == 0
+        known.directory.note_failure(stub.uri, Fault.UNREACHABLE, "no connection")
+        assert known.prospect(stub).suspended_until > now + 25
+        await until(lambda: known.prospect(stub).suspended_until == 0)
+
+
+async def test_cold_models_are_known_to_take_longer() -> None:
+    stub = StubOrchestrator({"m": StubModel(), "cold": StubModel(warm=False)})
+    async with running(stub), knowing([stub.uri]) as known:
+        warm, cold = known.prospect(stub), known.prospect(stub, ModelId("cold"))
+        assert cold.overhead - warm.overhead == Policy().cold_load
+
+
+async def test_ping_is_answered() -> None:
+    stub = StubOrchestrator()
+    async with running(stub), knowing([stub.uri]) as known:
+        await known.client.ping(stub.uri)
