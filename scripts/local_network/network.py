@@ -79,10 +79,6 @@ class Node(_Kept):
     def admin_url(self) -> str:
         return self.program.ready.admin_url
 
-    def wait_until_warm(self, seconds: float = 120) -> None:
-        """Wait until the engine has its warm models in memory."""
-        _wait(lambda: get_json(f"{self.admin_url}/status")["ready"], self.program, seconds)
-
     def jobs(self) -> list[dict[str, Any]]:
         """The journal as `limner-node jobs` tells it."""
         found: list[dict[str, Any]] = json.loads(self.run_tool("jobs", "--json"))
@@ -128,7 +124,9 @@ class Gateway(_Kept):
 
 
 def _offers_warm(orchestrator: dict[str, Any], model: str) -> bool:
-    return any(m["id"] == model and m["warm"] for m in orchestrator.get("models", ()))
+    return orchestrator["state"] == "ready" and any(
+        m["id"] == model and m["warm"] for m in orchestrator["models"]
+    )
 
 
 def _wait(condition: Any, program: Program, seconds: float) -> None:
@@ -196,7 +194,10 @@ def start_gateway(
         **(settings or {}),
     }
     config = folder / "gateway.toml"
-    config.write_text(toml(values, [("orchestrators", {"uri": uri}) for uri in orchestrators]))
+    tables: list[tuple[str, Settings]] = [("orchestrators", {"uri": uri}) for uri in orchestrators]
+    # The built-in model's own bound, so that the gateway refuses what the node would.
+    tables.append(("models", {"id": MODEL, "size_multiple": 32}))
+    config.write_text(toml(values, tables))
     command = [str(BIN / "limner-gateway"), "run", "--data-dir", str(folder / "data")]
     gateway = Gateway(folder, [*command, "--config", str(config), "--json-ready"])
     gateway.start()

@@ -1,6 +1,7 @@
 """How the integration tests ask a gateway: one call, the whole answer."""
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -60,7 +61,7 @@ async def ask(
     return await post(
         http,
         f"{gateway.url}/text-to-image",
-        orjson.dumps(dict(fields)),
+        json.dumps(dict(fields)).encode(),
         {
             "Authorization": f"Bearer {gateway.key}",
             "Content-Type": "application/json",

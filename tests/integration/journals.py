@@ -50,7 +50,7 @@ def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 def gateway_requests(gateway: Gateway) -> list[Asked]:
     """Every request ever accepted, the oldest first."""
-    database = gateway.folder / "data" / "gateway.sqlite"
+    database = gateway.folder / "data" / "gateway.sqlite3"
     attempts = [
         Bought(attempt, request, number, uri, state, int(fee or 0), node_job or "")
         for attempt, request, number, uri, state, fee, node_job in _rows(

@@ -11,6 +11,8 @@ import grpc
 import pytest
 
 from network.capabilities import TEXT_TO_IMAGE
+from network.identity import verify_hashed
+from network.units import Address
 from network.wire.generated.lp_rpc_pb2 import OrchestratorInfo, OrchestratorRequest, PingPong
 from scripts.local_network.network import MODEL, LocalNetwork, NetworkFactory, NodePlan
 
@@ -76,14 +78,17 @@ def test_a_stock_grpc_client_reads_what_the_node_offers(
     assert [price.constraint for price in info.capabilities_prices] == [MODEL]
 
 
-def test_ping_returns_the_value_it_was_given(address: tuple[str, int]) -> None:
+def test_the_answer_to_a_ping_proves_the_nodes_account(address: tuple[str, int]) -> None:
     with channel_to(address) as channel:
         ping = channel.unary_unary(
             "/net.Orchestrator/Ping",
             request_serializer=PingPong.SerializeToString,
             response_deserializer=PingPong.FromString,
         )
-        assert ping(PingPong(value=b"are you there"), timeout=10).value == b"are you there"
+        pong = ping(PingPong(value=b"are you there"), timeout=10)
+        account = get_orchestrator(channel).address
+    # Livepeer's Ping answers with a signature of what was sent.
+    verify_hashed(Address(account), b"are you there", pong.value)
 
 
 def test_curl_gets_http_1_1_on_the_same_port(address: tuple[str, int]) -> None:
