@@ -164,6 +164,9 @@ class KeyRing:
         self._records: dict[str, KeyRecord] = {}
         self._stamp: tuple[int, int] | None = None
         self._reading = asyncio.Lock()
+        self._missing = asyncio.Lock()
+        #: Reads of the database begun and ended so far; one at a time.
+        self._begun = self._ended = 0
         self._next_miss_read = 0.0
         self._failing = False
 
@@ -173,15 +176,18 @@ class KeyRing:
 
     async def check(self, bearer: str) -> KeyGrant | None:
         """The grant of a presented key, or None. The first use of a new key reads the database."""
-        grant, known = self._lookup(bearer)
-        if not known and self._may_read_for_miss():
-            await self.refresh()
-            grant, _ = self._lookup(bearer)
+        grant, is_known = self._lookup(bearer)
+        begun = self._begun
+        # A read that was under way when we missed may help; only one begun later is the last word.
+        while not is_known and self._ended <= begun:
+            await self._read_for_miss(self._ended)
+            grant, is_known = self._lookup(bearer)
         return grant
 
     async def refresh(self) -> None:
         """Read what changed; keeps what is known when the database cannot be read."""
         async with self._reading:
+            self._begun += 1
             try:
                 stamp = await self._database.read(_read_stamp)
                 if stamp != self._stamp:
@@ -193,6 +199,8 @@ class KeyRing:
                 self._failing = True
             else:
                 self._failing = False
+            finally:
+                self._ended += 1
 
     def _lookup(self, bearer: str) -> tuple[KeyGrant | None, bool]:
         match = _BEARER.fullmatch(bearer)
@@ -207,12 +215,16 @@ class KeyRing:
             return None, True
         return record.grant, True
 
-    def _may_read_for_miss(self) -> bool:
-        now = self._clock.monotonic()
-        if now < self._next_miss_read:
-            return False
-        self._next_miss_read = now + _MISS_INTERVAL
-        return True
+    async def _read_for_miss(self, ended: int) -> None:
+        """Return when one more read than `ended` has ended; all who wait share it."""
+        async with self._missing:
+            if self._ended > ended:
+                return
+            pause = self._next_miss_read - self._clock.monotonic()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            self._next_miss_read = self._clock.monotonic() + _MISS_INTERVAL
+            await self.refresh()
 
     def _take(self, records: Collection[KeyRecord]) -> None:
         fresh = {record.grant.key_id: record for record in records}

@@ -18,9 +18,8 @@ def admin_router(metrics: Metrics, status: Callable[[], dict[str, Any]]) -> Rout
     async def show_metrics(request: BaseRequest, exchange: Exchange) -> StreamResponse:
         del request, exchange
         kind = "text/plain; version=0.0.4; charset=utf-8"
-        return web.Response(
-            body=metrics.render(), headers={"Content-Type": kind, "Server": SERVER}
-        )
+        text = await metrics.render()
+        return web.Response(body=text, headers={"Content-Type": kind, "Server": SERVER})
 
     async def show_health(request: BaseRequest, exchange: Exchange) -> StreamResponse:
         del request, exchange

@@ -1,5 +1,6 @@
 """What Prometheus is told. Counting happens on the request's path, so every child is made once."""
 
+from asyncio import to_thread
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -38,7 +39,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._spent = 0
         ProcessCollector(registry=self._registry)
-        self._registry.register(_Looked(gauges, lambda: self._spent))
+        self._looked = _Looked(gauges)
+        self._registry.register(self._looked)
         self._requests = Counter(
             "limner_gateway_requests",
             "Finished requests; code is empty for successes.",
@@ -78,21 +80,25 @@ class Metrics:
             self._seconds.observe(seconds)
             self._own_seconds.observe(own_seconds)
 
-    def render(self) -> bytes:
+    async def render(self) -> bytes:
         """Text exposition format 0.0.4."""
-        return generate_latest(self._registry)
+        self._looked.look(self._spent)
+        # On a thread: the process's own figures are read out of /proc.
+        return await to_thread(generate_latest, self._registry)
 
 
 class _Looked(Collector):
-    def __init__(self, gauges: Gauges, spent: Callable[[], int]) -> None:
-        self._gauges = gauges
-        self._spent = spent
+    """Figures taken on the event loop, where they change, and rendered elsewhere."""
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
+        self._families: tuple[Metric, ...] = ()
 
     @override
     def collect(self) -> Iterable[Metric]:
+        return self._families
+
+    def look(self, spent: int) -> None:
         gauges = self._gauges
         plain = (
             ("in_flight", "Text-to-image requests under way.", gauges.in_flight),
@@ -101,14 +107,14 @@ class _Looked(Collector):
             ("stored_images", "Images in the store.", gauges.stored_images),
             ("stored_image_bytes", "Bytes of images in the store.", gauges.stored_bytes),
         )
-        for name, help_text, look in plain:
-            yield GaugeMetricFamily(f"limner_gateway_{name}", help_text, look())
-        yield CounterMetricFamily(
-            "limner_gateway_spent_wei", "Wei paid to orchestrators.", self._spent()
-        )
+        paid = "Wei paid to orchestrators since the start."
         states = GaugeMetricFamily(
             "limner_gateway_orchestrators", "Orchestrators by state.", labels=("state",)
         )
         for state, count in gauges.orchestrators().items():
             states.add_metric((state,), count)
-        yield states
+        self._families = (
+            *(GaugeMetricFamily(f"limner_gateway_{name}", text, ask()) for name, text, ask in plain),
+            CounterMetricFamily("limner_gateway_spent_wei", paid, spent),
+            states,
+        )

@@ -1,0 +1,69 @@
+"""The published contract is the one that is kept."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from network.wire.limits import Limits
+from tests.gateway.api.surface import LIMITS, Surface, open_surface
+
+BOUNDED = Limits(max_width=1024, max_height=576, max_steps=50, max_images=2)
+
+
+async def document_of(surface: Surface) -> dict[str, Any]:
+    async with surface.client.get(f"{surface.url}/openapi.json") as response:
+        assert response.status == 200
+        document: dict[str, Any] = await response.json()
+        return document
+
+
+async def test_the_document_states_the_bounds_that_are_enforced(surface: Surface) -> None:
+    document = await document_of(surface)
+    assert document["openapi"] == "3.1.0"
+    fields = document["components"]["schemas"]["TextToImageParams"]["properties"]
+    assert fields["width"]["maximum"] == LIMITS.max_width
+    assert fields["num_inference_steps"]["maximum"] == LIMITS.max_steps
+    assert len(fields) == 11
+
+
+async def test_every_status_of_the_endpoint_is_documented(surface: Surface) -> None:
+    operation = (await document_of(surface))["paths"]["/text-to-image"]["post"]
+    assert set(operation["responses"]) == {
+        *("200", "400", "401", "403", "404", "405", "408", "413", "415", "417", "422"),
+        *("429", "431", "500", "503"),
+    }
+    assert operation["security"] == [{"HTTPBearer": []}]
+    assert operation["operationId"] == "genTextToImage"
+
+
+async def test_every_reference_leads_somewhere(surface: Surface) -> None:
+    document = await document_of(surface)
+
+    def references(value: object) -> list[str]:
+        if isinstance(value, dict):
+            own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+            return own + [found for inner in value.values() for found in references(inner)]
+        if isinstance(value, list):
+            return [found for inner in value for found in references(inner)]
+        return []
+
+    known = document["components"]["schemas"]
+    found = {reference.removeprefix("#/components/schemas/") for reference in references(document)}
+    assert found
+    assert found <= set(known)
+
+
+@pytest.mark.slow
+async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).parent / "schemathesis")
+    async with open_surface(tmp_path / "images", limits=BOUNDED) as surface:
+        command = [program, "run", f"{surface.url}/openapi.json", "--no-color", "--seed", "1"]
+        command += ["-H", "Authorization: Bearer good", "--max-examples", "25"]
+        done = await asyncio.to_thread(
+            subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stdout[-4000:]

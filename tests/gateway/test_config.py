@@ -1,0 +1,91 @@
+"""Settings: defaults that stand in the file, and errors that name what is wrong."""
+
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from gateway.config import GatewaySettings
+from network.errors import ConfigError
+from network.runtime.settings import load
+
+FILE = Path(__file__).resolve().parents[2] / "configs" / "gateway.toml"
+PREFIX = "LIMNER_GATEWAY__"
+
+
+def test_the_file_states_exactly_the_defaults() -> None:
+    assert load(GatewaySettings, FILE, PREFIX, {}, {}) == GatewaySettings()
+
+
+def test_the_file_mentions_every_setting() -> None:
+    text = FILE.read_text()
+    for name, field in GatewaySettings.model_fields.items():
+        assert name in text
+        inner = getattr(field.annotation, "model_fields", {})
+        assert [key for key in inner if f"{key} = " not in text] == []
+
+
+def test_the_examples_in_the_file_can_be_used() -> None:
+    lines = [
+        line.removeprefix("# ")
+        for line in FILE.read_text().splitlines()
+        if not line.startswith("# ") or " = " in line or line.startswith("# [[")
+    ]
+    wanted = [line for line in lines if not line.startswith("#")]
+    settings = GatewaySettings.model_validate(tomllib.loads(_without_twins(wanted)))
+    assert settings.models[0].max_steps == 12
+    assert settings.routing.max_price == 5_000_000
+    assert settings.tls.certificate == Path("/etc/limner/fullchain.pem")
+
+
+def _without_twins(lines: list[str]) -> str:
+    """The prose of the file holds lines that look like settings; they are longer than any."""
+    return "\n".join(line for line in lines if not line or line[0] in "[#" or "=" in line[:40])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("listen", "8937", 'write "host:port"'),
+        ("listen", "0.0.0.0:70000", 'write "host:port"'),
+        ("public_url", "draw.example", "write a whole address"),
+        ("public_url", "http://a b/", "write a whole address"),
+        ("orchestrators", [{"uri": "ftp://x"}], "write a whole address"),
+        ("orchestrators", [{"uri": "http://x"}, {"uri": "http://x/"}], "more than once"),
+        ("models", [{"id": "a"}, {"id": "a"}], "more than once"),
+        ("models", [{"id": "a", "max_stepps": 3}], "max_steps"),
+        ("routing.max_price", 0.5, "quotes"),
+        ("routing.max_price", "cheap", "is not a price"),
+        ("routing.time_valeu", 1, "did you mean 'time_value'"),
+        ("routing.deadline_seconds", 0, "greater than 0"),
+        ("limits.max_width", 32, "no size is left"),
+        ("limits.max_loras", 5, "less than or equal to 4"),
+        ("tls.key", "x.pem", "go together"),
+        ("images.max_bytes", 1, "greater than or equal"),
+        ("log.level", "loud", "debug"),
+        ("lissten", "x", "did you mean 'listen'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(key: str, value: object, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(GatewaySettings, None, PREFIX, {key: value}, {})
+    assert key.split(".")[0] in str(error.value)
+    assert said in str(error.value)
+
+
+def test_the_environment_wins_over_the_file_and_flags_over_both() -> None:
+    environment = {
+        "LIMNER_GATEWAY__ROUTING__TIME_VALUE": "7/2",
+        "LIMNER_GATEWAY__ORCHESTRATORS": '[{"uri": "https://a:1"}]',
+        "LIMNER_GATEWAY__SERVER__MAX_IN_FLIGHT": "3",
+    }
+    settings = load(GatewaySettings, FILE, PREFIX, {"server.max_in_flight": 4}, environment)
+    assert settings.routing.time_value == Fraction(7, 2)
+    assert settings.orchestrators[0].uri == "https://a:1"
+    assert settings.server.max_in_flight == 4
+
+
+def test_a_passphrase_never_shows() -> None:
+    settings = GatewaySettings.model_validate({"keystore": {"passphrase": "hush-hush"}})
+    assert "hush" not in repr(settings)
