@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from typing_extensions import override
 
 from node.engine.recovery import Standing, after_crash, to_send
 
@@ -82,6 +83,7 @@ class Recovery(RuleBasedStateMachine):
         jobs = tuple(self.jobs.values())
         assert not jobs or any(job.sent for job in jobs) or to_send(jobs)
 
+    @override
     def teardown(self) -> None:
         """Let everything run to its end: killers fail, all others are done."""
         if not hasattr(self, "jobs"):
