@@ -348,12 +348,14 @@ async def running(stub: StubOrchestrator, port: int = 0) -> AsyncIterator[StubOr
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     stub.http_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    server = Server([stub], codec=_Bytes())
+    server = _Server([stub], codec=_Bytes())
     await server.start("127.0.0.1", port)
     stub.uri = f"http://127.0.0.1:{server._server.sockets[0].getsockname()[1]}"
     try:
         yield stub
     finally:
+        # As a process that dies: grpclib by itself would keep its connections.
+        server.abort()
         server.close()
         await server.wait_closed()
         await runner.cleanup()
@@ -400,6 +402,25 @@ async def _endless(request: web.Request, piece: bytes, pause: float) -> web.Stre
             await response.write(piece)
             await asyncio.sleep(pause)
     return response
+
+
+class _Server(Server):  # type: ignore[misc]
+    """A server that can drop its connections."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._protocols: list[Any] = []
+
+    def _protocol_factory(self) -> Any:
+        protocol = super()._protocol_factory()
+        self._protocols.append(protocol)
+        return protocol
+
+    def abort(self) -> None:
+        for protocol in self._protocols:
+            transport = getattr(getattr(protocol, "connection", None), "_transport", None)
+            if transport is not None:  # closed connections have none
+                transport.abort()
 
 
 class _Bytes(CodecBase):  # type: ignore[misc]
