@@ -28,6 +28,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -234,15 +235,17 @@ def _apply(connection: Connection, batch: list[_Write]) -> list[_Outcome]:
 
 
 def _insert(connection: Connection, rows: list[Row]) -> None:
-    """One executemany for each table and set of columns, referenced tables first."""
-    groups: dict[Table, dict[frozenset[str], list[dict[str, object]]]] = {}
+    """One executemany for each table and set of columns, referenced tables first.
+
+    Rows of one table keep their order, so that counting keys tell which came first.
+    """
+    by_table: dict[Table, list[Mapping[str, object]]] = {}
     for table, values in rows:
-        shapes = groups.setdefault(table, {})
-        shapes.setdefault(frozenset(values), []).append(dict(values))
-    tables = sort_tables(groups) if len(groups) > 1 else list(groups)
+        by_table.setdefault(table, []).append(values)
+    tables = sort_tables(by_table) if len(by_table) > 1 else list(by_table)
     for table in tables:
-        for shape in groups[table].values():
-            connection.execute(table.insert(), shape)
+        for _, alike in groupby(by_table[table], key=frozenset):
+            connection.execute(table.insert(), [dict(values) for values in alike])
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:

@@ -5,8 +5,7 @@ else; their work is linear in the bytes given, which are bounded first. `encode_
 deterministic, so that equal values have equal bytes.
 """
 
-from collections.abc import Iterable, Mapping, Sized
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sized
 from fractions import Fraction
 from typing import Final, TypeVar
 
@@ -16,6 +15,40 @@ from network.capabilities import Capabilities, ModelConstraint, bits_of, bitstri
 from network.errors import WireError
 from network.units import LARGEST_PRICE_TERM
 from network.wire.generated import lp_rpc_pb2 as pb
+from network.wire.session import (
+    AuthToken,
+    Gpu,
+    Hardware,
+    OrchestratorInfo,
+    OrchestratorRequest,
+    Payment,
+    PriceInfo,
+    SegmentCredentials,
+    TicketSenderParams,
+)
+
+__all__ = [
+    "MAX_CREDENTIALS_BYTES",
+    "MAX_INFO_BYTES",
+    "MAX_REQUEST_BYTES",
+    "AuthToken",
+    "Gpu",
+    "Hardware",
+    "OrchestratorInfo",
+    "OrchestratorRequest",
+    "Payment",
+    "PriceInfo",
+    "SegmentCredentials",
+    "TicketSenderParams",
+    "decode_orchestrator_info",
+    "decode_orchestrator_request",
+    "decode_payment",
+    "decode_segment_credentials",
+    "encode_orchestrator_info",
+    "encode_orchestrator_request",
+    "encode_payment",
+    "encode_segment_credentials",
+]
 
 #: Bounds in bytes; 600 tickets in a payment come to 43 KB.
 MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -35,112 +68,6 @@ MAX_TEXT: Final = 512
 _ADDRESS_SIZES: Final = (0, 20)
 
 _M = TypeVar("_M", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class PriceInfo:
-    """Wei per unit, of one model if `constraint` names it."""
-
-    price: Fraction
-    capability: int = 0
-    constraint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AuthToken:
-    """A session's token, opaque to the gateway; `expiration` in unix seconds."""
-
-    token: bytes
-    session_id: str
-    expiration: int
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One device; memory in bytes, compute capability as major and minor."""
-
-    id: str
-    name: str
-    major: int
-    minor: int
-    memory_free: int
-    memory_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """Devices behind one model; keys of `gpus` are ordinals as text."""
-
-    pipeline: str
-    model_id: str
-    gpus: Mapping[str, Gpu]
-
-
-@dataclass(frozen=True, slots=True)
-class OrchestratorInfo:
-    """What an orchestrator answers to GetOrchestrator."""
-
-    #: Where to post work; "" means that it takes none.
-    transcoder: str
-    address: bytes
-    #: For the capabilities asked for; absent off-chain at go-livepeer's nodes.
-    price: Fraction | None
-    prices: tuple[PriceInfo, ...]
-    capabilities: Capabilities
-    auth_token: AuthToken | None
-    hardware: tuple[Hardware, ...] = ()
-    nodes: tuple[str, ...] = ()
-    #: TicketParams as received.
-    ticket_params: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OrchestratorRequest:
-    """What a gateway asks with; off-chain its address and signature may be empty."""
-
-    address: bytes
-    signature: bytes
-    capabilities: Capabilities | None = None
-    ignore_capacity_check: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentCredentials:
-    """SegData, the credentials that go with a job."""
-
-    manifest_id: bytes
-    hash: bytes
-    profiles: bytes
-    signature: bytes
-    capabilities: Capabilities | None
-    auth_token: AuthToken | None
-    #: Milliseconds.
-    duration: int = 0
-    seq: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TicketSenderParams:
-    """What distinguishes one ticket of a payment."""
-
-    nonce: int
-    signature: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """Who pays, at which price, and with which tickets."""
-
-    sender: bytes = b""
-    expected_price: Fraction | None = None
-    #: TicketParams and TicketExpirationParams as received.
-    ticket_params: bytes | None = None
-    expiration_params: bytes | None = None
-    tickets: tuple[TicketSenderParams, ...] = field(default=())
-
-    @property
-    def has_tickets(self) -> bool:
-        return bool(self.tickets)
 
 
 def encode_orchestrator_request(request: OrchestratorRequest) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -237,11 +238,39 @@ async def test_a_wrong_passphrase_is_told_from_a_broken_file(tmp_path: Path) -> 
             await open_keystore(path, "open sesame")
 
 
-async def test_a_keystore_cannot_ask_for_all_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"n": 2**30}, "512 MiB"),
+        ({"p": 10**6}, "16 passes"),
+        ({"n": 3}, "not a version 3 keystore"),
+        ({"n": -1}, "not a version 3 keystore"),
+        ({"r": 10**30}, "512 MiB"),
+        ({"salt": "zz"}, "not a version 3 keystore"),
+        ({"salt": None}, "not a version 3 keystore"),
+    ],
+)
+async def test_a_keystore_cannot_ask_for_all_memory_or_nonsense(
+    tmp_path: Path, params: dict[str, object], reason: str
+) -> None:
     path = tmp_path / "key.json"
     await create_keystore(path, "open sesame", KEY, scrypt_n=WEAK)
-    content = orjson.loads(path.read_bytes())
-    content["crypto"]["kdfparams"]["n"] = 2**30
-    path.write_bytes(orjson.dumps(content))
-    with pytest.raises(ConfigError, match="512 MiB"):
+    content = json.loads(path.read_bytes())
+    content["crypto"]["kdfparams"] |= params
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=reason):
         await open_keystore(path, "open sesame")
+
+
+async def test_a_keystore_asks_for_a_bounded_number_of_rounds(tmp_path: Path) -> None:
+    content = Account.encrypt(KEY, "open sesame", kdf="pbkdf2", iterations=8)
+    content["crypto"]["kdfparams"]["c"] = 10**9
+    (tmp_path / "key.json").write_bytes(orjson.dumps(content))
+    with pytest.raises(ConfigError, match="rounds"):
+        await open_keystore(tmp_path / "key.json", "open sesame")
+
+
+async def test_a_scrypt_keystore_of_another_program_opens(tmp_path: Path) -> None:
+    content = Account.encrypt(KEY, "open sesame", kdf="scrypt", iterations=4)
+    (tmp_path / "key.json").write_bytes(orjson.dumps(content))
+    assert (await open_keystore(tmp_path / "key.json", "open sesame")).address == ADDRESS

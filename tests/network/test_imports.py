@@ -6,7 +6,7 @@ from pathlib import Path
 
 import network
 
-FORBIDDEN = ("torch", "diffusers", "web3", "eth_account", "alembic", "eth_keyfile", "numpy", "PIL")
+FORBIDDEN = ("torch", "diffusers", "web3", "eth_account", "alembic", "eth_utils", "numpy", "PIL")
 MODULES = sorted(
     ".".join(path.relative_to(Path(network.__path__[0]).parent).with_suffix("").parts)
     for path in Path(network.__path__[0]).rglob("*.py")

@@ -127,6 +127,21 @@ async def test_referring_rows_may_come_in_one_append_in_any_order(database: Data
     assert total == 2
 
 
+async def test_rows_of_one_table_are_numbered_in_the_order_of_their_appends(
+    database: Database,
+) -> None:
+    await database.append([(jobs, {"job_id": "a"})])
+    rows = [
+        {"job_id": "a", "what": str(n)} | ({"number": n} if n % 3 == 1 else {})
+        for n in range(1, 40)
+    ]
+    await asyncio.gather(*(database.append([(events, row)]) for row in rows))
+    told = await database.read(
+        lambda c: c.scalars(select(events.c.what).order_by(events.c.number)).all()
+    )
+    assert told == [str(n) for n in range(1, 40)]
+
+
 async def test_a_row_that_refers_to_nothing_is_refused(database: Database) -> None:
     with pytest.raises(DatabaseError, match="FOREIGN KEY"):
         await database.append([(events, {"job_id": "none", "what": "made"})])
@@ -253,6 +268,7 @@ async def test_two_programs_may_open_a_new_database_at_once(file: Path) -> None:
         ("sqlite:///:memory:", "needs a file"),
         ("sqlite:////proc/none/x.db", "cannot write /proc/none/x.db"),
         ("oracle9://host/db", "cannot use oracle9://host/db"),
+        ("oracle9://me:hidden@host/db", r"cannot use oracle9://me:\*\*\*@host/db"),
     ],
 )
 async def test_an_unusable_url_is_an_error_of_the_operator(url: str, reason: str) -> None:
