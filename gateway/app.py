@@ -50,6 +50,8 @@ from network.wire.limits import Limits
 
 _log = structlog.get_logger(__name__)
 
+_VERSION: Final = installed_version("limner")
+
 #: How long a start waits for orchestrators that do not answer.
 _FIRST_ROUND_SECONDS: Final = 3.0
 #: How soon a revoked key stops working.
@@ -72,7 +74,6 @@ class Gateway:
 @dataclass(frozen=True, slots=True)
 class _Parts:
     settings: GatewaySettings
-    version: str
     clock: Clock
     signer: KeySigner
     keys: KeyRing
@@ -89,7 +90,6 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
 
     Raises ConfigError naming the setting that is wrong, DatabaseError.
     """
-    version = installed_version("limner")
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         signer = await _open_identity(settings)
@@ -99,7 +99,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         if interrupted:
             _log.warning("closed_interrupted_requests", count=interrupted)
         call_timeout = settings.routing.call_seconds
-        client = await enter(open_client(signer, version=version, call_timeout=call_timeout))
+        client = await enter(open_client(signer, version=_VERSION, call_timeout=call_timeout))
         store = await enter(
             open_disk_store(
                 _data_dir(settings) / "images",
@@ -112,7 +112,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         await keys.refresh()
         randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
         policy = _policy(settings)
-        directory = _directory(settings, client, policy, version, clock, randomness)
+        directory = _directory(settings, client, policy, clock, randomness)
         dispatcher = Dispatcher(
             directory=directory,
             client=client,
@@ -131,7 +131,6 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         server = settings.server
         parts = _Parts(
             settings=settings,
-            version=version,
             clock=clock,
             signer=signer,
             keys=keys,
@@ -159,16 +158,15 @@ async def open_gateway_database(settings: GatewaySettings) -> AsyncIterator[Data
 async def probe_orchestrators(settings: GatewaySettings) -> list[dict[str, Any]]:
     """Ask the configured orchestrators once, as the gateway would (`/status` has this shape)."""
     clock = SystemClock()
-    version = installed_version("limner")
     signer = await _open_identity(settings)
     call_timeout = settings.routing.call_seconds
     async with (
-        open_client(signer, version=version, call_timeout=call_timeout) as client,
+        open_client(signer, version=_VERSION, call_timeout=call_timeout) as client,
         supervise(clock) as supervisor,
     ):
         policy = _policy(settings)
         randomness = random.Random(0)  # noqa: S311 - spreads refreshes, of which there is one
-        directory = _directory(settings, client, policy, version, clock, randomness)
+        directory = _directory(settings, client, policy, clock, randomness)
         supervisor.start("orchestrators", directory.run)
         await directory.first_round(2 * call_timeout)
         return [describe(one) for one in directory.states()]
@@ -249,13 +247,13 @@ def _public_router(parts: _Parts) -> Router:
         body_timeout_seconds=settings.server.body_timeout_seconds,
         reveal_orchestrator=settings.server.reveal_orchestrator,
     )
-    contract = document(bounds.of(bounds.default_model), parts.version, settings.public_url)
+    contract = document(bounds.of(bounds.default_model), _VERSION, settings.public_url)
     return public_router(
         text_to_image=generate,
         running_jobs=jobs.Jobs(keys=parts.keys, running=parts.running, clock=parts.clock),
         stored_images=images.Images(parts.store),
         contract=contract,
-        version=parts.version,
+        version=_VERSION,
     )
 
 
@@ -276,7 +274,7 @@ def _status(
     """The body of the admin port's `/status`; wei as text, for they outgrow JSON's numbers."""
     orchestrators = [describe(one) for one in parts.directory.states()]
     return {
-        "version": parts.version,
+        "version": _VERSION,
         "url": url,
         "address": address,
         "uptime_seconds": round(parts.clock.now() - started_at, 1),
@@ -296,7 +294,6 @@ def _directory(
     settings: GatewaySettings,
     client: OrchestratorClient,
     policy: Policy,
-    version: str,
     clock: Clock,
     randomness: random.Random,
 ) -> Directory:
@@ -306,7 +303,7 @@ def _directory(
         policy=policy,
         refreshing=Refreshing(interval=settings.routing.refresh_seconds),
         pausing=Pausing(),
-        version=version,
+        version=_VERSION,
         clock=clock,
         randomness=randomness,
         models=[settings.default_model, *(ModelId(model.id) for model in settings.models)],

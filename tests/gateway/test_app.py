@@ -1,0 +1,245 @@
+"""The whole gateway in one process, with an orchestrator on real sockets."""
+
+import asyncio
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.app import Gateway, open_gateway, open_gateway_database, probe_orchestrators
+from gateway.config import GatewaySettings
+from gateway.keys import create_key
+from network.errors import ConfigError
+from network.runtime.clock import SystemClock
+from tests.gateway.stub_orchestrator import StubOrchestrator, running
+
+BODY = {"prompt": "a boat", "width": 64, "height": 64, "num_inference_steps": 5, "seed": 7}
+
+
+def settings_for(folder: Path, *uris: str, **others: object) -> GatewaySettings:
+    return GatewaySettings.model_validate(
+        {
+            "listen": "127.0.0.1:0",
+            "admin_listen": "127.0.0.1:0",
+            "data_dir": folder / "data",
+            "default_model": "m",
+            "orchestrators": [{"uri": uri} for uri in uris],
+            "routing": {"refresh_seconds": 0.3, "max_wait_seconds": 1},
+            "server": {"shutdown_seconds": 0.3},
+            **others,
+        }
+    )
+
+
+@dataclass
+class Stage:
+    gateway: Gateway
+    client: aiohttp.ClientSession
+    key: str
+
+    async def post(self, **fields: object) -> aiohttp.ClientResponse:
+        async with self.client.post(
+            f"{self.gateway.url}/text-to-image",
+            json={**BODY, **fields},
+            headers={"Authorization": f"Bearer {self.key}"},
+        ) as response:
+            await response.read()
+            return response
+
+    async def status(self) -> dict[str, Any]:
+        async with self.client.get(f"{self.gateway.admin_url}/status") as response:
+            found: dict[str, Any] = await response.json()
+            return found
+
+
+@asynccontextmanager
+async def serving(settings: GatewaySettings) -> AsyncIterator[Stage]:
+    async with open_gateway_database(settings) as database:
+        _, key = await create_key(database, SystemClock(), name="test")
+    async with (
+        open_gateway(settings, SystemClock()) as gateway,
+        aiohttp.ClientSession() as client,
+    ):
+        yield Stage(gateway, client, key)
+
+
+@pytest.fixture
+async def orchestrator() -> AsyncIterator[StubOrchestrator]:
+    async with running(StubOrchestrator()) as stub:
+        yield stub
+
+
+async def test_a_request_goes_the_whole_way_and_is_accounted_for(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
+        response = await stage.post(num_images_per_prompt=2)
+        assert response.status == 200, await response.text()
+        images = (await response.json())["images"]
+        assert [image["seed"] for image in images] == [7, 8]
+        async with stage.client.get(images[1]["url"]) as picture:
+            assert (await picture.read()).startswith(b"\x89PNG")
+        assert response.headers["Limner-Fee"] == str(64 * 64 * 2)
+        assert response.headers["X-Limner-Orchestrator"] == orchestrator.uri
+        status = await stage.status()
+    assert status["spent_wei"] == str(64 * 64 * 2)
+    assert status["serving"] is True
+    assert status["images"]["count"] == 2
+    assert status["orchestrators"][0]["models"] == [
+        {"id": "m", "warm": True, "free": 2, "price": "1"}
+    ]
+    assert orchestrator.delivered == 1
+
+
+async def test_an_unknown_model_is_named_with_those_there_are(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
+        response = await stage.post(model_id="nobody/has-this")
+        said = (await response.json())["error"]
+    assert (response.status, said["code"]) == (404, "model_not_found")
+    assert "Available: m" in said["message"]
+
+
+async def test_without_orchestrators_the_gateway_serves_and_says_so(tmp_path: Path) -> None:
+    async with serving(settings_for(tmp_path)) as stage:
+        response = await stage.post()
+        assert response.status == 503
+        assert "Retry-After" in response.headers
+        assert (await stage.status())["serving"] is False
+        async with stage.client.get(f"{stage.gateway.admin_url}/healthz") as health:
+            assert await health.json() == {"status": "DEGRADED"}
+
+
+async def test_hanging_up_reaches_the_orchestrator(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    orchestrator.job_seconds = 30
+    async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
+        request = asyncio.ensure_future(stage.post())
+        async with asyncio.timeout(5):
+            while not orchestrator.under_way:
+                await asyncio.sleep(0.01)
+            request.cancel()
+            while orchestrator.under_way:
+                await asyncio.sleep(0.01)
+        assert orchestrator.cancelled == 1
+        async with asyncio.timeout(2):
+            while (await stage.status())["in_flight"]:
+                await asyncio.sleep(0.01)
+
+
+async def test_progress_comes_from_the_orchestrator(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    orchestrator.job_seconds = 1
+    async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
+        headers = {"Authorization": f"Bearer {stage.key}", "X-Request-Id": "0123456789abcdef"}
+        request = stage.client.post(f"{stage.gateway.url}/text-to-image", json=BODY, headers=headers)
+        answer = asyncio.ensure_future(request)
+        async with asyncio.timeout(5):
+            while not orchestrator.seen:
+                await asyncio.sleep(0.01)
+        orchestrator.progress[orchestrator.seen[0].attempt_id] = 3
+        async with stage.client.get(
+            f"{stage.gateway.url}/jobs/0123456789abcdef", headers=headers
+        ) as response:
+            job = await response.json()
+        assert (job["state"], job["done_steps"], job["total_steps"]) == ("running", 3, 5)
+        async with await answer as response:
+            assert response.status == 200
+
+
+async def test_stopping_takes_no_longer_than_it_is_given(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    orchestrator.job_seconds = 60
+    loop = asyncio.get_running_loop()
+    async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
+        request = asyncio.ensure_future(stage.post())
+        async with asyncio.timeout(5):
+            while not orchestrator.under_way:
+                await asyncio.sleep(0.01)
+        began = loop.time()
+    assert loop.time() - began < 3
+    assert isinstance(await _failure(request), aiohttp.ClientError | asyncio.CancelledError)
+
+
+async def test_64_clients_against_two_places_are_all_answered(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    orchestrator.job_seconds = 0.05
+    async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
+        answers = await asyncio.gather(*(stage.post() for _ in range(64)))
+    statuses = {answer.status for answer in answers}
+    assert 200 in statuses
+    assert statuses <= {200, 503}
+    assert all("Retry-After" in answer.headers for answer in answers if answer.status == 503)
+    assert orchestrator.most_under_way <= 2
+
+
+async def test_the_data_directory_is_the_operators_alone(tmp_path: Path) -> None:
+    async with serving(settings_for(tmp_path)):
+        pass
+    data = tmp_path / "data"
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    for file in data.iterdir():
+        assert not file.stat().st_mode & 0o077, file
+
+
+async def test_the_identity_stays_the_same(tmp_path: Path) -> None:
+    async with serving(settings_for(tmp_path)) as stage:
+        first = stage.gateway.address
+    async with serving(settings_for(tmp_path)) as stage:
+        assert stage.gateway.address == first
+
+
+async def test_an_address_in_use_is_named(tmp_path: Path) -> None:
+    async with serving(settings_for(tmp_path)) as stage:
+        taken = stage.gateway.url.removeprefix("http://")
+        with pytest.raises(ConfigError, match="listen: cannot listen on"):
+            async with open_gateway(
+                settings_for(tmp_path / "second", listen=taken), SystemClock()
+            ):
+                pass
+
+
+async def test_a_probe_asks_without_a_gateway(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    lines = await probe_orchestrators(
+        settings_for(tmp_path, orchestrator.uri, "http://127.0.0.1:1")
+    )
+    assert [line["state"] for line in sorted(lines, key=lambda line: line["state"])] == [
+        "ready",
+        "unreachable",
+    ]
+
+
+def test_the_gateway_needs_no_torch() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'diffusers', 'transformers', 'PIL', 'numpy'):\n"
+        "    sys.modules[name] = None\n"
+        "import gateway.__main__, gateway.app\n"
+        "from gateway.cli import run, keys, usage, orchestrators, generate, version\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+async def _failure(request: asyncio.Future[Any]) -> BaseException | None:
+    try:
+        await request
+    except BaseException as error:  # noqa: BLE001 - the failure is what is asked for
+        return error
+    return None
