@@ -238,7 +238,7 @@ class _Display:
                 f"{self._collected} packages found, downloading {line.rsplit('/', maxsplit=1)[-1]}"
             )
         if line.startswith("Installing collected packages: "):
-            return f"installing {line.count(',') + 1} packages (a minute or two)"
+            return f"installing {line.count(',') + 1} package(s) (a minute or two)"
         return None
 
     def close(self) -> None:
