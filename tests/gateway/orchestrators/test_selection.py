@@ -22,10 +22,14 @@ NOW = 1000.0
 prices = st.fractions(min_value=0, max_value=10**7, max_denominator=1000)
 
 
+def uri_of(name: int) -> str:
+    return f"https://o{name}:8936"
+
+
 @st.composite
 def prospects(draw: st.DrawFn) -> list[Prospect]:
     names = draw(st.lists(st.integers(0, 99), unique=True, max_size=12))
-    return [draw(prospect(f"https://o{name}:8936")) for name in names]
+    return [draw(prospect(uri_of(name))) for name in names]
 
 
 @st.composite
@@ -79,7 +83,7 @@ def ranked(
     return rank(need, everybody, policy, NOW, tried or set())
 
 
-@given(needs, policies, prospects(), st.sets(st.integers(0, 99).map("https://o{}:8936".format)))
+@given(needs, policies, prospects(), st.sets(st.integers(0, 99).map(uri_of)))
 def test_the_order_is_that_of_the_exhaustive_scores(
     need: Need, policy: Policy, everybody: list[Prospect], tried: set[str]
 ) -> None:
@@ -129,9 +133,7 @@ def test_no_candidate_asks_more_than_the_cap_and_no_fee_exceeds_it(
 
 
 @given(needs, prospects())
-def test_without_a_value_of_time_the_cheapest_wins(
-    need: Need, everybody: list[Prospect]
-) -> None:
+def test_without_a_value_of_time_the_cheapest_wins(need: Need, everybody: list[Prospect]) -> None:
     ranking = ranked(need, Policy(time_value=Fraction(0)), everybody)
     fees = [candidate.fee for candidate in ranking.candidates]
     assert fees == sorted(fees)

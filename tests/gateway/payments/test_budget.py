@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from typing_extensions import override
 
 from gateway.payments.budget import Budget, Held, Limits, NotHeld, Shortfall
 from network.units import Wei
@@ -58,6 +59,7 @@ class Reserving(RuleBasedStateMachine):
         for key in ("k0", "k1"):
             assert self.budget.in_flight(key) == sum(k == key for k in self.keys.values()) <= 3
 
+    @override
     def teardown(self) -> None:
         for request in list(self.keys):
             self.budget.release(request)
