@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 import orjson
 import structlog
-import uvloop
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
@@ -27,7 +28,7 @@ from network.runtime import log as logging_setup
 from network.runtime.clock import SystemClock
 from network.runtime.database import open_database
 from network.runtime.settings import load
-from network.units import Wei, format_wei
+from network.units import format_wei
 from node.accounting.journal import MIGRATIONS
 from node.accounting.report import (
     Earnings,
@@ -38,8 +39,7 @@ from node.accounting.report import (
     read_earnings,
     read_jobs,
 )
-from node.app import VERSION, RunningNode, database_url, open_node
-from node.config.settings import ENVIRONMENT_PREFIX, NodeSettings
+from node.config.settings import ENVIRONMENT_PREFIX, NodeSettings, database_url
 from node.discovery.identity import open_identity
 
 _RELATIVE: Final = re.compile(r"([0-9]{1,5})([mhdw])")
@@ -181,6 +181,8 @@ def run(
         },
     )
     logging_setup.configure(settings.log.level, settings.log.format)
+    import uvloop  # noqa: PLC0415  the other commands start without a server's libraries
+
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, json_ready=json_ready))
@@ -189,27 +191,23 @@ def run(
 
 
 async def _serve(settings: NodeSettings, *, json_ready: bool) -> None:
+    from node.app import open_node  # noqa: PLC0415  as above
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_node(settings) as node:
-        _announce(node, json_ready=json_ready)
+        _announce(node.url, node.admin_url, checksum(node.address), json_ready=json_ready)
         await stop.wait()
         log.info("stopping", grace_seconds=settings.server.shutdown_seconds)
     log.info("stopped")
 
 
-def _announce(node: RunningNode, *, json_ready: bool) -> None:
-    address = checksum(node.address)
-    log.info("serving", url=node.url, admin_url=node.admin_url, address=address)
+def _announce(url: str, admin_url: str, account: str, *, json_ready: bool) -> None:
+    log.info("serving", url=url, admin_url=admin_url, address=account)
     if json_ready:
-        line = {
-            "event": "ready",
-            "url": node.url,
-            "admin_url": node.admin_url,
-            "address": address,
-        }
+        line = {"event": "ready", "url": url, "admin_url": admin_url, "address": account}
         sys.stdout.write(orjson.dumps(line).decode() + "\n")
         sys.stdout.flush()
 
@@ -294,7 +292,7 @@ def address(config: Path | None, data_dir: Path | None) -> None:
 @main.command()
 def version() -> None:
     """Print the version."""
-    click.echo(VERSION)
+    click.echo(distribution_version("limner"))
 
 
 def _read(settings: NodeSettings, query: Callable[[Connection], T]) -> T:
@@ -315,9 +313,19 @@ def _read(settings: NodeSettings, query: Callable[[Connection], T]) -> T:
 
 
 def _show(table: Table) -> None:
-    console = Console()
-    # A pipe has no width: lines are better long than folded.
-    console.print(table, width=None if console.is_terminal else 200)
+    # A pipe has no width of its own: long lines are better there than folded ones.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table)
+
+
+def _table(title: str, *, show_footer: bool = False) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_footer=show_footer,
+    )
 
 
 def _csv(rows: Sequence[Mapping[str, object]], kind: type[JobLine | EarningsLine]) -> str:
@@ -329,30 +337,29 @@ def _csv(rows: Sequence[Mapping[str, object]], kind: type[JobLine | EarningsLine
 
 
 def _jobs_table(lines: Sequence[JobLine]) -> Table:
-    table = Table(title="Jobs, the newest first" if lines else "No jobs yet")
-    for name in ("accepted (UTC)", "job", "payer", "model", "state"):
+    table = _table("Jobs, the newest first" if lines else "No jobs")
+    for name in ("accepted (UTC)", "job", "gateway", "model", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("size", "images", "steps", "waited", "ran", "wei"):
+    for name in ("images", "steps", "waited", "ran", "charged"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         table.add_row(
-            datetime.fromtimestamp(line.accepted_at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            line.job_id[:12],
-            f"{line.payer[:8]}...{line.payer[-4:]}",
+            datetime.fromtimestamp(line.accepted_at, UTC).strftime("%m-%d %H:%M:%S"),
+            line.job_id[:8],
+            line.payer[:8],
             line.model_id,
             f"{line.state} ({line.reason})" if line.reason else line.state,
-            f"{line.width}x{line.height}",
-            str(line.images),
+            f"{line.images} {line.width}x{line.height}",
             str(line.steps),
-            f"{line.waited_seconds:.2f} s",
-            f"{line.run_seconds:.2f} s",
-            str(line.fee),
+            f"{line.waited_seconds:.1f} s",
+            f"{line.run_seconds:.1f} s",
+            format_wei(line.fee),
         )
     return table
 
 
 def _earnings_table(found: Earnings, by: Grouping) -> Table:
-    table = Table(title=f"Earnings by {by}", show_footer=True)
+    table = _table(f"Earnings by {by}", show_footer=True)
     total = found.total
     columns: tuple[tuple[str, Callable[[EarningsLine], str]], ...] = (
         ("jobs", lambda line: str(line.jobs)),
@@ -361,7 +368,7 @@ def _earnings_table(found: Earnings, by: Grouping) -> Table:
         ("megapixels", lambda line: f"{line.pixels / 1e6:.1f}"),
         ("engine time", lambda line: f"{line.run_seconds:.1f} s"),
         ("wei", lambda line: str(line.earned)),
-        ("amount", lambda line: format_wei(Wei(line.earned))),
+        ("earned", lambda line: format_wei(line.earned)),
     )
     table.add_column(by, "total", no_wrap=True)
     for name, text in columns:

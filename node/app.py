@@ -44,7 +44,13 @@ from node.api.metrics import Metrics
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
 from node.config.catalogue import Catalogue, catalogue
-from node.config.settings import NodeSettings, check_access, is_wildcard, service_uri
+from node.config.settings import (
+    NodeSettings,
+    check_access,
+    database_url,
+    is_wildcard,
+    service_uri,
+)
 from node.discovery.advertiser import Access, Advertiser, ModelOffer
 from node.discovery.hardware import Hardware
 from node.discovery.identity import Identity, open_identity
@@ -61,7 +67,6 @@ _MOST_HEADERS: Final = 64
 _HARDWARE_SECONDS: Final = 30.0
 #: Of the installed distribution; read from disk, and therefore once, at import.
 VERSION: Final = distribution_version("limner")
-_DATABASE_FILE: Final = "node.sqlite"
 
 log = structlog.get_logger(__name__)
 
@@ -91,11 +96,6 @@ class _Core:
     metrics: Metrics
     prices: PriceList
     hardware: Hardware
-
-
-def database_url(settings: NodeSettings) -> str:
-    """Return where the journal is."""
-    return settings.database.url or f"sqlite:///{settings.data_dir.absolute() / _DATABASE_FILE}"
 
 
 def open_engine(

@@ -14,6 +14,7 @@ from network.identity import parse_address
 from network.units import Address, parse_price
 
 ENVIRONMENT_PREFIX: Final = "LIMNER_NODE__"
+_DATABASE_FILE: Final = "node.sqlite"
 _PRINTABLE: Final = re.compile("[!-~]+")
 
 
@@ -169,6 +170,11 @@ class NodeSettings(_Section):
     database: DatabaseSettings = DatabaseSettings()
     engine: EngineSettings = EngineSettings()
     log: LogSettings = LogSettings()
+
+
+def database_url(settings: NodeSettings) -> str:
+    """Return where the journal is."""
+    return settings.database.url or f"sqlite:///{settings.data_dir.absolute() / _DATABASE_FILE}"
 
 
 def is_loopback(host: str) -> bool:

@@ -114,7 +114,7 @@ class FakeEngine:
         finally:
             self.active -= 1
         images = tuple(
-            EncodedImage(png(job.width, job.height, seed), seed, False) for seed in job.seeds
+            EncodedImage(png(job.width, job.height, seed), seed, nsfw=False) for seed in job.seeds
         )
         return ImageResult(images, total * self.step_seconds)
 

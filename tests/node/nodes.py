@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -205,6 +205,15 @@ class Buyer:
         base = self.node.admin_url if admin else self.node.url
         async with self.http.request(method, base + path) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
+
+
+async def eventually(happened: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
+    """Wait until `happened`; AssertionError if it does not in time."""
+    for _ in range(int(seconds / 0.01)):
+        if await happened():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"it did not happen within {seconds} s")
 
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2, "seed": 7}

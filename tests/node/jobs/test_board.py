@@ -1,6 +1,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from typing_extensions import override
 
 from network.units import JobId, ModelId
 from node.jobs.board import (
@@ -199,6 +200,7 @@ class BoardMachine(RuleBasedStateMachine):
         load = self.board.loads()[SHAPES]
         assert (load.running, load.waiting) == (len(self.running), len(self.waiting))
 
+    @override
     def teardown(self) -> None:
         """Every job comes to its end once slots are there and jobs finish: nobody starves."""
         if not hasattr(self, "board"):
