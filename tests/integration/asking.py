@@ -15,14 +15,14 @@ import orjson
 from scripts.local_network.network import Gateway
 
 #: Quick on a CPU; each test overrides what it is about.
-QUICK: Mapping[str, Any] = {
+QUICK: dict[str, Any] = {
     "prompt": "a red circle on a white background",
     "width": 128,
     "height": 128,
     "num_inference_steps": 2,
 }
 #: Takes many seconds on a CPU, with a denoise step every few dozen milliseconds.
-LONG: Mapping[str, Any] = QUICK | {"width": 1024, "height": 1024, "num_inference_steps": 100}
+LONG: dict[str, Any] = QUICK | {"width": 1024, "height": 1024, "num_inference_steps": 100}
 
 
 @dataclass(frozen=True, slots=True)

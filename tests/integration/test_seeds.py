@@ -1,5 +1,7 @@
 """Same seed, same parameters: the same bytes, whoever asks and however often."""
 
+from typing import Any
+
 import pytest
 
 from scripts.local_network.network import LocalNetwork
@@ -38,7 +40,7 @@ async def test_three_images_from_seed_seven_equal_the_three_single_requests(
 async def test_other_seeds_steps_prompts_and_guidance_give_other_pictures(
     one_node: LocalNetwork,
 ) -> None:
-    changes = [
+    changes: list[dict[str, Any]] = [
         {},
         {"seed": 8},
         {"num_inference_steps": 3},
