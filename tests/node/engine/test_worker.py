@@ -119,8 +119,8 @@ async def test_the_built_in_model_loads_on_demand_and_draws_the_stock_pixels_in_
     job = replace(_JOB, model_id=_SHAPES, width=512, height=512, steps=3)
     result = await engine.generate(job, _ignore)
     assert _stock_matches(_SHAPES_DIR, job, result.images[0].png)
-    large = replace(job, width=1024, height=1024, steps=1, seeds=(1, 2, 3))
-    await asyncio.gather(engine.generate(large, _ignore), engine.generate(large, _ignore))
+    large = replace(job, width=1024, height=1024, steps=1, seeds=(1, 2))
+    await engine.generate(large, _ignore)
     await asyncio.sleep(1.1)  # one heartbeat
     assert 0 < engine.resident_bytes() < 1.5e9
 
