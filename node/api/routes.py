@@ -23,6 +23,7 @@ def http_application(
         client_max_size=images.max_body_bytes,
         middlewares=[_listening(connections), answering(refused)],
     )
+    app.on_response_prepare.append(_name_server)
     _twins(app, "POST", "/text-to-image", images.post)
     _twins(app, "GET", "/jobs/{job_id}", progress.get_job)
     _twins(app, "GET", "/health", health.get_health)
@@ -41,6 +42,11 @@ def _listening(connections: Connections) -> Middleware:
         return await handler(request)
 
     return middleware
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    # aiohttp would tell strangers its version and Python's.
+    response.headers["Server"] = "limner-node"
 
 
 def _twins(
