@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 
 from network.errors import ConfigError
-from network.identity import KeySigner, load_or_create
+from network.identity import KeySigner
+from network.keystore import load_or_create
 
 _SECRET_BYTES: Final = 32
 _OWNER_ONLY: Final = 0o600

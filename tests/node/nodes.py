@@ -16,7 +16,8 @@ import orjson
 from grpclib.client import Channel
 
 from network.capabilities import Capabilities, job_capabilities
-from network.identity import KeySigner, Signer, create_keystore, session_request_signature
+from network.identity import KeySigner, Signer, session_request_signature
+from network.keystore import create_keystore
 from network.units import Address, ModelId
 from network.wire.codec import (
     AuthToken,

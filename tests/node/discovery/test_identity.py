@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from network.errors import ConfigError
-from network.identity import create_keystore
+from network.keystore import create_keystore
 from network.units import Address
 from network.wire.codec import AuthToken
 from node.discovery.hardware import GpuReading, Hardware, read_nvml
