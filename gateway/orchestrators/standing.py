@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 from network.units import ModelId
 
-#: The newest measurement weighs 3/10: a change of speed shows within a few jobs, one slow job does not.
-_NEWEST, _WHOLE = 3, 10
+#: Pixel-steps that are remembered, about four jobs of 512 x 512 with 20 steps.
+_WINDOW = 20_000_000
 
 
 class Fault(Enum):
@@ -33,11 +33,34 @@ class Pausing:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """The time recent work took. Work counts by its size:
+
+    small jobs, which are mostly waiting and encoding, do not make an orchestrator look slow.
+    """
+
+    #: Femtoseconds.
+    time: int
+    #: Pixels times steps.
+    work: int
+
+    @property
+    def per_pixel_step(self) -> int:
+        """Femtoseconds."""
+        return max(self.time // self.work, 1)
+
+    def then(self, newer: "Pace") -> "Pace":
+        """Both, of which no more is remembered than the window holds, the oldest least."""
+        time, work = self.time + newer.time, self.work + newer.work
+        return Pace(time, work) if work <= _WINDOW else Pace(time * _WINDOW // work, _WINDOW)
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """One orchestrator's record."""
 
-    #: Femtoseconds per pixel and step, by model; the mean over recent jobs.
-    paces: Mapping[ModelId, int] = field(default_factory=lambda: MappingProxyType({}))
+    #: By model.
+    paces: Mapping[ModelId, Pace] = field(default_factory=lambda: MappingProxyType({}))
     #: Failures since the last good job.
     failures: int = 0
     #: Monotonic seconds.
@@ -47,19 +70,21 @@ class Standing:
     reason: str = ""
 
     def pace(self, model_id: ModelId) -> int | None:
-        return self.paces.get(model_id)
+        """Femtoseconds per pixel and step; None where nothing was measured."""
+        pace = self.paces.get(model_id)
+        return None if pace is None else pace.per_pixel_step
 
     def is_suspended(self, now: float) -> bool:
         return self.suspended_until > now
 
 
-def after_success(standing: Standing, model_id: ModelId, pace: int | None) -> Standing:
-    """A job was delivered at `pace` (None where loading the model makes it tell nothing)."""
+def after_success(standing: Standing, model_id: ModelId, measured: Pace | None) -> Standing:
+    """A job was delivered (None where loading the model makes its time tell nothing)."""
     paces = standing.paces
-    if pace is not None:
+    if measured is not None:
         known = paces.get(model_id)
-        mean = pace if known is None else known + (pace - known) * _NEWEST // _WHOLE
-        paces = MappingProxyType({**paces, model_id: max(mean, 1)})
+        pace = measured if known is None else known.then(measured)
+        paces = MappingProxyType({**paces, model_id: pace})
     return Standing(paces=paces)
 
 
@@ -90,6 +115,6 @@ def after_sign_of_life(standing: Standing) -> Standing:
     return replace(standing, suspended_until=0.0, fault=None, reason="")
 
 
-def measured_pace(seconds: float, pixels: int, steps: int) -> int:
-    """Femtoseconds per pixel and step of one job."""
-    return max(round(seconds * 1e15) // max(pixels * steps, 1), 1)
+def measured_pace(seconds: float, pixels: int, steps: int) -> Pace:
+    """What one job took."""
+    return Pace(round(seconds * 1e15), max(pixels * steps, 1))

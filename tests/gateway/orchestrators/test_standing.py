@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.orchestrators.standing import (
     Fault,
+    Pace,
     Pausing,
     Standing,
     after_failure,
@@ -32,11 +33,14 @@ class Record(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(model=st.sampled_from(MODELS), pace=st.none() | st.integers(1, 10**12))
-    def it_delivers(self, model: ModelId, pace: int | None) -> None:
+    @rule(
+        model=st.sampled_from(MODELS),
+        pace=st.none() | st.builds(Pace, st.integers(1, 10**18), st.integers(1, 10**9)),
+    )
+    def it_delivers(self, model: ModelId, pace: Pace | None) -> None:
         self.standing = after_success(self.standing, model, pace)
         if pace is not None:
-            self.measured.setdefault(model, []).append(pace)
+            self.measured.setdefault(model, []).append(pace.per_pixel_step)
         assert self.standing.failures == 0
         assert not self.standing.is_suspended(self.now)
 
@@ -72,7 +76,8 @@ class Record(RuleBasedStateMachine):
         for model, paces in self.measured.items():
             pace = self.standing.pace(model)
             assert pace is not None
-            assert min(paces) - 1 <= pace <= max(paces)
+            # Each halving of what is remembered rounds down by less than one.
+            assert min(paces) - len(paces) <= pace <= max(paces) + 1
 
 
 TestRecord = Record.TestCase
@@ -95,6 +100,26 @@ def test_a_thousand_failures_do_not_overflow() -> None:
 
 @given(st.floats(0, 1e6), st.integers(1, 10**8), st.integers(1, 1000))
 def test_a_measured_pace_gives_the_seconds_back(seconds: float, pixels: int, steps: int) -> None:
-    pace = measured_pace(seconds, pixels, steps)
+    pace = measured_pace(seconds, pixels, steps).per_pixel_step
     assert pace >= 1
     assert pace * pixels * steps <= max(round(seconds * 1e15), pixels * steps)
+
+
+def test_a_new_speed_is_known_after_a_few_jobs() -> None:
+    standing = Standing()
+    for _ in range(10):
+        standing = after_success(standing, MODELS[0], measured_pace(10.0, 512 * 512, 20))
+    for _ in range(12):
+        standing = after_success(standing, MODELS[0], measured_pace(1.0, 512 * 512, 20))
+    pace = standing.pace(MODELS[0])
+    assert pace is not None
+    assert pace * 512 * 512 * 20 < 2 * 10**15
+
+
+def test_small_jobs_do_not_make_an_orchestrator_look_slow() -> None:
+    standing = after_success(Standing(), MODELS[0], measured_pace(2.0, 512 * 512, 20))
+    for _ in range(5):
+        standing = after_success(standing, MODELS[0], measured_pace(0.3, 64 * 64, 5))
+    pace = standing.pace(MODELS[0])
+    assert pace is not None
+    assert pace * 512 * 512 * 20 < 4 * 10**15
