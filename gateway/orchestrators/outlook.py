@@ -1,5 +1,6 @@
 """Why nobody takes a request, in true words for the client, and when to ask again."""
 
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -58,13 +59,15 @@ def nobody(ranking: Ranking, failures: Sequence[str], others: Sequence[Refusal])
     cheapest = ranking.cheapest_price()
     if cheapest is not None and ranking.need.price_cap is not None:
         return _above_cap(ranking, cheapest, ranking.need.price_cap)
-    reasons = sorted({reason.value for _, reason in ranking.passed_over})
+    model_id = ranking.need.model_id
+    counts = Counter(reason.value for _, reason in ranking.passed_over)
+    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
     silent = sum(other.reason is Reason.UNREACHABLE for other in others)
-    known = len(ranking.passed_over)
-    message = f"No orchestrator can take {ranking.need.model_id} now: "
-    message += f"{known} that offer{'s' if known == 1 else ''} it {' or '.join(reasons)}"
+    message = f"No orchestrator can take {model_id} now"
+    if listed:
+        message += f". Of those that offer it: {listed}"
     if silent:
-        message += f"; {silent} more cannot be reached"
+        message += f". Of the others, {silent} unreachable"
     return problems.orchestrators_failed(message + ".")
 
 

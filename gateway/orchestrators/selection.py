@@ -46,15 +46,15 @@ class Policy:
 class Reason(Enum):
     """Why an orchestrator was passed over."""
 
-    NOT_OFFERED = "does not offer the model"
-    INCOMPATIBLE = "is not compatible"
-    UNREACHABLE = "cannot be reached"
-    UNPRICED = "has not named its price yet"
-    STALE = "has not answered for too long"
-    SUSPENDED = "is paused after failures"
-    ABOVE_CAP = "asks more than the price cap"
-    BUSY = "has no free place"
-    TRIED = "was tried for this request"
+    NOT_OFFERED = "model not offered"
+    INCOMPATIBLE = "not compatible"
+    UNREACHABLE = "unreachable"
+    UNPRICED = "price not known yet"
+    STALE = "silent for too long"
+    SUSPENDED = "paused after failures"
+    ABOVE_CAP = "above the price cap"
+    BUSY = "no free place"
+    TRIED = "tried for this request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Refusal(NamedTuple):
     detail: str
 
     def text(self) -> str:
-        return f"{self.uri} {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
+        return f"{self.uri}: {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
 
 
 #: Score, URI, prospect. URIs differ, so that prospects are never compared.

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from ssl import SSLContext
 from typing import Any, Literal
 
 import orjson
@@ -340,20 +341,26 @@ class StubOrchestrator:
 
 
 @asynccontextmanager
-async def running(stub: StubOrchestrator, port: int = 0) -> AsyncIterator[StubOrchestrator]:
-    """Serve `stub` until the block is left. `port` is the gRPC port, 0 a free one."""
+async def running(
+    stub: StubOrchestrator, port: int = 0, tls: tuple[SSLContext, SSLContext] | None = None
+) -> AsyncIterator[StubOrchestrator]:
+    """Serve `stub` until the block is left. `port` is the gRPC port, 0 a free one.
+
+    `tls` are contexts for HTTP and for gRPC.
+    """
+    scheme = "http" if tls is None else "https"
     app = web.Application()
     app.router.add_post("/text-to-image", stub._job)
     app.router.add_get("/stream/{name}", stub._stored)
     app.router.add_get("/jobs/{id}", stub._progress)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls[0] if tls else None)
     await site.start()
-    stub.http_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    stub.http_url = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
     server = _Server([stub], codec=_Bytes())
-    await server.start("127.0.0.1", port)
-    stub.uri = f"http://127.0.0.1:{server._server.sockets[0].getsockname()[1]}"
+    await server.start("127.0.0.1", port, ssl=tls[1] if tls else None)
+    stub.uri = f"{scheme}://127.0.0.1:{server._server.sockets[0].getsockname()[1]}"
     try:
         yield stub
     finally:

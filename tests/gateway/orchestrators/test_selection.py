@@ -163,6 +163,4 @@ def test_the_cheapest_price_above_the_cap_is_known() -> None:
     ranking = ranked(need, Policy(), [one("https://a", 9), one("https://b", 5)])
     assert ranking.best is None
     assert ranking.cheapest_price() == Fraction(5, 2)
-    assert ranking.refusals[1].text() == (
-        "https://b asks more than the price cap (5/2 > 2 wei per pixel)"
-    )
+    assert ranking.refusals[1].text() == ("https://b: above the price cap (5/2 > 2 wei per pixel)")
