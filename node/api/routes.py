@@ -20,7 +20,7 @@ def http_application(
 ) -> web.Application:
     """Return the application that serves gateways. `refused` counts refusals by reason."""
     app = web.Application(
-        client_max_size=images.max_body_bytes,
+        client_max_size=images.max_body_bytes + 1,  # aiohttp refuses the bound itself
         middlewares=[_listening(connections), answering(refused)],
     )
     app.on_response_prepare.append(_name_server)

@@ -141,6 +141,8 @@ class ImageService:
         except InsufficientBalanceError:
             raise Refusal(400, "Insufficient balance", "insufficient_balance") from None
         except JobFailedError as error:
+            if error.kind is not FailureKind.INVALID:
+                log.warning("job failed", job_id=job.job_id, kind=error.kind, why=error.message)
             raise _failure(error) from None
         except DatabaseError:
             log.exception("the journal does not take writes", job_id=job.job_id)

@@ -8,7 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -34,12 +34,14 @@ log = structlog.get_logger(__name__)
 @dataclass(slots=True)
 class _Active:
     job: Job
-    task: "asyncio.Task[object] | None"
+    task: "asyncio.Task[Any]"
     submitted_at: float
     started_at: float | None = None
     progress: Progress | None = None
-    #: resolved with None when the slot is there, with the reason when it never will be
-    place: "asyncio.Future[Reason | None] | None" = None
+    #: cancelled by `stop`, not by whoever asked for it
+    interrupted: bool = False
+    #: the images are there; from here on the job is charged and must be answered
+    settling: bool = False
     ending: Ending = field(default_factory=lambda: Ending(Outcome.FAILED, "internal"))
 
 
@@ -64,6 +66,7 @@ class JobRunner:
         self._slots: dict[ModelId, tuple[int, bool]] = {}
         self._observers: list[Callable[[JobReport], None]] = []
         self._active: dict[str, _Active] = {}
+        #: resolved with None when the slot is there, with the reason when it never will be
         self._waiting: dict[JobId, asyncio.Future[Reason | None]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._stopping = False
@@ -111,9 +114,9 @@ class JobRunner:
         if job.attempt_id in self._seen:
             raise RepeatedAttemptError(f"job id {job.attempt_id} was used before")
         place = self._submit(job)
-        active = _Active(job, asyncio.current_task(), self._clock.monotonic())
+        active = _Active(job, _current_task(), self._clock.monotonic())
         if isinstance(place, Wait):
-            active.place = self._waiting[job.job_id] = asyncio.get_running_loop().create_future()
+            self._waiting[job.job_id] = asyncio.get_running_loop().create_future()
         self._remember(job.attempt_id)
         self._active[job.attempt_id] = active
         self._idle.clear()
@@ -125,21 +128,23 @@ class JobRunner:
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuse newcomers and the waiting, let the running finish for a while, cancel the rest."""
+        self._stopping = True
         self._apply(self._board.handle(board_module.Closing()))
+        if await self._is_idle_within(grace_seconds):
+            return
+        for active in [active for active in self._active.values() if not active.settling]:
+            active.interrupted = True
+            active.task.cancel()
+        if not await self._is_idle_within(_LAST_WORDS_SECONDS):
+            log.error("jobs did not end", count=len(self._active))
+
+    async def _is_idle_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(grace_seconds):
+            async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            self._stopping = True
-            for active in tuple(self._active.values()):
-                if active.task is not None:
-                    active.task.cancel()
-            try:
-                async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                    await self._idle.wait()
-            except TimeoutError:
-                log.error("jobs did not end", count=len(self._active))  # noqa: TRY400
-        self._stopping = True
+            return False
+        return True
 
     def _submit(self, job: Job) -> Start | Wait:
         state = self._engine.model(job.model_id)
@@ -160,10 +165,15 @@ class JobRunner:
                 await self._wait(active, place)
             result = await self._generate(active, work)
             self._leave(active)
+            active.settling = True
             active.ending = self._ending(active, Outcome.DELIVERED)
             await self._journal.settle(active.job, active.ending)
         except BaseException as error:
-            await self._release(active, *self._why(error))
+            await self._release(active, *self._why(active, error))
+            if isinstance(error, asyncio.CancelledError) and active.interrupted:
+                # The gateway is still there: tell it to go elsewhere instead of hanging up.
+                active.task.uncancel()
+                raise NoPlaceError(Reason.CLOSING) from None
             raise
         return result
 
@@ -200,10 +210,10 @@ class JobRunner:
             # The reservation stays open on disk and is closed as interrupted at the next start.
             log.exception("could not write down the end of a job", job_id=active.job.job_id)
 
-    def _why(self, error: BaseException) -> tuple[Outcome, str]:
+    def _why(self, active: _Active, error: BaseException) -> tuple[Outcome, str]:
         match error:
             case asyncio.CancelledError():
-                return (Outcome.INTERRUPTED if self._stopping else Outcome.CANCELLED), ""
+                return (Outcome.INTERRUPTED if active.interrupted else Outcome.CANCELLED), ""
             case NoPlaceError(reason=reason):
                 return Outcome.REFUSED, reason
             case EngineBusyError():
@@ -260,3 +270,10 @@ class JobRunner:
                     model_id, slots, usable=usable, now=self._clock.monotonic()
                 )
                 self._apply(self._board.handle(event))
+
+
+def _current_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a job runs in the task of whoever asked for it")
+    return task

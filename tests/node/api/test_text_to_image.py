@@ -1,5 +1,6 @@
 import asyncio
 import base64
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,18 @@ async def _until_running(buyer: Buyer) -> dict[str, object]:
                 progress: dict[str, object] = answer.json
                 return progress
             await asyncio.sleep(0.01)
+
+
+async def test_a_node_that_stops_sends_the_gateway_elsewhere_instead_of_hanging_up(
+    tmp_path: Path,
+) -> None:
+    async with AsyncExitStack() as node_ends_first:
+        node = await node_ends_first.enter_async_context(
+            running_node(tmp_path, FakeEngine(step_seconds=0.5))
+        )
+        async with Buyer(node) as buyer:
+            asking = asyncio.ensure_future(buyer.ask({JOB_ID: ATTEMPT}, num_inference_steps=100))
+            await _until_running(buyer)
+            await node_ends_first.aclose()
+            answer = await asking
+    assert (answer.status, answer.text) == (503, "insufficient capacity: closing\n")

@@ -144,7 +144,9 @@ async def test_stopping_without_patience_interrupts_and_charges_nothing(tmp_path
         await asyncio.sleep(0.02)
         async with asyncio.timeout(2):
             await office.runner.stop(0.05)
-        assert running.cancelled()
+        with pytest.raises(NoPlaceError) as caught:
+            await running
+        assert caught.value.reason is Reason.CLOSING
         assert office.outcome("a") == (Outcome.INTERRUPTED, "")
         assert office.journal.earned == 0
 
