@@ -1,6 +1,7 @@
 """Rules for every test, and real nodes and gateways for those that ask."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,8 +26,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.en
 
 
 def pytest_runtest_setup() -> None:
-    """No test reaches beyond this machine, whatever it forgets to configure."""
+    """No test reaches beyond this machine, or runs with limits that programs do not have."""
     socket_allow_hosts(["127.0.0.1", "::1", "localhost"], allow_unix_socket=True)
+    # py_ecc, which comes with web3, raises it so far that deep nesting overflows the C stack.
+    sys.setrecursionlimit(1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
