@@ -205,10 +205,9 @@ from node.engine.backend import open_process_engine
 
 async def main():
     async with open_process_engine([], device="cpu", clock=SystemClock()) as engine:
-        while engine.worker_pid() is None:
+        while not engine.resident_bytes():  # its first heartbeat
             await asyncio.sleep(0.01)
         print(engine.worker_pid(), flush=True)
-        await asyncio.sleep(0.5)
         os.kill(engine.worker_pid(), signal.SIGSTOP)  # so that it cannot end by itself
         os.kill(os.getpid(), signal.SIGKILL)
 
