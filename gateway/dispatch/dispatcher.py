@@ -252,14 +252,16 @@ class Dispatcher:
 
     def _give_back(self, place: Place) -> None:
         """The place was claimed for a request that is gone."""
-        self._directory.release(place.uri, place.model_id)
+        self._directory.release(place.uri, place.model_id, was_sent=False)
 
     async def _attempt(self, journey: Journey, place: Place) -> DispatchResult | None:
         """Ask one orchestrator; None where the next may be asked. The place is given back."""
         uri, model_id = place.uri, place.model_id
-        was_busy = False
+        was_sent = was_busy = False
         try:
             running = await self._books.begin(journey, place)
+            self._directory.note_sent(uri, model_id)
+            was_sent = True
             answer = await self._client.text_to_image(
                 place.offer, _order(journey, place, running), self._routing.attempt_timeout
             )
@@ -272,7 +274,7 @@ class Dispatcher:
             self._note_failure(journey, uri, failure)
             return None
         finally:
-            self._directory.release(uri, model_id, was_busy=was_busy)
+            self._directory.release(uri, model_id, was_sent=was_sent, was_busy=was_busy)
         if not was_busy:
             # Its token or its price is not what we know: look before the next decision.
             await self._directory.refresh(uri, model_id, seen_at)

@@ -84,6 +84,8 @@ class _Peer:
     discovered_at: float = float("-inf")
     pressed_until: float = float("-inf")
     in_flight: Counter[ModelId] = field(default_factory=Counter)
+    #: Those of our jobs that are on their way to it or there.
+    sent: Counter[ModelId] = field(default_factory=Counter)
     #: Free places by model: as advertised, less our jobs since.
     places: dict[ModelId, int] = field(default_factory=dict)
     #: Exact prices by model, of the last replies that were about one model.
@@ -172,7 +174,7 @@ class Directory:
 
     async def _refresh(self, peer: _Peer) -> None:
         started = self._clock.monotonic()
-        counted = Counter(peer.in_flight)
+        counted = Counter(peer.sent)
         try:
             info = await self._ask(peer, started)
         except (OrchestratorFailed, WireError) as error:
@@ -243,7 +245,8 @@ class Directory:
         peer.refresh_failures = 0
         peer.standing = after_sign_of_life(peer.standing)
         # A job sent while the question was under way may or may not be counted in the answer; it is
-        # taken as not counted, which errs towards asking elsewhere.
+        # taken as not counted, which errs towards asking elsewhere. One that is still being
+        # written down is certainly not counted.
         peer.places = {
             model_id: model.free - (peer.in_flight[model_id] - counted[model_id])
             for model_id, model in offer.models.items()
@@ -323,10 +326,17 @@ class Directory:
         peer.places[model_id] = peer.places.get(model_id, 0) - 1
         self._reassess(peer, model_id)
 
-    def release(self, uri: str, model_id: ModelId, *, was_busy: bool = False) -> None:
+    def note_sent(self, uri: str, model_id: ModelId) -> None:
+        """A claimed job is being sent."""
+        self._peers[uri].sent[model_id] += 1
+
+    def release(
+        self, uri: str, model_id: ModelId, *, was_sent: bool, was_busy: bool = False
+    ) -> None:
         """Count a job out. `was_busy`: it was refused for want of a place, so there is none."""
         peer = self._peers[uri]
         peer.in_flight[model_id] -= 1
+        peer.sent[model_id] -= was_sent
         places = peer.places.get(model_id, 0) + 1
         peer.places[model_id] = min(places, 0) if was_busy else places
         self._reassess(peer, model_id)

@@ -142,7 +142,6 @@ async def test_without_a_free_place_a_request_waits_and_then_learns_when_to_retu
         assert (problem.status, problem.code) == (503, "no_capacity")
         assert int(problem.headers["Retry-After"]) >= 1
         await first
-        assert await desk.journal.request("r") is None
 
 
 async def test_a_full_line_refuses_at_once(tmp_path: Path) -> None:
@@ -213,6 +212,7 @@ async def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
             await task
         await until(lambda: not stub.under_way)
         assert stub.cancelled == 1
+        await desk.journal.drain()
         record = await desk.journal.request("r")
         assert record is not None
         assert (record.state, record.fee) == ("cancelled", 0)
@@ -228,7 +228,7 @@ async def test_a_client_that_goes_away_while_waiting_leaves_the_line(tmp_path: P
         await until(lambda: desk.dispatcher.waiting == 2)
         second.cancel()
         await asyncio.gather(first, third)
-        assert len(stub.seen) == 2
+        assert stub.delivered == 2
         with pytest.raises(asyncio.CancelledError):
             await second
 

@@ -95,11 +95,24 @@ async def test_places_are_counted_on_between_refreshes() -> None:
         directory.claim(stub.uri, M)
         directory.claim(stub.uri, M)
         assert known.prospect(stub).free == 0
-        directory.release(stub.uri, M)
+        directory.release(stub.uri, M, was_sent=False)
         assert known.prospect(stub).free == 1
         assert directory.in_flight(stub.uri) == directory.jobs_of(M) == 1
-        directory.release(stub.uri, M, was_busy=True)
+        directory.release(stub.uri, M, was_sent=False, was_busy=True)
         assert known.prospect(stub).free == 0
+
+
+async def test_a_refresh_counts_only_jobs_that_can_have_arrived() -> None:
+    stub = StubOrchestrator({"m": StubModel(free=1)})
+    async with running(stub), knowing([stub.uri], Refreshing(interval=60)) as known:
+        directory, clock = known.directory, SystemClock()
+        directory.claim(stub.uri, M)
+        await directory.refresh(stub.uri, M, clock.monotonic())
+        assert known.prospect(stub).free == 0
+        directory.note_sent(stub.uri, M)
+        await directory.refresh(stub.uri, M, clock.monotonic())
+        assert known.prospect(stub).free == 1
+        directory.release(stub.uri, M, was_sent=True)
 
 
 async def test_a_refusal_for_want_of_places_is_checked_soon() -> None:
@@ -108,7 +121,7 @@ async def test_a_refusal_for_want_of_places_is_checked_soon() -> None:
     async with running(stub), knowing([stub.uri], refreshing) as known:
         await asyncio.sleep(0.05)
         known.directory.claim(stub.uri, M)
-        known.directory.release(stub.uri, M, was_busy=True)
+        known.directory.release(stub.uri, M, was_sent=False, was_busy=True)
         assert known.prospect(stub).free == 0
         await until(lambda: known.prospect(stub).free == 2)
 
