@@ -48,7 +48,9 @@ from node.config.settings import (
     NodeSettings,
     check_access,
     database_url,
+    is_loopback,
     is_wildcard,
+    serves_strangers,
     service_uri,
 )
 from node.discovery.advertiser import Access, Advertiser, ModelOffer
@@ -123,8 +125,7 @@ async def open_node(
     """
     check_access(settings)
     models = await asyncio.to_thread(catalogue, settings)
-    for pipeline in models.skipped_pipelines:
-        log.warning("left out models of another pipeline", pipeline=pipeline)
+    _warn(settings, models)
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
         stack.callback(os.close, await asyncio.to_thread(_locked, settings.data_dir))
@@ -137,6 +138,15 @@ async def open_node(
             advertiser.close()
             listener.stop_accepting()
             await core.runner.stop(settings.server.shutdown_seconds)
+
+
+def _warn(settings: NodeSettings, models: Catalogue) -> None:
+    for pipeline in models.skipped_pipelines:
+        log.warning("left out models of another pipeline", pipeline=pipeline)
+    if settings.open and serves_strangers(settings):
+        log.warning("open: anybody may have work done, and nobody guarantees that they pay")
+    if not is_loopback(settings.admin_listen.rpartition(":")[0].strip("[]")):
+        log.warning("others may reach the admin port", admin_listen=settings.admin_listen)
 
 
 async def _open_core(
@@ -216,7 +226,10 @@ async def _open_public(
     connections = Connections(
         grpc_methods(advertiser, core.metrics.refused),
         ListenerLimits(
-            server.max_connections, server.header_timeout_seconds, server.idle_timeout_seconds
+            server.max_connections,
+            core.settings.limits.max_body_bytes,
+            server.header_timeout_seconds,
+            server.idle_timeout_seconds,
         ),
     )
     images = ImageService(

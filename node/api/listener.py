@@ -23,9 +23,8 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #: One header field; a payment of 600 tickets is 58 KB of base64 (Livepeer wire, 1.3).
 MAX_HEADER_BYTES: Final = 256 * 1024
 MAX_REQUEST_LINE_BYTES: Final = 8 * 1024
-#: What may arrive at aiohttp from one request head to the next: a head with a large payment and
-#: the body before it.
-_MOST_UNHEARD_BYTES: Final = 5 * 1024 * 1024
+#: A whole request head, and the slack beyond the body until the next one is complete.
+_MOST_HEAD_BYTES: Final = 512 * 1024
 _HANDSHAKE_SECONDS: Final = 10.0
 _GOODBYE_SECONDS: Final = 2.0
 _BACKLOG: Final = 1024
@@ -42,6 +41,7 @@ class ListenerLimits:
     """Bounds of connections; times in seconds."""
 
     max_connections: int = 1024
+    max_body_bytes: int = 256 * 1024
     header_timeout: float = 15.0
     idle_timeout: float = 600.0
 
@@ -205,12 +205,12 @@ class _Doorman(asyncio.Protocol):
         self._inner: asyncio.Protocol | None = None
         self._is_h2 = False
         self._seen = b""
-        self._unheard_bytes = 0
+        self._allowance = _MOST_HEAD_BYTES
         self._timer: asyncio.TimerHandle | None = None
 
     def heard(self) -> None:
         """Note that a request head is complete."""
-        self._unheard_bytes = 0
+        self._allowance = self._connections.limits.max_body_bytes + 2 * _MOST_HEAD_BYTES
         self._stop_timer()
 
     @override
@@ -235,8 +235,8 @@ class _Doorman(asyncio.Protocol):
                 self._hand_over(is_h2=self._seen.startswith(PREFACE))
             return
         if not self._is_h2:
-            self._unheard_bytes += len(data)
-            if self._unheard_bytes > _MOST_UNHEARD_BYTES and self._transport is not None:
+            self._allowance -= len(data)
+            if self._allowance < 0 and self._transport is not None:
                 self._transport.abort()
                 return
         self._inner.data_received(data)

@@ -15,8 +15,10 @@ from network.identity import verify_hashed
 from network.units import Address
 from network.wire.generated import lp_rpc_pb2 as pb
 from network.wire.headers import PAYMENT
-from node.api.certificate import is_usable, write_certificate
+from node.api.certificate import is_usable, server_context, write_certificate
 from node.app import RunningNode
+from node.engine.work import ModelState
+from tests.node.fakes import MODEL, FakeEngine
 from tests.node.nodes import NODE_KEY, Buyer, eventually, running_node, unverified
 
 DATA_ON_NO_STREAM = bytes(9)
@@ -253,3 +255,42 @@ async def test_the_admin_port_tells_status_and_metrics(tmp_path: Path) -> None:
         status = orjson.loads((await buyer.get("/status", admin=True)).body)
         assert status["ready"] is True
         assert status["service_uri"] == node.url
+
+
+async def test_a_request_head_of_a_megabyte_is_cut_off(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node:
+        reader, writer = await asyncio.open_connection(*place(node))
+        fields = b"".join(b"X-%d: " % number + b"a" * 20_000 + b"\r\n" for number in range(60))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: a\r\n" + fields)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        writer.close()
+
+
+async def test_the_certificate_is_kept_until_it_no_longer_does(tmp_path: Path) -> None:
+    path = tmp_path / "tls.pem"
+    await server_context(tmp_path, ["127.0.0.1"], 0.0)
+    first = path.read_bytes()
+    await server_context(tmp_path, ["127.0.0.1"], 1.0)
+    assert path.read_bytes() == first
+    await server_context(tmp_path, ["127.0.0.1", "node.example.org"], 1.0)
+    second = path.read_bytes()
+    assert second != first
+    await server_context(tmp_path, ["127.0.0.1"], 360 * 86_400.0)
+    assert path.read_bytes() != second
+
+
+async def test_liveness_is_refused_while_no_job_can_be_done(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with running_node(tmp_path, engine) as node, Buyer(node) as buyer:
+        engine.change(ModelState(MODEL, "loading", 0.3))
+        assert (await buyer.get("/health")).json == {"status": "LOADING"}
+        assert (await buyer.get("/healthz", admin=True)).status == 503
+        engine.change(ModelState(MODEL, "failed", detail="broken"))
+        assert (await buyer.get("/health")).json == {"status": "ERROR"}
+        engine.change(ModelState(MODEL, "ready"))
+        engine.pid = 4712
+        engine.change()
+        assert (await buyer.get("/healthz", admin=True)).status == 200
+        metrics = (await buyer.get("/metrics", admin=True)).text
+        assert "limner_node_worker_restarts_total 1.0" in metrics

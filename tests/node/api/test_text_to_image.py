@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 
+from network.capabilities import job_capabilities
 from network.identity import KeySigner, checksum
+from network.units import ModelId
 from network.wire.codec import Payment, encode_payment
-from network.wire.headers import FEE, JOB_ID, PAYMENT, PRICE, SEGMENT, encode_header
+from network.wire.headers import (
+    FEE,
+    JOB_ID,
+    PAYMENT,
+    PRICE,
+    SEGMENT,
+    encode_header,
+    segment_credentials,
+)
+from node.discovery.sessions import Sessions
 from node.engine.work import FailureKind, JobFailedError, ModelFacts, ModelState
 from tests.node.fakes import MODEL, FakeEngine
 from tests.node.nodes import GATEWAY_KEY, Buyer, eventually, running_node
@@ -148,6 +159,27 @@ async def test_a_token_of_another_node_is_refused(tmp_path: Path) -> None:
         token = (await stranger.terms()).auth_token
         answer = await buyer.ask(token=token)
         assert (answer.status, answer.text) == (403, "invalid auth token\n")
+
+
+async def test_an_expired_token_is_refused(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node, Buyer(node) as buyer:
+        secret = (tmp_path / "data" / "session-secret").read_bytes()
+        token = Sessions(secret, bound=False).issue(None, 1_000_000.0)
+        answer = await buyer.ask(token=token)
+        assert (answer.status, answer.text) == (403, "expired auth token\n")
+
+
+async def test_demands_the_node_does_not_meet_are_refused(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node, Buyer(node) as buyer:
+        token = (await buyer.terms()).auth_token
+        for demands in (
+            job_capabilities(MODEL, "0.9.1", min_version="99.0.0"),
+            job_capabilities(ModelId("somebody/else"), "0.9.1"),
+        ):
+            credentials = segment_credentials(None, MODEL, demands, token)
+            answer = await buyer.ask({SEGMENT: encode_header(credentials)})
+            assert answer.status == 403
+            assert answer.text.startswith("incompatible capabilities: ")
 
 
 async def test_a_job_for_a_model_of_another_node_is_refused(tmp_path: Path) -> None:
