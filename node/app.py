@@ -17,7 +17,6 @@ import structlog
 from aiohttp import web
 
 from network.errors import ConfigError
-from network.identity import checksum
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import open_database
 from network.runtime.supervisor import Supervisor, supervise
@@ -61,7 +60,7 @@ from node.engine.backend import Engine, open_process_engine
 from node.engine.options import EngineOptions
 from node.engine.work import ModelFacts, ModelSpec
 from node.jobs.board import Policy
-from node.jobs.model import JobReport
+from node.jobs.record import log_job
 from node.jobs.runner import JobRunner
 
 _KEEPALIVE_SECONDS: Final = 75.0
@@ -310,27 +309,6 @@ def price_list(settings: NodeSettings, models: Catalogue) -> PriceList:
             for model in models.models
             for payer, price in model.payer_prices
         },
-    )
-
-
-def log_job(report: JobReport) -> None:
-    """Write a job's one line. It holds no prompt: a job of accounting has none."""
-    job, ending = report.job, report.ending
-    log.info(
-        "job",
-        outcome=ending.outcome.value,
-        reason=ending.reason or None,
-        job_id=job.job_id,
-        attempt_id=job.attempt_id,
-        payer=checksum(job.payer),
-        model=job.model_id,
-        size=f"{job.width}x{job.height}",
-        images=job.images,
-        steps=job.steps,
-        pixels=job.pixels,
-        charged_wei=str(report.charged),
-        wait_ms=round(ending.waited_seconds * 1000),
-        run_ms=round(ending.run_seconds * 1000),
     )
 
 

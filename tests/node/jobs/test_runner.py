@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from network.runtime.clock import SystemClock
 from network.runtime.database import open_database
@@ -14,6 +15,7 @@ from node.accounting.model import Job, Outcome
 from node.engine.work import EngineBusyError, ImageJob, ModelState
 from node.jobs.board import Policy, Reason
 from node.jobs.model import JobReport, NoPlaceError, RepeatedAttemptError
+from node.jobs.record import log_job
 from node.jobs.runner import JobRunner
 from tests.node.accounting.test_journal import job
 from tests.node.fakes import MODEL, FakeEngine
@@ -170,3 +172,15 @@ async def test_an_attempt_is_run_once(tmp_path: Path) -> None:
         with pytest.raises(RepeatedAttemptError):
             await office.start("a")
         assert office.journal.earned == 10
+
+
+async def test_each_job_is_one_line_in_the_log_and_no_prompt_is_in_it(tmp_path: Path) -> None:
+    with capture_logs() as logged:
+        async with desk(tmp_path, FakeEngine()) as office:
+            office.runner.observe(log_job)
+            await office.start("a")
+    (line,) = [entry for entry in logged if entry["event"] == "job"]
+    assert line["outcome"] == "delivered"
+    assert line["charged_wei"] == "10"
+    assert line["payer"].startswith("0x")
+    assert "prompt" not in str(line)
