@@ -112,3 +112,5 @@ class RequestRecord:
     orchestrator: str
     attempts: int
     reason: str
+    #: The orchestrator's own id of the job that it delivered; empty if none did, or it named none.
+    node_job_id: str = ""

@@ -103,9 +103,9 @@ class Journal:
         return await self._database.read(lambda c: queries.orchestrator_totals(c, since))
 
     async def requests(
-        self, limit: int = 50, key_id: str | None = None
+        self, limit: int | None = 50, key_id: str | None = None
     ) -> tuple[RequestRecord, ...]:
-        """The latest requests, the newest first."""
+        """The latest requests, the newest first; without a limit all of them."""
         return await self._database.read(lambda c: queries.latest(c, limit, key_id))
 
     async def request(self, request_id: str) -> RequestRecord | None:

@@ -107,7 +107,9 @@ def orchestrator_totals(connection: Connection, since: float) -> tuple[Orchestra
     )
 
 
-def latest(connection: Connection, limit: int, key_id: str | None) -> tuple[RequestRecord, ...]:
+def latest(
+    connection: Connection, limit: int | None, key_id: str | None
+) -> tuple[RequestRecord, ...]:
     """See `Journal.requests`."""
     query = _records().order_by(requests.c.accepted_at.desc(), requests.c.request_id).limit(limit)
     if key_id is not None:
@@ -122,14 +124,17 @@ def one(connection: Connection, request_id: str) -> RequestRecord | None:
 
 
 def _records() -> Select[tuple[object, ...]]:
-    tried = (
-        select(func.count())
-        .where(attempts.c.request_id == requests.c.request_id)
+    of_this = attempts.c.request_id == requests.c.request_id
+    tried = select(func.count()).where(of_this).scalar_subquery()
+    delivery = (
+        select(outcomes.c.node_job_id)
+        .join(attempts, attempts.c.attempt_id == outcomes.c.attempt_id)
+        .where(of_this, outcomes.c.state == "succeeded")
         .scalar_subquery()
     )
-    return select(requests, settlements, tried.label("tried")).outerjoin(
-        settlements, settlements.c.request_id == requests.c.request_id
-    )
+    return select(
+        requests, settlements, tried.label("tried"), delivery.label("delivery")
+    ).outerjoin(settlements, settlements.c.request_id == requests.c.request_id)
 
 
 def _record(row: Row[tuple[object, ...]]) -> RequestRecord:
@@ -152,4 +157,5 @@ def _record(row: Row[tuple[object, ...]]) -> RequestRecord:
         orchestrator=at[settlements.c.orchestrator] or "",
         attempts=at["tried"],
         reason=at[settlements.c.reason] or "",
+        node_job_id=at["delivery"] or "",
     )

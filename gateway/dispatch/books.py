@@ -112,7 +112,7 @@ class Books:
         return asyncio.shield(self._journal.write_later(*events))
 
     def _log(self, journey: Journey, state: RequestState, **facts: object) -> None:
-        _log.info(
+        _log.debug(
             "request_" + state,
             request_id=journey.request_id,
             key_id=journey.buyer.key_id,

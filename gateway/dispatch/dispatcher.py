@@ -262,9 +262,7 @@ class Dispatcher:
             running = await self._books.begin(journey, place)
             self._directory.note_sent(uri, model_id)
             was_sent = True
-            answer = await self._client.text_to_image(
-                place.offer, _order(journey, place, running), self._routing.attempt_timeout
-            )
+            answer = await self._ask(journey, place, running)
             return self._settle(journey, place, running, answer)
         except OrchestratorRefused as refusal:
             was_busy = refusal.kind is Refused.BUSY
@@ -280,6 +278,16 @@ class Dispatcher:
             await self._directory.refresh(uri, model_id, seen_at)
         return None
 
+    async def _ask(self, journey: Journey, place: Place, running: Running) -> NodeAnswer:
+        began = self._clock.monotonic()
+        try:
+            order = _order(journey, place, running)
+            return await self._client.text_to_image(
+                place.offer, order, self._routing.attempt_timeout
+            )
+        finally:
+            journey.asked += self._clock.monotonic() - began
+
     # Arriving
 
     def _settle(
@@ -290,7 +298,9 @@ class Dispatcher:
         settled = self._books.settle(journey, fee, answer.node_job_id)
         need = journey.need
         self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
-        return DispatchResult(answer.images, fee, place.uri, journey.attempts, settled)
+        return DispatchResult(
+            answer.images, fee, place.uri, journey.attempts, journey.asked, settled
+        )
 
     def _note_refusal(self, journey: Journey, uri: str, refusal: OrchestratorRefused) -> None:
         """Raises ProblemError where asking somebody else would not help."""

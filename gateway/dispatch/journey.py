@@ -58,6 +58,8 @@ class DispatchResult:
     orchestrator: str
     #: How many orchestrators were asked.
     attempts: int
+    #: Seconds spent on orchestrators' answers, all attempts together.
+    orchestrator_seconds: float
     #: Done when the settlement is durable. Await it before the answer leaves; storing the
     #: images may go on meanwhile. It does not raise.
     settled: Awaitable[None]
@@ -121,6 +123,8 @@ class Journey:
     attempts: int = 0
     #: Seconds spent waiting for a place.
     waited: float = 0.0
+    #: Seconds spent on orchestrators' answers.
+    asked: float = 0.0
     running: Running | None = None
     #: What orchestrators did wrong, one sentence each.
     failures: list[str] = field(default_factory=list)
@@ -156,7 +160,7 @@ def set_out(
         buyer=buyer,
         need=Need(model_id, pixels, request.num_inference_steps, min(caps, default=None)),
         expected=Expected(images, request.width, request.height, seed),
-        body=orjson.dumps({**request.model_dump(), "seed": seed}),
+        body=orjson.dumps(dict(request) | {"seed": seed}),
         # As they would stand in one line of text.
         private=tuple(
             words

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
-from network.units import ModelId, Pixels, Wei, fee
+from network.units import ModelId, Pixels, Wei
 
 FEMTOSECONDS = 10**15
 
@@ -153,9 +153,9 @@ class Ranking:
 
     def _candidate(self, scored: _Scored) -> Candidate:
         score, uri, one = scored
-        need = self.need
-        expected = one.overhead + int(need.pixels) * need.steps * one.pace
-        return Candidate(score, uri, fee(need.pixels, one.price), expected, one)
+        pixels = int(self.need.pixels)
+        owed = _fee(pixels, one.price_numerator, one.price_denominator)
+        return Candidate(score, uri, owed, one.overhead + pixels * self.need.steps * one.pace, one)
 
     def _explain(self) -> Iterator[Refusal]:
         for prospect, reason in self.passed_over:
@@ -198,10 +198,14 @@ def rank(
         elif one.free <= 0:
             reason = Reason.BUSY
         else:
-            # The one rounding of a fee, as in network.units.fee: up, to whole wei.
-            owed = pixels * price if unit == 1 else -(-pixels * price // unit)
+            owed = pixels * price if unit == 1 else _fee(pixels, price, unit)
             score = owed * scale + worth * (one.overhead + work * one.pace)
             eligible.append((score, one.uri, one))
             continue
         passed_over.append((one, reason))
     return Ranking(need, policy, eligible, passed_over)
+
+
+def _fee(pixels: int, price: int, unit: int) -> Wei:
+    """`network.units.fee`, rounding up as it does, without making a fraction for every look."""
+    return Wei(-(-pixels * price // unit))

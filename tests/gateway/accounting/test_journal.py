@@ -63,6 +63,7 @@ async def test_a_request_reads_back_as_it_was_written(tmp_path: Path) -> None:
         assert record is not None
         assert record.accepted == accepted("r")
         assert (record.state, record.fee, record.orchestrator) == ("settled", HUGE, "https://o")
+        assert record.node_job_id == "job"
         assert await journal.request("other") is None
 
 
