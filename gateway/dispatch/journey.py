@@ -160,7 +160,7 @@ def set_out(
         buyer=buyer,
         need=Need(model_id, pixels, request.num_inference_steps, min(caps, default=None)),
         expected=Expected(images, request.width, request.height, seed),
-        body=orjson.dumps(dict(request) | {"seed": seed}),
+        body=orjson.dumps({**vars(request), "seed": seed}),
         # As they would stand in one line of text.
         private=tuple(
             words
