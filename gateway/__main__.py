@@ -5,12 +5,15 @@ import importlib
 import click
 from typing_extensions import override
 
+from network.runtime import log
+
 _COMMANDS = {
     "run": "Serve clients until told to stop.",
     "generate": "Make an image through a running gateway.",
     "keys": "Make, list and revoke clients' keys.",
     "usage": "What was bought, for whom and for how much.",
     "orchestrators": "Who is bought from, and what they offer.",
+    "address": "Print the account orchestrators know this gateway by.",
     "version": "Print the version.",
 }
 
@@ -51,6 +54,7 @@ def main() -> None:
       limner-gateway run --orchestrator https://127.0.0.1:8936
       LIMNER_API_KEY=... limner-gateway generate "a small red circle" -o circle.png
     """  # noqa: D301 - click reads \b as a paragraph it must not wrap
+    log.configure("error")  # `run` says more
 
 
 if __name__ == "__main__":

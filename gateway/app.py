@@ -41,7 +41,8 @@ from gateway.payments.budget import Budget
 from gateway.payments.budget import Limits as BudgetLimits
 from gateway.storage.disk import DiskImageStore, open_disk_store
 from network.errors import ConfigError
-from network.identity import KeySigner, checksum, load_or_create
+from network.identity import KeySigner, checksum
+from network.keystore import load_or_create
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database, open_database
 from network.runtime.supervisor import supervise
@@ -92,7 +93,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
     """
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        signer = await _open_identity(settings)
+        signer = await open_identity(settings)
         database = await enter(open_gateway_database(settings))
         journal = await enter(open_journal(database))
         interrupted = await journal.close_interrupted(clock.now())
@@ -158,7 +159,7 @@ async def open_gateway_database(settings: GatewaySettings) -> AsyncIterator[Data
 async def probe_orchestrators(settings: GatewaySettings) -> list[dict[str, Any]]:
     """Ask the configured orchestrators once, as the gateway would (`/status` has this shape)."""
     clock = SystemClock()
-    signer = await _open_identity(settings)
+    signer = await open_identity(settings)
     call_timeout = settings.routing.call_seconds
     async with (
         open_client(signer, version=_VERSION, call_timeout=call_timeout) as client,
@@ -390,7 +391,8 @@ def _make_data_dir(settings: GatewaySettings) -> Path:
     return data_dir
 
 
-async def _open_identity(settings: GatewaySettings) -> KeySigner:
+async def open_identity(settings: GatewaySettings) -> KeySigner:
+    """The gateway's own account, made at first use. Raises ConfigError."""
     data_dir = await to_thread(_make_data_dir, settings)
     passphrase = await to_thread(_passphrase, settings, data_dir)
     return await load_or_create(data_dir, passphrase)

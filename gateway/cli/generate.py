@@ -120,7 +120,8 @@ async def _show_progress(client: GatewayClient, request_id: str, console: Consol
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("sending", total=None)
         while True:
             await asyncio.sleep(_POLL_SECONDS)

@@ -8,12 +8,11 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
 from typing_extensions import override
 
 from gateway.app import open_gateway_database
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
+from gateway.cli.tables import show_table
 from gateway.keys import KeyGrant, KeyRecord, create_key, list_keys, revoke_key
 from network.runtime.clock import SystemClock
 from network.units import ModelId, parse_price
@@ -124,21 +123,8 @@ def list_(*, as_json: bool, config: Path | None, data_dir: Path | None) -> None:
     if as_json:
         click.echo(orjson.dumps(lines))
         return
-    table = Table(title="keys")
-    for column in ("id", "name", "state", "made", "expires", "models", "max price", "at a time"):
-        table.add_column(column)
-    for line in lines:
-        table.add_row(
-            line["key_id"],
-            line["name"],
-            line["state"],
-            _when(line["created_at"]),
-            _when(line["expires_at"]),
-            ", ".join(line["models"] or ()) or "all",
-            line["max_price"] or "-",
-            str(line["max_in_flight"] or "-"),
-        )
-    Console().print(table)
+    columns = ("id", "name", "state", "made", "expires", "models", "max price", "at a time")
+    show_table("keys", columns, map(_cells, lines), ids=("id",))
 
 
 @command.command()
@@ -172,6 +158,19 @@ def _line(record: KeyRecord, now: float) -> dict[str, Any]:
         "max_price": None if grant.max_price is None else str(grant.max_price),
         "max_in_flight": grant.max_in_flight,
     }
+
+
+def _cells(line: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        line["key_id"],
+        line["name"],
+        line["state"],
+        _when(line["created_at"]),
+        _when(line["expires_at"]),
+        ", ".join(line["models"] or ()) or "all",
+        line["max_price"] or "-",
+        str(line["max_in_flight"] or "-"),
+    )
 
 
 def _when(seconds: float | None) -> str:

@@ -6,11 +6,10 @@ from typing import Any
 import click
 import orjson
 from aiohttp import ClientError, ClientSession, ClientTimeout
-from rich.console import Console
-from rich.table import Table
 
 from gateway.app import probe_orchestrators
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
+from gateway.cli.tables import show_table
 
 _SECONDS = 3.0
 
@@ -67,18 +66,17 @@ async def _ask_gateway(admin_url: str) -> list[dict[str, Any]] | None:
 
 
 def _show(lines: list[dict[str, Any]]) -> None:
-    table = Table(title="orchestrators")
-    for column in ("orchestrator", "state", "model", "warm", "free", "wei/pixel", "note"):
-        table.add_column(column, justify="right" if column in {"free", "wei/pixel"} else "left")
-    for line in lines:
-        note = line["problem"] or line["last_fault"]
-        models = line["models"] or [None]
-        for number, model in enumerate(models):
-            first = number == 0
-            name = (line["uri"], line["state"]) if first else ("", "")
-            offer = _offer_cells(model)
-            table.add_row(*name, *offer, note if first else "")
-    Console().print(table)
+    columns = ("orchestrator", "state", "model", "warm", "free", "wei/pixel", "note")
+    rows = [row for line in lines for row in _rows(line)]
+    show_table("orchestrators", columns, rows, ("free", "wei/pixel"), ("orchestrator",))
+
+
+def _rows(line: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One for each model; the orchestrator's own figures stand in the first only."""
+    note = line["problem"] or line["last_fault"]
+    models = line["models"] or [None]
+    first = (line["uri"], line["state"], *_offer_cells(models[0]), note)
+    return [first, *(("", "", *_offer_cells(model), "") for model in models[1:])]
 
 
 def _offer_cells(model: dict[str, Any] | None) -> tuple[str, str, str, str]:

@@ -12,8 +12,6 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import Connection
 from typing_extensions import override
 
@@ -21,6 +19,7 @@ from gateway.accounting import queries
 from gateway.accounting.events import Grouping, RequestRecord, UsageTotal
 from gateway.app import open_gateway_database
 from gateway.cli.options import in_loop, load_settings, settings_options
+from gateway.cli.tables import show_table
 from network.runtime.clock import SystemClock
 from network.units import Pixels, Wei, format_wei, pixels_of
 
@@ -189,20 +188,13 @@ def _show(report: _Report, form: str | None) -> None:
 
 
 def _show_table(report: _Report) -> None:
-    table = Table(title="bought")
     columns = [name for name in report.columns if name in _TABLE_COLUMNS or name in _TOTAL_COLUMNS]
-    for name in columns:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left")
-    for line in report.lines:
-        table.add_row(*(_cell(name, line[name]) for name in columns))
-    console = Console()
-    console.print(table)
+    rows = [[_cell(name, line[name]) for name in columns] for line in report.lines]
+    show_table("bought", columns, rows, _NUMBERS, ("request_id", "key_id", "fee"))
     total = report.total
-    console.print(
+    click.echo(
         f"delivered in all: {total.requests} requests, {total.images} images, "
-        f"{total.pixels} pixels for {total.fee} wei ({format_wei(total.fee)})",
-        highlight=False,
-        soft_wrap=True,
+        f"{total.pixels} pixels for {total.fee} wei ({format_wei(total.fee)})"
     )
 
 

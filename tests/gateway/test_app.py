@@ -18,7 +18,9 @@ from gateway.config import GatewaySettings
 from gateway.keys import create_key
 from network.errors import ConfigError
 from network.runtime.clock import SystemClock
+from tests.gateway.identity import make_cheap_identity
 from tests.gateway.stub_orchestrator import StubOrchestrator, running
+from tests.gateway.waiting import until, until_async
 
 BODY = {"prompt": "a boat", "width": 64, "height": 64, "num_inference_steps": 5, "seed": 7}
 
@@ -58,9 +60,13 @@ class Stage:
             found: dict[str, Any] = await response.json()
             return found
 
+    async def is_idle(self) -> bool:
+        return bool((await self.status())["in_flight"] == 0)
+
 
 @asynccontextmanager
 async def serving(settings: GatewaySettings) -> AsyncIterator[Stage]:
+    await make_cheap_identity(settings.data_dir)
     async with open_gateway_database(settings) as database:
         _, key = await create_key(database, SystemClock(), name="test")
     async with (
@@ -124,16 +130,11 @@ async def test_hanging_up_reaches_the_orchestrator(
     orchestrator.job_seconds = 30
     async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
         request = asyncio.ensure_future(stage.post())
-        async with asyncio.timeout(5):
-            while not orchestrator.under_way:
-                await asyncio.sleep(0.01)
-            request.cancel()
-            while orchestrator.under_way:
-                await asyncio.sleep(0.01)
+        await until(lambda: orchestrator.under_way == 1)
+        request.cancel()
+        await until(lambda: orchestrator.under_way == 0)
         assert orchestrator.cancelled == 1
-        async with asyncio.timeout(2):
-            while (await stage.status())["in_flight"]:
-                await asyncio.sleep(0.01)
+        await until_async(stage.is_idle)
 
 
 async def test_progress_comes_from_the_orchestrator(
@@ -142,11 +143,11 @@ async def test_progress_comes_from_the_orchestrator(
     orchestrator.job_seconds = 1
     async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
         headers = {"Authorization": f"Bearer {stage.key}", "X-Request-Id": "0123456789abcdef"}
-        request = stage.client.post(f"{stage.gateway.url}/text-to-image", json=BODY, headers=headers)
+        request = stage.client.post(
+            f"{stage.gateway.url}/text-to-image", json=BODY, headers=headers
+        )
         answer = asyncio.ensure_future(request)
-        async with asyncio.timeout(5):
-            while not orchestrator.seen:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(orchestrator.seen) == 1)
         orchestrator.progress[orchestrator.seen[0].attempt_id] = 3
         async with stage.client.get(
             f"{stage.gateway.url}/jobs/0123456789abcdef", headers=headers
@@ -164,9 +165,7 @@ async def test_stopping_takes_no_longer_than_it_is_given(
     loop = asyncio.get_running_loop()
     async with serving(settings_for(tmp_path, orchestrator.uri)) as stage:
         request = asyncio.ensure_future(stage.post())
-        async with asyncio.timeout(5):
-            while not orchestrator.under_way:
-                await asyncio.sleep(0.01)
+        await until(lambda: orchestrator.under_way == 1)
         began = loop.time()
     assert loop.time() - began < 3
     assert isinstance(await _failure(request), aiohttp.ClientError | asyncio.CancelledError)
@@ -188,13 +187,18 @@ async def test_64_clients_against_two_places_are_all_answered(
 async def test_the_data_directory_is_the_operators_alone(tmp_path: Path) -> None:
     async with serving(settings_for(tmp_path)):
         pass
-    data = tmp_path / "data"
-    assert stat.S_IMODE(data.stat().st_mode) == 0o700
-    for file in data.iterdir():
-        assert not file.stat().st_mode & 0o077, file
+    open_to_others = [name for name, mode in modes_below(tmp_path / "data") if mode & 0o077]
+    assert open_to_others == []
 
 
-async def test_the_identity_stays_the_same(tmp_path: Path) -> None:
+def modes_below(folder: Path) -> list[tuple[str, int]]:
+    return [
+        (str(path), stat.S_IMODE(path.stat().st_mode)) for path in (folder, *folder.rglob("*"))
+    ]
+
+
+async def test_an_identity_is_made_at_the_first_start_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(0o700)
     async with serving(settings_for(tmp_path)) as stage:
         first = stage.gateway.address
     async with serving(settings_for(tmp_path)) as stage:

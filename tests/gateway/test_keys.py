@@ -61,12 +61,16 @@ async def test_a_grant_comes_back_whole(database: Database, clock: HandClock) ->
     assert not grant.allows(ModelId("c"))
 
 
+def everything_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
 async def test_the_database_never_holds_the_key(
     database: Database, clock: HandClock, tmp_path: Path
 ) -> None:
     _, bearer = await create_key(database, clock, name="me")
     secret = bearer.rsplit("_", 1)[1].encode()
-    content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    content = everything_in(tmp_path)
     assert secret not in content
     assert digest_of(bearer) in content
 

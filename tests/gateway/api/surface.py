@@ -27,6 +27,7 @@ from network.units import ModelId, Wei
 from network.wire.limits import Limits
 from network.wire.messages import TextToImageRequest
 from tests.gateway.stub_orchestrator import png
+from tests.gateway.waiting import until
 
 DEFAULT = ModelId("limner/shapes")
 LIMITS = Limits(max_width=1024, max_height=1024, max_steps=60, max_images=3, prompt_parts=1)
@@ -93,7 +94,9 @@ class ScriptedDispatcher:
             raise self.failure
         seed = 5 if request.seed is None else request.seed
         pictures = tuple(
-            FixedPicture(png(request.width, request.height, self.pixel_bytes), seed + i, nsfw=False)
+            FixedPicture(
+                png(request.width, request.height, self.pixel_bytes), seed + i, nsfw=False
+            )
             for i in range(request.num_images_per_prompt)
         )
         settled = asyncio.get_running_loop().create_future()
@@ -151,10 +154,8 @@ class Surface:
             writer.close()
 
     async def until(self, condition: Any, seconds: float = 3.0) -> None:
-        """Wait for a condition; for what happens on the other side of a socket."""
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.005)
+        """Wait for a condition."""
+        await until(condition, seconds)
 
 
 @asynccontextmanager
@@ -232,6 +233,4 @@ async def open_surface(
             )
             # Whatever a test did, nothing of it may stay behind.
             dispatcher.gate.set()
-            async with asyncio.timeout(3):
-                while admission.in_flight or len(running):
-                    await asyncio.sleep(0.005)
+            await until(lambda: not admission.in_flight and not len(running))

@@ -23,7 +23,9 @@ async def test_metrics_count_requests_fees_and_refusals(surface: Surface) -> Non
         for sample in family.samples
     }
     assert samples["limner_gateway_requests_total", "", "200", "text-to-image"] == 2
-    assert samples["limner_gateway_requests_total", "422", "text-to-image", "validation_error"] == 1
+    assert (
+        samples["limner_gateway_requests_total", "422", "text-to-image", "validation_error"] == 1
+    )
     assert samples["limner_gateway_requests_total", "401", "invalid_api_key", "text-to-image"] == 1
     assert samples["limner_gateway_spent_wei_total",] == 2 * 12345
     assert samples["limner_gateway_request_seconds_count",] == 2

@@ -29,13 +29,14 @@ class Places(RuleBasedStateMachine):
         place = ExitStack()
         try:
             place.enter_context(self.admission.place(KEYS[name]))
-        except ProblemError as refusal:
-            expected = 429 if self.of(name) >= most else 503
-            assert refusal.problem.status == expected
-            assert int(refusal.problem.headers["Retry-After"]) >= 1
-            assert self.of(name) >= most or len(self.held) >= TOTAL
+        except ProblemError as error:
+            refusal = error.problem
         else:
             self.held.append((name, place))
+            return
+        assert refusal.status == (429 if self.of(name) >= most else 503)
+        assert int(refusal.headers["Retry-After"]) >= 1
+        assert self.of(name) >= most or len(self.held) >= TOTAL
 
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:

@@ -29,11 +29,11 @@ BODIES = st.one_of(
     st.binary(max_size=300),
     JSON.map(lambda value: repr(value).encode(errors="surrogatepass")),
     st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=8).map(
-        lambda fields: orjson.dumps(
-            {"prompt": "a", **fields}, default=str, option=orjson.OPT_NON_STR_KEYS
+        lambda fields: (
+            orjson.dumps({"prompt": "a", **fields}, default=str, option=orjson.OPT_NON_STR_KEYS)
+            if all(_fits(value) for value in fields.values())
+            else b"{}"
         )
-        if all(_fits(value) for value in fields.values())
-        else b"{}"
     ),
 )
 HEADER_VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=80)
@@ -53,7 +53,9 @@ PATHS = st.one_of(
     st.sampled_from(
         ["/text-to-image", "/text-to-image/", "/jobs/0123456789abcdef", "/health", "/openapi.json"]
     ),
-    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40).map(lambda t: "/" + t),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40).map(
+        lambda t: "/" + t
+    ),
 )
 
 
@@ -98,8 +100,12 @@ def test_no_body_is_a_fault_of_ours(bodies: list[bytes]) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(METHODS, PATHS, HEADERS, st.binary(max_size=60)), min_size=8, max_size=8))
-def test_no_head_is_a_fault_of_ours(requests: list[tuple[str, str, dict[str, str], bytes]]) -> None:
+@given(
+    st.lists(st.tuples(METHODS, PATHS, HEADERS, st.binary(max_size=60)), min_size=8, max_size=8)
+)
+def test_no_head_is_a_fault_of_ours(
+    requests: list[tuple[str, str, dict[str, str], bytes]],
+) -> None:
     async def send_all(folder: Path) -> None:
         async with open_surface(folder) as surface:
             for method, path, headers, body in requests:

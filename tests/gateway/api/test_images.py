@@ -7,6 +7,7 @@ import pytest
 
 from tests.gateway.api.surface import Surface, open_surface
 from tests.gateway.stub_orchestrator import png
+from tests.gateway.waiting import pngs
 
 
 async def url_of_one(surface: Surface) -> str:
@@ -80,7 +81,7 @@ async def test_an_image_is_gone_after_its_lifetime(tmp_path: Path) -> None:
         async with surface.client.get(url) as response:
             assert response.status == 404
         assert await surface.store.sweep() == 1
-        assert not list(tmp_path.rglob("*.png"))
+        assert not pngs(tmp_path)
 
 
 async def test_images_survive_a_restart_of_the_gateway(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from tests.gateway.api.surface import Surface
 ID = "0123456789abcdef-own"
 
 
-async def look(surface: Surface, request_id: str = ID, key: str | None = "good") -> tuple[int, Any]:
+async def look(
+    surface: Surface, request_id: str = ID, key: str | None = "good"
+) -> tuple[int, Any]:
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with surface.client.get(f"{surface.url}/jobs/{request_id}", headers=headers) as response:
         return response.status, await response.json()

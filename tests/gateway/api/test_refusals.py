@@ -19,7 +19,8 @@ def is_envelope(body: object, status: int) -> bool:
             return status != 422 and said == told
         case {"detail": [*faults], "error": {"message": str(), "code": "validation_error"}}:
             return status == 422 and all(set(fault) == {"loc", "msg", "type"} for fault in faults)
-    return False
+        case _:
+            return False
 
 
 @pytest.mark.parametrize(
@@ -91,9 +92,7 @@ async def test_an_unknown_expectation_fails(surface: Surface) -> None:
         ("", 415),
     ],
 )
-async def test_bodies_are_json_in_utf_8(
-    surface: Surface, content_type: str, status: int
-) -> None:
+async def test_bodies_are_json_in_utf_8(surface: Surface, content_type: str, status: int) -> None:
     response = await surface.post(b"{}", Content_Type=content_type)
     assert response.status == status
     assert is_envelope(await response.json(), status)
@@ -237,7 +236,9 @@ async def test_options_tells_the_methods(surface: Surface) -> None:
         assert (response.status, response.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/text-to-image/x", "/jobs", "/%00", "/TEXT-TO-IMAGE"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nothing", "/text-to-image/x", "/jobs", "/%00", "/TEXT-TO-IMAGE"]
+)
 async def test_an_unknown_path_gets_404(surface: Surface, path: str) -> None:
     async with surface.client.get(surface.url + path) as response:
         assert response.status == 404

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.storage.disk import ImageNotStoredError
-from network.wire import problems
 from network.errors import ProblemError
+from network.wire import problems
 from tests.gateway.api.surface import DEFAULT, Surface, open_surface
 
 
@@ -82,7 +82,9 @@ async def test_a_clients_own_request_id_comes_back_but_never_names_the_job(
     assert surface.dispatcher.seen[0][0] != "my-own-id-of-a-job"
 
 
-@pytest.mark.parametrize("request_id", ["short", "x" * 65, "with spaces in between", "a/../../../b/c"])
+@pytest.mark.parametrize(
+    "request_id", ["short", "x" * 65, "with spaces in between", "a/../../../b/c"]
+)
 async def test_a_request_id_that_cannot_be_used_is_refused(
     surface: Surface, request_id: str
 ) -> None:
@@ -106,7 +108,9 @@ async def test_a_request_id_in_use_by_the_same_key_is_refused(surface: Surface) 
 
 async def test_image_addresses_follow_the_host_the_client_used(surface: Surface) -> None:
     response = await surface.post(Host="images.example:81")
-    assert (await response.json())["images"][0]["url"].startswith("http://images.example:81/stream/")
+    assert (await response.json())["images"][0]["url"].startswith(
+        "http://images.example:81/stream/"
+    )
 
 
 async def test_a_host_made_to_deceive_is_not_repeated(surface: Surface) -> None:
@@ -130,7 +134,7 @@ async def test_an_image_the_disk_refuses_is_sent_in_the_answer(
     surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full_disk(request: str, png: bytes) -> str:
-        raise ImageNotStoredError("no space left on device")
+        raise ImageNotStoredError(f"no space left for {len(png)} bytes of {request}")
 
     monkeypatch.setattr(surface.store, "put", full_disk)
     response = await surface.post()

@@ -1,6 +1,5 @@
 """The image store on a real disk."""
 
-import asyncio
 import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pytest
 from gateway.storage import disk
 from gateway.storage.disk import DiskImageStore, ImageNotStoredError, open_disk_store
 from gateway.storage.names import ImageName, parse_path
+from tests.gateway.waiting import pngs, until
 
 
 @dataclass
@@ -58,10 +58,25 @@ async def read(store: DiskImageStore, path: str) -> bytes | None:
         image.close()
 
 
+def mode_of(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def age_of(file: Path) -> float:
+    return file.stat().st_mtime
+
+
+def remove(*files: Path) -> None:
+    for file in files:
+        file.unlink()
+
+
 async def written(store: DiskImageStore) -> None:
-    async with asyncio.timeout(3):
-        while store._unwritten:
-            await asyncio.sleep(0.002)
+    await until(lambda: not store._unwritten)
 
 
 async def test_an_image_can_be_read_before_and_after_it_is_on_disk(store: DiskImageStore) -> None:
@@ -76,10 +91,9 @@ async def test_files_and_folders_are_the_owners_alone(
 ) -> None:
     await store.put("request", b"a picture")
     await written(store)
-    (file,) = tmp_path.rglob("*.png")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    for folder in (file.parent, file.parent.parent):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (file,) = pngs(tmp_path)
+    assert mode_of(file) == 0o600
+    assert mode_of(file.parent) == mode_of(file.parent.parent) == 0o700
 
 
 async def test_the_oldest_leave_when_there_are_too_many_bytes(
@@ -91,10 +105,8 @@ async def test_the_oldest_leave_when_there_are_too_many_bytes(
     assert found == [None, None, b"\x02" * 400, b"\x03" * 400]
     assert store.total_bytes == 800
     await store.sweep()
-    async with asyncio.timeout(3):
-        while len(list(tmp_path.rglob("*.png"))) > 2:
-            await asyncio.sleep(0.002)
-    assert len(list((tmp_path / "images").iterdir())) == 2  # empty folders go too
+    await until(lambda: len(pngs(tmp_path)) == 2)
+    await until(lambda: len(folders_in(tmp_path / "images")) == 2)  # empty folders go too
 
 
 async def test_a_sweep_removes_what_is_past_its_lifetime(
@@ -107,7 +119,7 @@ async def test_a_sweep_removes_what_is_past_its_lifetime(
     clock.time += 20
     assert await store.sweep() == 1
     assert (await read(store, old), await read(store, young)) == (None, b"young")
-    assert [file.parent.name for file in tmp_path.rglob("*.png")] == ["young"]
+    assert [file.parent.name for file in pngs(tmp_path)] == ["young"]
 
 
 async def test_a_file_that_was_taken_away_is_forgotten(
@@ -115,7 +127,7 @@ async def test_a_file_that_was_taken_away_is_forgotten(
 ) -> None:
     path = await store.put("request", b"a picture")
     await written(store)
-    next(tmp_path.rglob("*.png")).unlink()
+    remove(*pngs(tmp_path))
     assert await read(store, path) is None
     assert store.total_bytes == 0
 
@@ -123,7 +135,7 @@ async def test_a_file_that_was_taken_away_is_forgotten(
 async def test_leaving_writes_what_is_still_in_memory(tmp_path: Path, clock: HandClock) -> None:
     async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
         paths = [await store.put("request", bytes([i]) * 1000) for i in range(50)]
-    clock.time = max(file.stat().st_mtime for file in tmp_path.rglob("*.png"))
+    clock.time = max(map(age_of, pngs(tmp_path)))
     async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
         assert store.count == 50
         assert [await read(store, path) for path in paths] == [
@@ -140,9 +152,7 @@ async def test_a_full_disk_shows_and_loses_no_image_already_promised(
     good_write = disk._write
     monkeypatch.setattr(disk, "_write", refuse)
     promised = await store.put("first", b"a picture")
-    async with asyncio.timeout(3):
-        while not store._disk_fails:
-            await asyncio.sleep(0.002)
+    await until(lambda: store._disk_fails)
     assert await read(store, promised) == b"a picture"
     with pytest.raises(ImageNotStoredError):
         await store.put("second", b"another")
