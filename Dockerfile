@@ -17,7 +17,7 @@ COPY gateway gateway
 FROM base AS gateway
 RUN pip install --constraint requirements.lock --build-constraint requirements.lock ".[gateway]"
 ENV LIMNER_GATEWAY__DATA_DIR=/data
-USER limner
+USER 10001
 VOLUME /data
 EXPOSE 8937
 ENTRYPOINT ["limner-gateway"]
@@ -27,7 +27,7 @@ CMD ["run"]
 FROM base AS node
 RUN pip install --constraint requirements.lock --build-constraint requirements.lock ".[node]"
 ENV LIMNER_NODE__DATA_DIR=/data NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-USER limner
+USER 10001
 VOLUME /data
 EXPOSE 8936
 ENTRYPOINT ["limner-node"]

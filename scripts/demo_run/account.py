@@ -9,18 +9,19 @@ from scripts.local_network.processes import ProgramError
 
 
 def show_account(node: Node, gateway: Gateway, console: Console) -> None:
-    """Print both sides' latest line: nobody else uses them. Raises ProgramError if they differ."""
-    bought, sold = gateway.usage()[0], node.jobs()[0]
+    """Print the latest job's line of either side. Raises ProgramError if they differ by one wei."""
+    bought = gateway.usage()[0]
+    sold = next((line for line in node.jobs() if line["job_id"] == bought["node_job_id"]), None)
+    if sold is None:
+        raise ProgramError(f"the node's journal has no job {bought['node_job_id']!r}")
     table = Table(title="one job, two journals")
-    for column in ("journal", "line", "outcome"):
-        table.add_column(column, overflow="fold")
-    for column in ("pixels", "wei"):
-        table.add_column(column, justify="right")
-    paid, earned = int(bought["fee"]), int(sold["fee"])
-    pixels = str(bought["pixels"]), str(sold["pixels"])
-    table.add_row("gateway", bought["request_id"], bought["state"], pixels[0], str(paid))
-    table.add_row("node", sold["job_id"], sold["state"], pixels[1], str(earned))
+    for column in ("journal of", "job", "outcome"):
+        table.add_column(column)
+    table.add_column("wei", justify="right")
+    table.add_row("gateway", bought["node_job_id"], bought["state"], bought["fee"])
+    table.add_row("node", sold["job_id"], sold["state"], sold["fee"])
     console.print(table)
-    if paid != earned:
-        raise ProgramError(f"the journals disagree: {paid} wei paid, {earned} wei earned")
-    console.print(f"paid and earned: {format_wei(Wei(paid))}", highlight=False)
+    if bought["fee"] != sold["fee"]:
+        raise ProgramError(f"the journals disagree: {bought['fee']} and {sold['fee']} wei")
+    paid = format_wei(Wei(int(bought["fee"])))
+    console.print(f"paid and earned: {paid} for {bought['pixels']} pixels", highlight=False)
