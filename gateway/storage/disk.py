@@ -19,6 +19,8 @@ _log = structlog.get_logger(__name__)
 
 #: Unwritten images held in memory before `put` starts to wait for the disk.
 MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
+#: How long images gather before the writer is woken for them all.
+FLUSH_SECONDS = 0.02
 #: One read of a stored image; bounds what a slow download costs in memory.
 CHUNK_BYTES = 256 * 1024
 
@@ -52,6 +54,9 @@ class DiskImageStore:
         self._reader = ThreadPoolExecutor(2, "image-reader")
         self._unwritten: dict[ImageName, bytes] = {}
         self._unwritten_bytes = 0
+        self._unsent: list[tuple[ImageName, bytes]] = []
+        self._gone: tuple[ImageName, ...] = ()
+        self._flushing: asyncio.TimerHandle | None = None
         self._disk_fails = False
 
     @property
@@ -67,38 +72,53 @@ class DiskImageStore:
         name = draw_name(request)
         self._unwritten[name] = png
         self._unwritten_bytes += len(png)
-        leaving = self._shelf.put(name, len(png), self._clock.now())
-        writing = asyncio.get_running_loop().run_in_executor(
-            self._writer, _write, self._file(name), png
-        )
-        writing.add_done_callback(partial(self._written, name))
-        if leaving:
-            self._writer.submit(_remove, [self._file(gone) for gone in leaving])
+        self._unsent.append((name, png))
+        self._gone += self._shelf.put(name, len(png), self._clock.now())
         if self._disk_fails or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
-            await self._wait_for_disk(name, writing)
+            await self._wait_for_disk(name)
+        elif self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
         return name.path
 
-    async def _wait_for_disk(self, name: ImageName, writing: asyncio.Future[None]) -> None:
-        try:
-            # Shielded: the write goes on for the next reader even if this client leaves.
-            await asyncio.shield(writing)
-        except OSError as error:
+    def _flush(self) -> asyncio.Future[list[OSError | None]]:
+        """Hand everything that gathered to the writer: waking it once costs less than often."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        unsent, self._unsent = self._unsent, []
+        gone, self._gone = self._gone, ()
+        files = [(self._file(name), png) for name, png in unsent]
+        writing = asyncio.get_running_loop().run_in_executor(
+            self._writer, _write_and_remove, files, [self._file(name) for name in gone]
+        )
+        writing.add_done_callback(partial(self._written, [name for name, _ in unsent]))
+        return writing
+
+    async def _wait_for_disk(self, name: ImageName) -> None:
+        # Shielded: the write goes on for the others in it even if this client leaves.
+        outcomes = await asyncio.shield(self._flush())
+        error = outcomes[-1]
+        if error is not None:
             self._shelf.forget(name)
             self._release(name)
             raise ImageNotStoredError(str(error)) from error
 
-    def _written(self, name: ImageName, writing: asyncio.Future[None]) -> None:
-        error = None if writing.cancelled() else writing.exception()
-        if error is None:
-            self._disk_fails = False
-            self._release(name)
+    def _written(
+        self, names: list[ImageName], writing: asyncio.Future[list[OSError | None]]
+    ) -> None:
+        if writing.cancelled():
             return
-        if not self._disk_fails:
-            _log.error("image_not_written", directory=str(self._root), error=str(error))
-        self._disk_fails = True
-        # Its client was already told the address, so memory serves it: until its lifetime ends,
-        # or until the images only memory holds come to more than the bound.
-        while self._unwritten_bytes > MAX_UNWRITTEN_BYTES and self._unwritten:
+        for name, error in zip(names, writing.result(), strict=True):
+            if error is None:
+                self._disk_fails = False
+                self._release(name)
+                continue
+            if not self._disk_fails:
+                _log.error("image_not_written", directory=str(self._root), error=str(error))
+            self._disk_fails = True
+        # Addresses of unwritten images were given out, so memory serves them: until their lifetime
+        # ends, or until the images only memory holds come to more than the bound.
+        while self._disk_fails and self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
             oldest = next(iter(self._unwritten))
             self._shelf.forget(oldest)
             self._release(oldest)
@@ -134,12 +154,13 @@ class DiskImageStore:
         for name in leaving:
             self._release(name)
         if leaving:
-            files = [self._file(name) for name in leaving]
-            await asyncio.get_running_loop().run_in_executor(self._writer, _remove, files)
+            self._gone += leaving
+            await asyncio.shield(self._flush())
         return len(leaving)
 
     async def close(self) -> None:
         """Write what is still in memory, then stop the threads."""
+        await self._flush()
         await asyncio.to_thread(self._writer.shutdown)
         self._reader.shutdown(wait=False)
 
@@ -171,6 +192,21 @@ def _scan(root: Path) -> list[tuple[ImageName, Held]]:
             if name is not None:
                 found.append((name, Held(status.st_size, status.st_mtime)))
     return found
+
+
+def _write_and_remove(files: list[tuple[str, bytes]], gone: list[str]) -> list[OSError | None]:
+    """What became of each file, in order."""
+    outcomes = [_attempt(file, png) for file, png in files]
+    _remove(gone)
+    return outcomes
+
+
+def _attempt(file: str, png: bytes) -> OSError | None:
+    try:
+        _write(file, png)
+    except OSError as error:
+        return error
+    return None
 
 
 def _write(file: str, png: bytes) -> None:
