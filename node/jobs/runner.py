@@ -241,7 +241,10 @@ class JobRunner:
         if not self._active:
             self._idle.set()
         for observe in self._observers:
-            observe(JobReport(active.job, active.ending))
+            try:
+                observe(JobReport(active.job, active.ending))
+            except Exception:  # whatever an observer does, the job's result goes out
+                log.exception("an observer of jobs failed", job_id=active.job.job_id)
 
     def _apply(self, instructions: tuple[Instruction, ...]) -> None:
         for instruction in instructions:

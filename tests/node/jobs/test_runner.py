@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from network.identity import checksum
 from network.runtime.clock import SystemClock
 from network.runtime.database import open_database
 from network.units import JobId
@@ -19,6 +20,8 @@ from node.jobs.record import log_job
 from node.jobs.runner import JobRunner
 from tests.node.accounting.test_journal import job
 from tests.node.fakes import MODEL, FakeEngine
+
+PAYER = checksum(job("a").payer)
 
 
 def work(entry: Job) -> ImageJob:
@@ -182,5 +185,17 @@ async def test_each_job_is_one_line_in_the_log_and_no_prompt_is_in_it(tmp_path: 
     (line,) = [entry for entry in logged if entry["event"] == "job"]
     assert line["outcome"] == "delivered"
     assert line["charged_wei"] == "10"
-    assert line["payer"].startswith("0x")
+    assert line["payer"] == PAYER
     assert "prompt" not in str(line)
+
+
+async def test_an_observer_that_fails_costs_nobody_an_image(tmp_path: Path) -> None:
+    with capture_logs() as logged:
+        async with desk(tmp_path, FakeEngine()) as office:
+            office.runner.observe(_fail)
+            assert await office.start("a")
+    assert [entry["log_level"] for entry in logged] == ["error"]
+
+
+def _fail(_report: JobReport) -> None:
+    raise ZeroDivisionError
