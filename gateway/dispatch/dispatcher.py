@@ -185,6 +185,9 @@ class Dispatcher:
         except DatabaseError:
             _ = self._books.close(journey, "failed", "the journal could not be written")
             raise
+        except Exception:
+            _ = self._books.close(journey, "failed", "an error of the gateway")
+            raise
         except asyncio.CancelledError:
             _ = self._books.close(journey, "cancelled", "the client went away")
             raise

@@ -50,6 +50,10 @@ class OrchestratorFailed(LimnerError):  # noqa: N818  likewise
     """The orchestrator did not answer as the wire demands, or not in time."""
 
 
+class CallRefused(OrchestratorFailed):
+    """An information call was answered with a refusal: the connection and the peer work."""
+
+
 class OrchestratorUnreachable(OrchestratorFailed):
     """No connection to the orchestrator, or it broke."""
 
@@ -174,11 +178,15 @@ def check_png(data: bytes, expected: Expected) -> None:
         raise OrchestratorFailed("an image is cut off")
 
 
+def printable(text: str, most: int) -> str:
+    """A stranger's words, fit for a log, a header and a database."""
+    return "".join(character for character in text if character.isprintable())[:most].strip()
+
+
 def refusal(status: int, text: str) -> OrchestratorRefused | OrchestratorFailed:
     """Sort a refusal by its words first, as Livepeer's gateways do, then by its status."""
-    words = " ".join(text.split())
-    shown = "".join(c for c in words if c.isprintable())[:_LONGEST_TEXT]
-    low = words.lower()
+    shown = printable(" ".join(text.split()), _LONGEST_TEXT)
+    low = shown.lower()
     if "insufficient capacity" in low or "orchestratorcapped" in low:
         return OrchestratorRefused(Refused.BUSY, shown)
     if "returned 400" in low:
@@ -232,4 +240,4 @@ def _link(url: str) -> Link:
 
 
 def _short(error: Exception) -> str:
-    return str(error)[:200]
+    return printable(str(error), 200)

@@ -20,6 +20,7 @@ from gateway.orchestrators.answers import (
     Picture,
     check_pictures,
     parse_answer,
+    printable,
     refusal,
 )
 from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
@@ -178,13 +179,13 @@ class OrchestratorClient:
         async with self._session.post(
             url, data=order.body, headers=self._headers(offer, order), allow_redirects=False
         ) as response:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with _within(_BODY_SECONDS, "its answer"):
                 if response.status != _OK or "json" not in response.content_type:
                     text = await _read_text(response)
                     raise refusal(response.status, text)
                 body = await _read(response, order.expected.largest_body)
             fee = _fee(response.headers)
-            node_job_id = response.headers.get(wire_headers.JOB_ID, "")[:128]
+            node_job_id = printable(response.headers.get(wire_headers.JOB_ID, ""), 128)
         media = parse_answer(body, order.expected.images)
         del body
         images = check_pictures(await self._fetched(media, offer, order.expected), order.expected)
@@ -224,7 +225,7 @@ class OrchestratorClient:
     ) -> tuple[Medium, ...]:
         if not any(isinstance(medium.image, Link) for medium in media):
             return media
-        async with asyncio.timeout(_FETCH_SECONDS):
+        async with _within(_FETCH_SECONDS, "an image it keeps"):
             return tuple([await self._with_image(medium, offer, expected) for medium in media])
 
     async def _with_image(self, medium: Medium, offer: Offer, expected: Expected) -> Medium:
@@ -277,6 +278,15 @@ def own_url(url: str, transcoder: str) -> URL:
     raise OrchestratorFailed("an image url leads to another host")
 
 
+@asynccontextmanager
+async def _within(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise OrchestratorFailed(f"{what} did not arrive within {seconds:g} s") from None
+
+
 def _at(transcoder: str, path: str) -> URL:
     """`path` below the service URI, whose own path prefix is kept."""
     return URL(f"{transcoder.rstrip('/')}/{path}", encoded=True)
@@ -323,4 +333,4 @@ def _remember(cache: dict[_K, str], key: _K, value: str) -> None:
 
 
 def _named(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".strip()[:200]
+    return printable(f"{type(error).__name__} {error}", 200)

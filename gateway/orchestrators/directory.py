@@ -13,7 +13,11 @@ from fractions import Fraction
 
 import structlog
 
-from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreachable
+from gateway.orchestrators.answers import (
+    CallRefused,
+    OrchestratorFailed,
+    OrchestratorUnreachable,
+)
 from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.offer import ModelOffer, Offer, floored_prices, read_offer
 from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reason, Refusal
@@ -162,9 +166,10 @@ class Directory:
 
     async def _keep_fresh(self, peer: _Peer) -> None:
         while True:
+            # Before, not after: what asks for a refresh meanwhile has seen more than this one will.
+            peer.wake.clear()
             async with self._slots, peer.lock:
                 await self._refresh(peer)
-            peer.wake.clear()
             try:
                 async with asyncio.timeout(self._pause(peer)):
                     await peer.wake.wait()
@@ -202,13 +207,11 @@ class Directory:
             offered = info.capabilities.models.get(TEXT_TO_IMAGE, {})
             priced = self._priced_models([ModelId(name) for name in offered])
         exact: dict[ModelId, Fraction | None] = {}
-        refused: OrchestratorFailed | None = None
+        refused: CallRefused | None = None
         for model_id in priced:
             try:
                 reply = await self._client.info(peer.uri, model_id)
-            except OrchestratorUnreachable:
-                raise
-            except OrchestratorFailed as error:
+            except CallRefused as error:
                 # It may refuse to price one model and sell the others.
                 refused = error
                 continue

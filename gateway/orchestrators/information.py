@@ -15,12 +15,18 @@ from grpclib.const import Cardinality
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreachable
+from gateway.orchestrators.answers import (
+    CallRefused,
+    OrchestratorFailed,
+    OrchestratorUnreachable,
+    printable,
+)
 from network.errors import WireError
 
 #: Hundreds of models with constraints and prices fit; a reply announced longer is not read at all.
 LARGEST_REPLY: Final = 4 * 2**20
 _DEFAULT_PORT: Final = 8935
+_LONGEST_REASON: Final = 300
 
 
 class _Bytes(CodecBase):  # type: ignore[misc]  # grpclib is untyped
@@ -46,8 +52,8 @@ class Information:
     async def call(self, uri: str, method: str, message: bytes) -> bytes:
         """One unary call of service `net.Orchestrator`.
 
-        Raises OrchestratorUnreachable without a connection, OrchestratorFailed for anything else
-        that is not one whole reply within the call's time.
+        Raises CallRefused for a gRPC error, OrchestratorUnreachable without a connection,
+        OrchestratorFailed for anything else that is not one whole reply within the call's time.
         """
         channel = self._channel(uri)
         try:
@@ -60,9 +66,8 @@ class Information:
                 f"no answer to {method} within {self._call_timeout:g} s"
             ) from None
         except GRPCError as error:
-            raise OrchestratorFailed(
-                f"{method} was refused: {error.message or error.status.name}"
-            ) from None
+            reason = printable(error.message or error.status.name, _LONGEST_REASON)
+            raise CallRefused(f"{method} was refused: {reason}") from None
         except OSError as error:
             self._drop(uri)
             raise OrchestratorUnreachable(f"no connection: {error.strerror or error}") from None
