@@ -108,6 +108,8 @@ class StubOrchestrator:
     #: Behaviours of the next jobs; "deliver" when it is empty.
     script: deque[Behaviour] = field(default_factory=deque)
     info: InfoBehaviour = "answer"
+    #: A model it lists and does not price.
+    unpriced: str = ""
     token_life: int = 1800
     #: Price lists of replies about all models are floored, as in go-livepeer.
     capabilities: Capabilities | None = None
@@ -168,6 +170,8 @@ class StubOrchestrator:
             )
         else:
             name = next(iter(asked.models[TEXT_TO_IMAGE]))
+            if name == self.unpriced:
+                raise GRPCError(Status.UNKNOWN, "insufficient sender reserve")
             price = self.models[name].price if name in self.models else None
         constraints = {
             name: ModelConstraint(

@@ -78,6 +78,15 @@ async def test_models_beyond_the_priced_ones_get_an_upper_bound_until_somebody_a
         await until(lambda: known.directory.snapshot()[0].models[ModelId("m3")].exact)
 
 
+async def test_a_model_that_is_not_priced_does_not_hide_the_others() -> None:
+    stub = StubOrchestrator({"m": StubModel(Fraction(1, 2)), "n": StubModel()}, unpriced="n")
+    async with running(stub), knowing([stub.uri]) as known:
+        models = known.directory.snapshot()[0].models
+        assert models[M].price == Fraction(1, 2)
+        assert models[ModelId("n")].price == Fraction(2)
+        assert not models[ModelId("n")].exact
+
+
 async def test_the_request_for_information_is_signed() -> None:
     stub = StubOrchestrator()
     async with running(stub), knowing([stub.uri]):
