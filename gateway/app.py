@@ -184,7 +184,7 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         shutdown_seconds=server.shutdown_seconds,
     )
     tls = await to_thread(_tls, settings)
-    _warn_of_plain_http(settings.listen, has_tls=tls is not None)
+    _warn_of_exposure(settings, has_tls=tls is not None)
     public = Frontend(_public_router(parts), metrics)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.signer.address)
@@ -357,15 +357,24 @@ def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
     return context
 
 
-def _warn_of_plain_http(listen_address: str, *, has_tls: bool) -> None:
-    host = listen_address.rpartition(":")[0].strip("[]")
-    is_local = host == "localhost" or _is_loopback(host)
-    if not has_tls and not is_local:
+def _warn_of_exposure(settings: GatewaySettings, *, has_tls: bool) -> None:
+    if not has_tls and not _is_local(settings.listen):
         _log.warning(
             "plain_http_on_a_public_address",
-            listen=listen_address,
+            listen=settings.listen,
             advice="keys travel readable: set [tls], or put a proxy with TLS before the gateway",
         )
+    if settings.admin_listen and not _is_local(settings.admin_listen):
+        _log.warning(
+            "admin_port_on_a_public_address",
+            admin_listen=settings.admin_listen,
+            advice="it asks nobody for a key: bind it to loopback, or guard it by a firewall",
+        )
+
+
+def _is_local(listen_address: str) -> bool:
+    host = listen_address.rpartition(":")[0].strip("[]")
+    return host == "localhost" or _is_loopback(host)
 
 
 def _is_loopback(host: str) -> bool:

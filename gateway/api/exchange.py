@@ -33,7 +33,10 @@ class Exchange:
     #: Why the request was refused (`Problem.code`); empty on success.
     code: str = ""
     model_id: str = ""
+    pixels: int = 0
     orchestrator: str = ""
+    #: Orchestrators asked.
+    attempts: int = 0
     fee: Wei | None = None
 
     def own_seconds(self) -> float:

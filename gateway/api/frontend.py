@@ -92,7 +92,8 @@ def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]
     if exchange.key_id is not None:
         fields["key_id"] = exchange.key_id
     if exchange.model_id:
-        fields["model_id"] = exchange.model_id
+        fields |= {"model_id": exchange.model_id, "pixels": exchange.pixels}
     if exchange.orchestrator:
-        fields |= {"orchestrator": exchange.orchestrator, "fee_wei": str(exchange.fee)}
+        fields["orchestrator"] = exchange.orchestrator
+        fields |= {"attempts": exchange.attempts, "fee_wei": str(exchange.fee)}
     return fields

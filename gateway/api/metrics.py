@@ -114,7 +114,10 @@ class _Looked(Collector):
         for state, count in gauges.orchestrators().items():
             states.add_metric((state,), count)
         self._families = (
-            *(GaugeMetricFamily(f"limner_gateway_{name}", text, ask()) for name, text, ask in plain),
+            *(
+                GaugeMetricFamily(f"limner_gateway_{name}", text, ask())
+                for name, text, ask in plain
+            ),
             CounterMetricFamily("limner_gateway_spent_wei", paid, spent),
             states,
         )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from gateway.api.running import ProgressSource, RunningRequests
 from gateway.keys import KeyGrant
 from gateway.storage.disk import ImageNotStoredError
 from network.errors import Problem, ProblemError
-from network.units import Wei
+from network.units import Wei, pixels_of
 from network.wire import headers, problems
 from network.wire.messages import TextToImageRequest
 
@@ -50,6 +51,8 @@ class Delivery(Protocol):
     def fee(self) -> Wei: ...
     @property
     def orchestrator(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
     @property
     def orchestrator_seconds(self) -> float: ...
     @property
@@ -111,6 +114,7 @@ class TextToImage:
             )
             wanted = self._bounds.parse(body)
             exchange.model_id = wanted.model_id
+            exchange.pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             job_id = new_request_id()
             with self._running.track(grant.key_id, exchange.request_id, job_id, wanted):
                 delivery = await self._dispatcher.run(job_id, grant, wanted)
@@ -119,9 +123,10 @@ class TextToImage:
     async def _deliver(
         self, request: BaseRequest, exchange: Exchange, job_id: str, delivery: Delivery
     ) -> StreamResponse:
-        exchange.foreign_seconds += getattr(delivery, "orchestrator_seconds", 0.0)
+        exchange.foreign_seconds += delivery.orchestrator_seconds
         exchange.orchestrator = delivery.orchestrator
         exchange.fee = delivery.fee
+        exchange.attempts = delivery.attempts
         base = self._public_url or self._own_url(request)
         media = [
             {
@@ -137,7 +142,7 @@ class TextToImage:
         response.headers[headers.FEE] = str(delivery.fee)
         response.headers["X-Gateway-Overhead-Ms"] = f"{exchange.own_seconds() * 1000:.3f}"
         if self._reveal_orchestrator:
-            response.headers["X-Limner-Orchestrator"] = quote(delivery.orchestrator, safe=":/[]")
+            response.headers["X-Limner-Orchestrator"] = _shown(delivery.orchestrator)
         return response
 
     async def _url(self, base: str, job_id: str, png: bytes) -> str:
@@ -154,6 +159,12 @@ class TextToImage:
             address, port, *_ = request.get_extra_info("sockname", ("127.0.0.1", 80))
             host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         return f"{request.scheme}://{host}"
+
+
+@lru_cache(maxsize=1024)
+def _shown(uri: str) -> str:
+    """A configured address as a header may hold it."""
+    return quote(uri, safe=":/[]?&=%")
 
 
 def _bad_request_id() -> Problem:

@@ -1,13 +1,16 @@
 """`limner-gateway run`."""
 
 import asyncio
+import gc
 import os
+import resource
 import signal
 from pathlib import Path
 
 import click
 import orjson
 import structlog
+from prometheus_client import disable_created_metrics
 
 from gateway.app import Gateway, open_gateway
 from gateway.cli.options import in_loop, load_settings, settings_options
@@ -16,6 +19,9 @@ from network.runtime import log
 from network.runtime.clock import SystemClock
 
 _log = structlog.get_logger(__name__)
+
+#: Database, images, orchestrators.
+_OTHER_FILES = 512
 
 
 @click.command()
@@ -56,6 +62,9 @@ def command(
         "log.format": log_format,
     }
     settings = load_settings(config, data_dir, overrides)
+    # Timestamps of when each counter was made would double the length of /metrics.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    _allow_connections(settings.server.max_connections)
     log.configure(settings.log.level, settings.log.format)
     in_loop(_serve(settings, json_ready=json_ready))
 
@@ -66,11 +75,23 @@ async def _serve(settings: GatewaySettings, *, json_ready: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, stop)
     async with open_gateway(settings, SystemClock()) as gateway:
+        # What stands now stands until the end: no collection needs to look at it again.
+        gc.collect()
+        gc.freeze()
         if json_ready:
             _announce(gateway)
         await stop.wait()
         _log.info("stopping", in_flight=gateway.in_flight())
     _log.info("stopped")
+
+
+def _allow_connections(clients: int) -> None:
+    """Raise the soft limit of open files as far as it goes: each client may need a second socket."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * clients + _OTHER_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _ask_to_stop(stop: asyncio.Event) -> None:

@@ -25,7 +25,6 @@ from network.units import Pixels, Wei, format_wei, pixels_of
 
 _SINCE = re.compile(r"([1-9][0-9]{0,5})([hdw])")
 _UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
-_EVERYTHING = 2**62
 _TABLE_LINES = 50
 
 
@@ -81,7 +80,7 @@ def command(
     data_dir: Path | None,
 ) -> None:
     """What was bought, for whom, from whom and for how much."""
-    shown = limit or (_TABLE_LINES if form is None else _EVERYTHING)
+    shown = limit or (_TABLE_LINES if form is None else None)
     settings = load_settings(config, data_dir)
 
     async def read() -> tuple[tuple[UsageTotal, ...], tuple[RequestRecord, ...]]:
@@ -149,7 +148,7 @@ def _request_line(record: RequestRecord) -> dict[str, Any]:
         "pixels": pixels_of(accepted.width, accepted.height, accepted.images),
         "fee": str(record.fee),
         "orchestrator": record.orchestrator,
-        "node_job_id": getattr(record, "node_job_id", ""),
+        "node_job_id": record.node_job_id,
         "attempts": record.attempts,
         "settled_at": record.settled_at,
         "reason": record.reason,

@@ -1,17 +1,24 @@
 """The whole gateway in one process, with an orchestrator on real sockets."""
 
 import asyncio
+import ssl
 import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.app import Gateway, open_gateway, open_gateway_database, probe_orchestrators
 from gateway.config import GatewaySettings
@@ -213,6 +220,53 @@ async def test_an_address_in_use_is_named(tmp_path: Path) -> None:
                 settings_for(tmp_path / "second", listen=taken), SystemClock()
             ):
                 pass
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+async def test_with_a_certificate_the_gateway_speaks_https(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    tls = {"certificate": certificate, "key": key}
+    trust = ssl.create_default_context(cafile=str(certificate))
+    async with serving(settings_for(tmp_path, orchestrator.uri, tls=tls)) as stage:
+        assert stage.gateway.url.startswith("https://127.0.0.1:")
+        async with stage.client.post(
+            f"{stage.gateway.url}/text-to-image",
+            json=BODY,
+            headers={"Authorization": f"Bearer {stage.key}"},
+            ssl=trust,
+        ) as response:
+            url = (await response.json())["images"][0]["url"]
+        assert url.startswith(f"{stage.gateway.url}/stream/")
+        async with stage.client.get(url, ssl=trust) as response:
+            assert response.status == 200
+
+
+async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    tls = {"certificate": tmp_path / "no.pem", "key": tmp_path / "no.key"}
+    with pytest.raises(ConfigError, match=r"tls: cannot use .*no\.pem"):
+        async with serving(settings_for(tmp_path, tls=tls)):
+            pass
 
 
 async def test_a_probe_asks_without_a_gateway(

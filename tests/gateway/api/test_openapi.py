@@ -62,7 +62,7 @@ async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     program = str(Path(sys.executable).parent / "schemathesis")
     async with open_surface(tmp_path / "images", limits=BOUNDED) as surface:
         command = [program, "run", f"{surface.url}/openapi.json", "--no-color", "--seed", "1"]
-        command += ["-H", "Authorization: Bearer good", "--max-examples", "25"]
+        command += ["-H", "Authorization: Bearer good", "--max-examples", "10"]
         done = await asyncio.to_thread(
             subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=False
         )
