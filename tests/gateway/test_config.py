@@ -70,7 +70,7 @@ def _without_twins(lines: list[str]) -> str:
 def test_a_wrong_setting_is_named_with_what_is_allowed(key: str, value: object, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(GatewaySettings, None, PREFIX, {key: value}, {})
-    assert key.split(".")[0] in str(error.value)
+    assert key.split(".", maxsplit=1)[0] in str(error.value)
     assert said in str(error.value)
 
 

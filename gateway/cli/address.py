@@ -1,0 +1,19 @@
+"""`limner-gateway address`."""
+
+from pathlib import Path
+
+import click
+
+from gateway.app import open_identity
+from gateway.cli.options import in_loop, load_settings, settings_options
+from network.identity import checksum
+
+
+@click.command()
+@settings_options
+def command(*, config: Path | None, data_dir: Path | None) -> None:
+    """Print the account by which orchestrators know this gateway; made at first use.
+
+    An orchestrator that serves only gateways on its list needs this address there.
+    """
+    click.echo(checksum(in_loop(open_identity(load_settings(config, data_dir))).address))
