@@ -54,8 +54,8 @@ def request_for(**fields: object) -> TextToImageRequest:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return when `condition` holds; fail after two seconds."""
-    async with asyncio.timeout(2):
+    """Return when `condition` holds; fail after ten seconds."""
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110  what a stub counts has no event
             await asyncio.sleep(0.005)
 
