@@ -183,7 +183,8 @@ def _pip(what: str, *arguments: str) -> None:
     step = "2/3" if arguments[0].startswith("pip==") else "3/3"
     print(f"{step} installing {what}", flush=True)
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
-    command += ["--no-input", "--progress-bar", "off", *arguments]
+    # Python compiles what is really imported at its first use; compiling all of torch now takes longer.
+    command += ["--no-input", "--no-compile", "--progress-bar", "off", *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     with (
         LOG.open("a") as log,
