@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as installed_version
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from gateway.api import images, jobs
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
+from gateway.api.exposure import is_local, server_tls
 from gateway.api.frontend import Frontend
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
@@ -57,6 +57,7 @@ _VERSION: Final = installed_version("limner")
 _FIRST_ROUND_SECONDS: Final = 3.0
 #: How soon a revoked key stops working.
 _KEYS_SECONDS: Final = 2.0
+_IMAGES: Final = "images"
 _PASSPHRASE_FILE: Final = "keystore.passphrase"  # noqa: S105 - a file name
 
 
@@ -103,7 +104,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         client = await enter(open_client(signer, version=_VERSION, call_timeout=call_timeout))
         store = await enter(
             open_disk_store(
-                _data_dir(settings) / "images",
+                _data_dir(settings) / _IMAGES,
                 lifetime=settings.images.lifetime_seconds,
                 max_bytes=settings.images.max_bytes,
                 clock=clock,
@@ -348,40 +349,25 @@ def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
     certificate, key = settings.tls.certificate, settings.tls.key
     if certificate is None or key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
+        return server_tls(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
         raise ConfigError("tls", f"cannot use {certificate} with {key}: {error}") from error
-    return context
 
 
 def _warn_of_exposure(settings: GatewaySettings, *, has_tls: bool) -> None:
-    if not has_tls and not _is_local(settings.listen):
+    if not has_tls and not is_local(settings.listen):
         _log.warning(
             "plain_http_on_a_public_address",
             listen=settings.listen,
             advice="keys travel readable: set [tls], or put a proxy with TLS before the gateway",
         )
-    if settings.admin_listen and not _is_local(settings.admin_listen):
+    if settings.admin_listen and not is_local(settings.admin_listen):
         _log.warning(
             "admin_port_on_a_public_address",
             admin_listen=settings.admin_listen,
             advice="it asks nobody for a key: bind it to loopback, or guard it by a firewall",
         )
-
-
-def _is_local(listen_address: str) -> bool:
-    host = listen_address.rpartition(":")[0].strip("[]")
-    return host == "localhost" or _is_loopback(host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _data_dir(settings: GatewaySettings) -> Path:
@@ -393,6 +379,7 @@ def _make_data_dir(settings: GatewaySettings) -> Path:
     data_dir = _data_dir(settings)
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data_dir / _IMAGES).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError("data_dir", f"cannot use {data_dir}: {error.strerror}") from error
     if data_dir.stat().st_mode & 0o077:

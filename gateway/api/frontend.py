@@ -38,6 +38,8 @@ class Frontend:
     def __init__(self, router: Router, watcher: Watcher) -> None:
         self._router = router
         self._watcher = watcher
+        # Bound once: the lazy logger would do it anew for every line.
+        self._log = _log.bind()
 
     async def __call__(self, request: BaseRequest) -> StreamResponse:
         exchange = open_exchange(request, perf_counter())
@@ -51,7 +53,9 @@ class Frontend:
             self._conclude(request, exchange, _CLIENT_LEFT)
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the client gets an envelope and we a line
-            _log.exception("request_failed", request_id=exchange.request_id, route=exchange.route)
+            self._log.exception(
+                "request_failed", request_id=exchange.request_id, route=exchange.route
+            )
             exchange.code = "internal_error"
             response = problem_answer(problems.internal())
         if not response.prepared:
@@ -75,7 +79,7 @@ class Frontend:
         self._watcher.finished(exchange, status, seconds, own)
         if exchange.route not in _LOGGED and not exchange.code:
             return
-        write = _log.error if status == 500 else _log.info  # noqa: PLR2004
+        write = self._log.error if status == 500 else self._log.info  # noqa: PLR2004
         write("request", method=request.method, status=status, **_fields(exchange, seconds, own))
 
 
