@@ -20,6 +20,7 @@ A migrations folder is what Alembic calls a script directory:
 """
 
 import asyncio
+import functools
 import importlib.util
 import os
 import threading
@@ -37,6 +38,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
+    Insert,
     MetaData,
     Table,
     Text,
@@ -242,10 +244,20 @@ def _insert(connection: Connection, rows: list[Row]) -> None:
     by_table: dict[Table, list[Mapping[str, object]]] = {}
     for table, values in rows:
         by_table.setdefault(table, []).append(values)
-    tables = sort_tables(by_table) if len(by_table) > 1 else list(by_table)
-    for table in tables:
+    for table in _referenced_first(frozenset(by_table)):
         for _, alike in groupby(by_table[table], key=frozenset):
-            connection.execute(table.insert(), [dict(values) for values in alike])
+            connection.execute(_insert_into(table), [dict(values) for values in alike])
+
+
+@functools.cache
+def _referenced_first(tables: frozenset[Table]) -> tuple[Table, ...]:
+    return tuple(sort_tables(tables))
+
+
+@functools.cache
+def _insert_into(table: Table) -> Insert:
+    """One statement object for a table: SQLAlchemy keeps what it compiled by the object."""
+    return table.insert()
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:
