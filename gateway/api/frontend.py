@@ -89,8 +89,10 @@ def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]
         "request_id": exchange.request_id,
         "route": exchange.route,
         "ms": round(seconds * 1000, 2),
-        "own_ms": round(own * 1000, 2),
     }
+    if exchange.fee is not None or not exchange.model_id:
+        # Where nothing was delivered, the orchestrators' share of the time is not known.
+        fields["own_ms"] = round(own * 1000, 2)
     if exchange.code:
         fields["code"] = exchange.code
     if exchange.key_id is not None:
