@@ -46,6 +46,12 @@ class _Size(click.ParamType[tuple[int, int]]):
 @click.option("--serve", is_flag=True, help="Keep node and gateway running; end with Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="With --serve: one JSON line on stdout.")
 @click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=OUT,
+    help="Where the image goes.  [default: out]",
+)
+@click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=OUT / "demo",
@@ -59,6 +65,7 @@ def main(
     size: tuple[int, int],
     serve: bool,
     as_json: bool,
+    out: Path,
     data_dir: Path,
 ) -> None:
     """Start a node and a gateway on this machine and send PROMPT through the gateway.
@@ -76,7 +83,7 @@ def main(
             if serve:
                 _serve(node, gateway, data_dir, wish, console, as_json=as_json)
             else:
-                _make_one(node, gateway, wish, console)
+                _make_one(node, gateway, wish, out, console)
     except (ProgramError, OSError) as error:
         console.print(f"[red]The demo failed:[/red] {error}", markup=True)
         sys.exit(1)
@@ -144,8 +151,8 @@ def _serve(
     raise ProgramError(f"a program ended by itself; see {node.program.log}, {gateway.program.log}")
 
 
-def _make_one(node: Node, gateway: Gateway, wish: Wish, console: Console) -> None:
-    path = wish.file_in(OUT)
+def _make_one(node: Node, gateway: Gateway, wish: Wish, out: Path, console: Console) -> None:
+    path = wish.file_in(out)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     console.print(f'\n"{wish.prompt}"', markup=False)
     send(wish, gateway, shown)
