@@ -61,6 +61,13 @@ SMALL_SIZES = (
     Bucket(512, 288, 48, 0.1),
     Bucket(288, 512, 48, 0.1),
 )
+COMMON = Mix(positioned=0.12, sized=0.12, omitted=0.1)
+MAIN_SIZES = (
+    Bucket(512, 512, 28, 0.5),
+    Bucket(1024, 576, 12, 0.36),
+    Bucket(256, 256, 96, 0.07),
+    Bucket(384, 384, 48, 0.07),
+)
 EVERYTHING = Mix(pairs=0.08, positioned=0.25, sized=0.3, omitted=0.1)
 ALL_SIZES = (
     Bucket(256, 256, 64, 0.08),
@@ -79,21 +86,10 @@ ALL_SIZES = (
 STAGES = (
     Stage("shapes", 2400, 1.5e-3, 4e-4, Mix(), (Bucket(256, 256, 96),)),
     Stage("places", 800, 1.2e-3, 9e-4, PLACES, SMALL_SIZES),
-    Stage(
-        "frames",
-        2000,
-        1.2e-3,
-        3e-4,
-        Mix(positioned=0.12, sized=0.12, omitted=0.1),
-        (
-            Bucket(512, 512, 28, 0.5),
-            Bucket(1024, 576, 12, 0.36),
-            Bucket(256, 256, 96, 0.07),
-            Bucket(384, 384, 48, 0.07),
-        ),
-    ),
+    Stage("frames", 2000, 1.2e-3, 3e-4, COMMON, MAIN_SIZES),
     Stage("sizes", 2200, 9e-4, 3e-4, EVERYTHING, ALL_SIZES),
-    Stage("strength", 1400, 8e-4, 2e-5, EVERYTHING, ALL_SIZES, caption_strength=0.33),
+    Stage("strength", 1650, 8e-4, 2e-5, EVERYTHING, ALL_SIZES, caption_strength=0.27),
+    Stage("polish", 550, 4e-4, 1e-5, COMMON, MAIN_SIZES, ema=0.998, caption_strength=0.27),
 )
 
 
