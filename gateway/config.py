@@ -184,7 +184,10 @@ class GatewaySettings(Settings):
     tls: TlsSettings = TlsSettings()
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
-    models: Annotated[tuple[ModelSettings, ...], AfterValidator(_no_twins)] = ()
+    models: Annotated[tuple[ModelSettings, ...], AfterValidator(_no_twins)] = (
+        # The model that ships with the node draws in cells of 32 pixels.
+        ModelSettings(id="limner/shapes", size_multiple=32),
+    )
     images: ImageSettings = ImageSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     routing: RoutingSettings = RoutingSettings()

@@ -31,7 +31,7 @@ def test_the_examples_in_the_file_can_be_used() -> None:
     # An example is a line of prose that TOML can read; the file's other comments are none.
     shown = re.sub(r"(?m)^# (?=\[\[|[a-z_]+ = )", "", FILE.read_text())
     settings = GatewaySettings.model_validate(tomllib.loads(shown))
-    assert settings.models[0].max_steps == 12
+    assert settings.models[1].max_steps == 12
     assert settings.routing.max_price == 5_000_000
     assert settings.tls.certificate == Path("/etc/limner/fullchain.pem")
 
