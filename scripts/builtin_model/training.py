@@ -68,6 +68,13 @@ MAIN_SIZES = (
     Bucket(256, 256, 96, 0.07),
     Bucket(384, 384, 48, 0.07),
 )
+LATE = Mix(positioned=0.12, sized=0.25, omitted=0.08)
+LATE_SIZES = (
+    Bucket(512, 512, 28, 0.42),
+    Bucket(1024, 576, 12, 0.42),
+    Bucket(256, 256, 96, 0.08),
+    Bucket(384, 384, 48, 0.08),
+)
 EVERYTHING = Mix(pairs=0.08, positioned=0.25, sized=0.3, omitted=0.1)
 ALL_SIZES = (
     Bucket(256, 256, 64, 0.08),
@@ -90,6 +97,7 @@ STAGES = (
     Stage("sizes", 2200, 9e-4, 3e-4, EVERYTHING, ALL_SIZES),
     Stage("strength", 1650, 8e-4, 2e-5, EVERYTHING, ALL_SIZES, caption_strength=0.27),
     Stage("polish", 550, 4e-4, 1e-5, COMMON, MAIN_SIZES, ema=0.998, caption_strength=0.27),
+    Stage("outlines", 950, 7e-4, 1e-5, LATE, LATE_SIZES, ema=0.998, caption_strength=0.27),
 )
 
 
