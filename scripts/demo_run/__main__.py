@@ -19,7 +19,7 @@ from scripts.local_network.network import MODEL, ROOT, Gateway, Node, start_gate
 from scripts.local_network.processes import ProgramError
 
 OUT = ROOT / "out"
-DEFAULT_PROMPT = "a large yellow star on a blue background"
+DEFAULT_PROMPT = "a yellow star on a blue background"
 LARGEST_SIDE = 1024
 
 
