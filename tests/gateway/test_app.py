@@ -20,10 +20,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.app import Gateway, open_gateway, open_gateway_database, probe_orchestrators
+from gateway.app import (
+    Gateway,
+    _bounds,
+    open_gateway,
+    open_gateway_database,
+    probe_orchestrators,
+)
 from gateway.config import GatewaySettings
 from gateway.keys import create_key
-from network.errors import ConfigError
+from network.errors import ConfigError, ProblemError
 from network.runtime.clock import SystemClock
 from tests.gateway.identity import make_cheap_identity
 from tests.gateway.stub_orchestrator import StubOrchestrator, running
@@ -301,3 +307,11 @@ async def _failure(request: asyncio.Future[Any]) -> BaseException | None:
     except BaseException as error:  # noqa: BLE001 - the failure is what is asked for
         return error
     return None
+
+
+def test_a_size_that_the_built_in_model_cannot_draw_is_refused_without_any_configuration() -> None:
+    bounds = _bounds(GatewaySettings())
+    assert bounds.parse(b'{"prompt": "a ring", "width": 128}').width == 128
+    with pytest.raises(ProblemError, match="multiple of 32; the nearest are 96 and 128"):
+        bounds.parse(b'{"prompt": "a ring", "width": 120}')
+    assert bounds.parse(b'{"prompt": "a ring", "model_id": "other", "width": 120}').width == 120
