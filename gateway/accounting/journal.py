@@ -6,7 +6,7 @@ was delivered always add up to the same wei.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Final, TypeAlias
@@ -69,23 +69,37 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Future[None]] = set()
 
     async def write(self, *events: Event) -> None:
         """Return when all events are durable; they become so together or not at all."""
         await self._database.append([_row(event) for event in events])
 
-    def write_later(self, *events: Event) -> asyncio.Task[None]:
-        """Write beside the caller, which may be cancelled: the events are written all the same.
+    def write_later(self, *events: Event) -> asyncio.Future[None]:
+        """Write beside the caller; the future is done when that came to its end.
 
-        The task never raises. What could not be written is logged, and the request is closed as
-        interrupted at the next start.
+        Cancelling it takes nothing back, and it never raises. What could not be written is
+        logged, and the request is closed as interrupted at the next start.
         """
-        # Not a task group: its errors would come out of the block of `open_journal` wrapped.
-        task = asyncio.create_task(self._write_or_log(events))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-        return task
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            writing = self._database.submit([_row(event) for event in events])
+        except DatabaseError as error:
+            _tell(error)
+            ended.set_result(None)
+            return ended
+        self._writing.add(writing)
+
+        def end(written: asyncio.Future[None]) -> None:
+            self._writing.discard(written)
+            error = written.exception()
+            if error is not None:
+                _tell(error)
+            if not ended.done():
+                ended.set_result(None)
+
+        writing.add_done_callback(end)
+        return ended
 
     async def drain(self) -> None:
         """Return when everything to be written later is."""
@@ -124,12 +138,6 @@ class Journal:
             _log.warning("requests_interrupted", requests=interrupted)
         return interrupted
 
-    async def _write_or_log(self, events: Iterable[Event]) -> None:
-        try:
-            await self.write(*events)
-        except DatabaseError as error:
-            _log.error("journal_write_failed", error=str(error), exc_info=False)
-
 
 @asynccontextmanager
 async def open_journal(database: Database) -> AsyncIterator[Journal]:
@@ -139,6 +147,10 @@ async def open_journal(database: Database) -> AsyncIterator[Journal]:
         yield journal
     finally:
         await journal.drain()
+
+
+def _tell(error: BaseException) -> None:
+    _log.error("journal_write_failed", error=str(error), exc_info=False)
 
 
 def _row(event: Event) -> tuple[Table, Mapping[str, object]]:

@@ -64,7 +64,7 @@ class Books:
         """The attempt failed, the request goes on."""
         outcome = self._outcome(journey, state, Wei(0), reason=reason)
         if outcome is not None:
-            _ = self._write_later(outcome)
+            _ = self._journal.write_later(outcome)
 
     def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> asyncio.Future[None]:
         """The attempt delivered: its fee and the request's are written together.
@@ -76,7 +76,7 @@ class Books:
         uri = "" if place is None else place.uri
         settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
         self._log(journey, "settled", fee=fee, orchestrator=uri)
-        return self._write_later(*([outcome] if outcome else ()), settlement)
+        return self._journal.write_later(*([outcome] if outcome else ()), settlement)
 
     def close(self, journey: Journey, state: RequestState, reason: str) -> asyncio.Future[None]:
         """Settle for nothing, together with the attempt that was under way. As `settle`."""
@@ -89,7 +89,7 @@ class Books:
         settlement = Settlement(
             journey.request_id, state, Wei(0), self._clock.now(), reason=reason
         )
-        return self._write_later(*([outcome] if outcome else ()), settlement)
+        return self._journal.write_later(*([outcome] if outcome else ()), settlement)
 
     def _outcome(
         self,
@@ -107,9 +107,6 @@ class Books:
         seconds = self._clock.monotonic() - running.started
         now = self._clock.now()
         return Outcome(running.attempt_id, state, fee, now, seconds, node_job_id, reason)
-
-    def _write_later(self, *events: Event) -> asyncio.Future[None]:
-        return asyncio.shield(self._journal.write_later(*events))
 
     def _log(self, journey: Journey, state: RequestState, **facts: object) -> None:
         _log.debug(

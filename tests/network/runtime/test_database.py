@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, func, select
 
 from network.errors import ConfigError, DatabaseError
-from network.runtime.database import Database, open_database, upgrade
+from network.runtime.database import Database, open_database
+from network.runtime.migrations import upgrade
 from network.units import Wei
 from tests.network.runtime.tables import events, jobs
 

@@ -1,4 +1,4 @@
-from network.runtime.database import run_migrations
+from network.runtime.migrations import run_migrations
 from tests.network.runtime.tables import metadata
 
 run_migrations(metadata)
