@@ -58,6 +58,7 @@ _FIRST_ROUND_SECONDS: Final = 3.0
 #: How soon a revoked key stops working.
 _KEYS_SECONDS: Final = 2.0
 _IMAGES: Final = "images"
+_INTENTS: Final = "intents"
 _PASSPHRASE_FILE: Final = "keystore.passphrase"  # noqa: S105 - a file name
 
 
@@ -96,7 +97,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         enter = stack.enter_async_context
         signer = await open_identity(settings)
         database = await enter(open_gateway_database(settings))
-        journal = await enter(open_journal(database))
+        journal = await enter(open_journal(database, _data_dir(settings) / _INTENTS))
         interrupted = await journal.close_interrupted(clock.now())
         if interrupted:
             _log.warning("closed_interrupted_requests", count=interrupted)

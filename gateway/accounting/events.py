@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from network.units import ModelId, Pixels, Wei
 
@@ -72,6 +72,9 @@ class Settlement:
     #: URI of the one that delivered.
     orchestrator: str = ""
     reason: str = ""
+
+
+Event: TypeAlias = Accepted | Attempt | Outcome | Settlement
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,20 @@ was delivered always add up to the same wei.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import fields
-from typing import Final, TypeAlias
+from collections.abc import AsyncIterator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, select
 
 from gateway.accounting import queries
 from gateway.accounting.events import (
     Accepted,
     Attempt,
     AttemptState,
+    Event,
     Grouping,
     OrchestratorTotal,
     Outcome,
@@ -27,9 +28,12 @@ from gateway.accounting.events import (
     Settlement,
     UsageTotal,
 )
+from gateway.accounting.intents import Intents, open_intents
+from gateway.accounting.records import decode_rows, encode_rows, missing, row_of
 from gateway.accounting.tables import attempts, outcomes, requests, settlements
 from network.errors import DatabaseError
 from network.runtime.database import Database
+from network.runtime.inserting import Row
 from network.units import Wei
 
 __all__ = [
@@ -52,54 +56,83 @@ __all__ = [
 MIGRATIONS: Final = "gateway.accounting.migrations"
 _INTERRUPTED: Final = "the gateway stopped"
 
-Event: TypeAlias = Accepted | Attempt | Outcome | Settlement
-_TABLES: Final[Mapping[type, Table]] = {
-    Accepted: requests,
-    Attempt: attempts,
-    Outcome: outcomes,
-    Settlement: settlements,
-}
-_COLUMNS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _TABLES}
-
 _log = structlog.get_logger(__name__)
+
+
+class Writing:
+    """Events on their way to the disk. Awaiting it does not raise, and cancelling takes nothing back."""
+
+    __slots__ = ("_written",)
+
+    def __init__(self, written: asyncio.Future[None]) -> None:
+        self._written = written
+
+    def __await__(self) -> Generator[Any, None, None]:
+        with suppress(DatabaseError):  # logged by the journal
+            yield from self._written.__await__()
 
 
 class Journal:
     """Made by `open_journal`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, intents: Intents) -> None:
         self._database = database
+        self._intents = intents
         self._writing: set[asyncio.Future[None]] = set()
+        self._is_failing = False
 
     async def write(self, *events: Event) -> None:
         """Return when all events are durable; they become so together or not at all."""
-        await self._database.append([_row(event) for event in events])
+        await self._database.append([row_of(event) for event in events])
 
-    def write_later(self, *events: Event) -> asyncio.Future[None]:
-        """Write beside the caller; the future is done when that came to its end.
+    async def intend(self, *events: Event) -> None:
+        """Return when the end of this process would lose none of the events.
 
-        Cancelling it takes nothing back, and it never raises. What could not be written is
-        logged, and the request is closed as interrupted at the next start.
+        They are in the database, on disk, some milliseconds later, and before whatever is
+        written after them. Raises DatabaseError where the database refuses them; once it has
+        refused anything, this waits for it.
         """
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        rows = [row_of(event) for event in events]
+        waits = self._is_failing
+        written = self._submit(rows, in_hurry=waits)
+        if waits or not self._intents.keep(encode_rows(rows)):
+            await written
+        else:
+            written.add_done_callback(self._forget_intent)
+
+    def write_later(self, *events: Event) -> Writing:
+        """Write beside the caller.
+
+        What could not be written is logged, and the request is closed as interrupted at the
+        next start.
+        """
+        if not events:
+            return Writing(_done())
         try:
-            writing = self._database.submit([_row(event) for event in events])
+            return Writing(self._submit([row_of(event) for event in events]))
         except DatabaseError as error:
             _tell(error)
-            ended.set_result(None)
-            return ended
-        self._writing.add(writing)
+            return Writing(_done())
 
-        def end(written: asyncio.Future[None]) -> None:
-            self._writing.discard(written)
-            error = written.exception()
-            if error is not None:
-                _tell(error)
-            if not ended.done():
-                ended.set_result(None)
+    def _submit(self, rows: list[Row], *, in_hurry: bool = True) -> asyncio.Future[None]:
+        written = self._database.submit(rows, in_hurry=in_hurry)
+        self._writing.add(written)
+        written.add_done_callback(self._note_end)
+        return written
 
-        writing.add_done_callback(end)
-        return ended
+    def _note_end(self, written: asyncio.Future[None]) -> None:
+        self._writing.discard(written)
+        if written.cancelled():
+            return
+        error = written.exception()
+        self._is_failing = error is not None
+        if error is not None:
+            _tell(error)
+
+    def _forget_intent(self, written: asyncio.Future[None]) -> None:
+        # What the database refused stays among the intents, for the next start.
+        if not written.cancelled() and written.exception() is None:
+            self._intents.forget()
 
     async def drain(self) -> None:
         """Return when everything to be written later is."""
@@ -130,6 +163,7 @@ class Journal:
 
         For the gateway's start, before it takes requests: whatever is open then is nobody's.
         """
+        await self._write_intents()
         lost = await self._database.read(lambda c: _lost(c, now))
         if lost:
             await self.write(*lost)
@@ -138,27 +172,35 @@ class Journal:
             _log.warning("requests_interrupted", requests=interrupted)
         return interrupted
 
+    async def _write_intents(self) -> None:
+        """Bring what an earlier process had meant to do into the database."""
+        rows = [row for record in self._intents.left() for row in decode_rows(record)]
+        await self._database.append(await self._database.read(lambda c: missing(c, rows)))
+        self._intents.clear()
+
 
 @asynccontextmanager
-async def open_journal(database: Database) -> AsyncIterator[Journal]:
-    """A journal over an open database. At exit every pending line has been written."""
-    journal = Journal(database)
-    try:
-        yield journal
-    finally:
-        await journal.drain()
+async def open_journal(database: Database, intents: Path) -> AsyncIterator[Journal]:
+    """A journal over an open database, with the file `intents` for what it does not have yet.
+
+    At exit every pending line has been written. Raises ConfigError when the file cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        journal = Journal(database, stack.enter_context(open_intents(intents)))
+        try:
+            yield journal
+        finally:
+            await journal.drain()
+
+
+def _done() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
 
 
 def _tell(error: BaseException) -> None:
     _log.error("journal_write_failed", error=str(error), exc_info=False)
-
-
-def _row(event: Event) -> tuple[Table, Mapping[str, object]]:
-    kind = type(event)
-    row: dict[str, object] = {name: getattr(event, name) for name in _COLUMNS[kind]}
-    if isinstance(event, Attempt):
-        row["price"] = f"{event.price.numerator}/{event.price.denominator}"
-    return _TABLES[kind], row
 
 
 def _lost(connection: Connection, now: float) -> list[Event]:

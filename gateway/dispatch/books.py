@@ -1,15 +1,15 @@
 """The journal's side of a request: what is written when, and the one log line at its end."""
 
-import asyncio
 import secrets
+from collections.abc import Awaitable
 
 import structlog
 
+from gateway.accounting.events import Event
 from gateway.accounting.journal import (
     Accepted,
     Attempt,
     AttemptState,
-    Event,
     Journal,
     Outcome,
     RequestState,
@@ -29,9 +29,11 @@ class Books:
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal = journal
         self._clock = clock
+        # Bound once: the lazy logger would do it anew for every line.
+        self._log = _log.bind()
 
     async def begin(self, journey: Journey, place: Place) -> Running:
-        """Return when the attempt is durable: an orchestrator may charge for it from then on.
+        """Return when the attempt outlives this process: an orchestrator may charge for it from then on.
 
         Raises DatabaseError; nothing may be sent then.
         """
@@ -53,7 +55,7 @@ class Books:
         running = Running(attempt.attempt_id, place, self._clock.monotonic())
         journey.running = running
         try:
-            await self._journal.write(*events)
+            await self._journal.intend(*events)
         except DatabaseError:
             journey.attempts -= 1
             journey.running = None
@@ -66,26 +68,26 @@ class Books:
         if outcome is not None:
             _ = self._journal.write_later(outcome)
 
-    def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> asyncio.Future[None]:
+    def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> Awaitable[None]:
         """The attempt delivered: its fee and the request's are written together.
 
-        The future is done when they are durable; cancelling it stops nothing.
+        Await the answer for them to be durable; it does not raise.
         """
         place = journey.running.place if journey.running else None
         outcome = self._outcome(journey, "succeeded", fee, node_job_id=node_job_id)
         uri = "" if place is None else place.uri
         settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
-        self._log(journey, "settled", fee=fee, orchestrator=uri)
+        self._tell(journey, "settled", fee=fee, orchestrator=uri)
         return self._journal.write_later(*([outcome] if outcome else ()), settlement)
 
-    def close(self, journey: Journey, state: RequestState, reason: str) -> asyncio.Future[None]:
+    def close(self, journey: Journey, state: RequestState, reason: str) -> Awaitable[None]:
         """Settle for nothing, together with the attempt that was under way. As `settle`."""
         outcome = self._outcome(
             journey, "cancelled" if state == "cancelled" else "failed", Wei(0), reason=reason
         )
-        self._log(journey, state, reason=reason)
+        self._tell(journey, state, reason=reason)
         if not journey.attempts:
-            return _done()
+            return self._journal.write_later()
         settlement = Settlement(
             journey.request_id, state, Wei(0), self._clock.now(), reason=reason
         )
@@ -108,8 +110,8 @@ class Books:
         now = self._clock.now()
         return Outcome(running.attempt_id, state, fee, now, seconds, node_job_id, reason)
 
-    def _log(self, journey: Journey, state: RequestState, **facts: object) -> None:
-        _log.debug(
+    def _tell(self, journey: Journey, state: RequestState, **facts: object) -> None:
+        self._log.debug(
             "request_" + state,
             request_id=journey.request_id,
             key_id=journey.buyer.key_id,
@@ -119,12 +121,6 @@ class Books:
             attempts=journey.attempts,
             **facts,
         )
-
-
-def _done() -> asyncio.Future[None]:
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.set_result(None)
-    return future
 
 
 def _accepted(journey: Journey, now: float) -> Accepted:

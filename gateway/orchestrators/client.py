@@ -1,6 +1,7 @@
 """The gateway's side of Livepeer's wire: information by gRPC, jobs by HTTP/1.1."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from gateway.orchestrators.answers import (
     Link,
     Medium,
     OrchestratorFailed,
-    OrchestratorUnreachable,
     Picture,
     check_pictures,
     parse_answer,
@@ -25,6 +25,7 @@ from gateway.orchestrators.answers import (
 )
 from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
 from gateway.orchestrators.offer import Offer
+from gateway.orchestrators.posting import Origin, Poster
 from network.capabilities import job_capabilities
 from network.identity import Signer, session_request_signature
 from network.units import Address, ModelId, Wei
@@ -39,18 +40,18 @@ from network.wire.codec import (
     encode_payment,
 )
 
-_LONGEST_REFUSAL: Final = 4096
-#: Seconds for a body once it has begun: a slow drip is a fault, a slow link is not.
-_BODY_SECONDS: Final = 30.0
 _FETCH_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 3.0
 _PROGRESS_SECONDS: Final = 1.0
 _LARGEST_PROGRESS: Final = 4096
-_CACHED_CREDENTIALS: Final = 1024
+_CACHED_HEADS: Final = 1024
 _NO_ADDRESS: Final = Address(bytes(20))
 _OK: Final = 200
 
+_IN_A_HEAD: Final = re.compile("[!-~]+")
+
 _K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +96,20 @@ class OrchestratorClient:
     def __init__(
         self,
         session: aiohttp.ClientSession,
+        poster: Poster,
         information: Information,
         signer: Signer | None,
         version: str,
     ) -> None:
         self._session = session
+        self._poster = poster
         self._information = information
         self._signer = signer
         self._version = version
         self._sender = _NO_ADDRESS if signer is None else signer.address
         # The signature covers the sender only: one for the life of the process.
         self._signature = b"" if signer is None else session_request_signature(signer)
-        self._credentials: dict[tuple[ModelId, AuthToken | None], str] = {}
+        self._heads: dict[tuple[str, ModelId, AuthToken | None], tuple[Origin, bytes]] = {}
         self._payments: dict[Fraction | None, str] = {}
 
     async def info(self, uri: str, model_id: ModelId | None = None) -> OrchestratorInfo:
@@ -142,14 +145,8 @@ class OrchestratorClient:
                 return await self._post(offer, order)
         except TimeoutError:
             raise OrchestratorFailed(f"no images within {timeout_seconds:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            raise OrchestratorUnreachable(f"no connection: {_named(error.os_error)}") from None
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-            raise OrchestratorFailed(f"the connection broke: {_named(error)}") from None
-        except (aiohttp.ClientError, ValueError) as error:
-            raise OrchestratorFailed(
-                f"its answer is not the HTTP we know: {_named(error)}"
-            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise OrchestratorFailed(f"an image it keeps cannot be had: {_named(error)}") from None
 
     async def progress(self, offer: Offer, attempt_id: str) -> JobProgress | None:
         """How far a job is; None where the orchestrator does not tell."""
@@ -175,41 +172,56 @@ class OrchestratorClient:
             return None
 
     async def _post(self, offer: Offer, order: Order) -> NodeAnswer:
-        url = _at(offer.transcoder, "text-to-image")
-        async with self._session.post(
-            url, data=order.body, headers=self._headers(offer, order), allow_redirects=False
-        ) as response:
-            async with _within(_BODY_SECONDS, "its answer"):
-                if response.status != _OK or "json" not in response.content_type:
-                    text = await _read_text(response)
-                    raise refusal(response.status, text)
-                body = await _read(response, order.expected.largest_body)
-            fee = _fee(response.headers)
-            node_job_id = printable(response.headers.get(wire_headers.JOB_ID, ""), 128)
-        media = parse_answer(body, order.expected.images)
-        del body
+        origin, head = self._head(offer, order.model_id)
+        request = b"%b%b: %b\r\n%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+            head,
+            wire_headers.PAYMENT.encode(),
+            self._payment(order.price).encode(),
+            wire_headers.JOB_ID.encode(),
+            order.attempt_id.encode(),
+            len(order.body),
+            order.body,
+        )
+        answer = await self._poster.post(origin, request, order.expected.largest_body)
+        if not answer.is_json:
+            raise refusal(answer.status, answer.body.decode("utf-8", "replace"))
+        fee = _fee(answer.headers)
+        node_job_id = printable(answer.headers.get(wire_headers.JOB_ID.lower(), ""), 128)
+        media = parse_answer(answer.body, order.expected.images)
+        del answer
         images = check_pictures(await self._fetched(media, offer, order.expected), order.expected)
         return NodeAnswer(images, node_job_id, fee)
 
-    def _headers(self, offer: Offer, order: Order) -> dict[str, str]:
-        return {
-            "Content-Type": "application/json",
-            "Authorization": wire_headers.PROTOCOL_MARK,
-            wire_headers.SEGMENT: self._segment(order.model_id, offer.auth_token),
-            wire_headers.PAYMENT: self._payment(order.price),
-            wire_headers.JOB_ID: order.attempt_id,
-        }
+    def _head(self, offer: Offer, model_id: ModelId) -> tuple[Origin, bytes]:
+        """Where a job goes, and the part of its head that is the same for many.
+
+        Raises OrchestratorFailed for a service URI that cannot stand in a request.
+        """
+        key = (offer.transcoder, model_id, offer.auth_token)
+        found = self._heads.get(key)
+        if found is None:
+            url = _at(offer.transcoder, "text-to-image")
+            host = url.host_port_subcomponent or ""
+            if not _IN_A_HEAD.fullmatch(url.raw_path) or not _IN_A_HEAD.fullmatch(host):
+                raise OrchestratorFailed("its service URI has characters that no address has")
+            fields = {
+                "Host": host,
+                "User-Agent": f"limner-gateway/{self._version}",
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                "Authorization": wire_headers.PROTOCOL_MARK,
+                wire_headers.SEGMENT: self._segment(model_id, offer.auth_token),
+            }
+            lines = [f"POST {url.raw_path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+            found = Origin.of(url), "".join(f"{line}\r\n" for line in lines).encode("ascii")
+            _remember(self._heads, key, found)
+        return found
 
     def _segment(self, model_id: ModelId, token: AuthToken | None) -> str:
-        key = (model_id, token)
-        header = self._credentials.get(key)
-        if header is None:
-            capabilities = job_capabilities(model_id, self._version)
-            header = wire_headers.encode_header(
-                wire_headers.segment_credentials(self._signer, model_id, capabilities, token)
-            )
-            _remember(self._credentials, key, header)
-        return header
+        capabilities = job_capabilities(model_id, self._version)
+        return wire_headers.encode_header(
+            wire_headers.segment_credentials(self._signer, model_id, capabilities, token)
+        )
 
     def _payment(self, price: Fraction | None) -> str:
         """Payment without tickets: it names who asks and the price that is expected."""
@@ -245,9 +257,9 @@ async def open_client(
 ) -> AsyncIterator[OrchestratorClient]:
     """A client with its connections, closed at exit. `signer` None is Livepeer's off-chain mode."""
     information = Information(grpc_tls(), call_timeout)
-    connector = aiohttp.TCPConnector(
-        limit=0, ssl=unverified_tls(), keepalive_timeout=50.0, ttl_dns_cache=30
-    )
+    tls = unverified_tls()
+    poster = Poster(tls)
+    connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=50.0, ttl_dns_cache=30)
     session = aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
@@ -258,8 +270,9 @@ async def open_client(
     )
     async with session:
         try:
-            yield OrchestratorClient(session, information, signer, version)
+            yield OrchestratorClient(session, poster, information, signer, version)
         finally:
+            poster.close()
             information.close()
 
 
@@ -309,16 +322,9 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return b"".join(chunks)
 
 
-async def _read_text(response: aiohttp.ClientResponse) -> str:
-    """The beginning of an answer that is not what was asked for."""
-    text = b""
-    while len(text) < _LONGEST_REFUSAL and (chunk := await response.content.readany()):
-        text += chunk
-    return text[:_LONGEST_REFUSAL].decode("utf-8", "replace")
-
-
 def _fee(headers: Mapping[str, str]) -> Wei | None:
-    text = headers.get(wire_headers.FEE)
+    """Names are in lower case. Raises OrchestratorFailed."""
+    text = headers.get(wire_headers.FEE.lower())
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 78):  # noqa: PLR2004  2**256
@@ -326,8 +332,8 @@ def _fee(headers: Mapping[str, str]) -> Wei | None:
     return Wei(int(text))
 
 
-def _remember(cache: dict[_K, str], key: _K, value: str) -> None:
-    if len(cache) >= _CACHED_CREDENTIALS:
+def _remember(cache: dict[_K, _V], key: _K, value: _V) -> None:
+    if len(cache) >= _CACHED_HEADS:
         del cache[next(iter(cache))]
     cache[key] = value
 

@@ -65,14 +65,15 @@ class Database:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-reader")
         self._loop = asyncio.get_running_loop()
 
-    def submit(self, rows: Sequence[Row]) -> asyncio.Future[None]:
+    def submit(self, rows: Sequence[Row], *, in_hurry: bool = True) -> asyncio.Future[None]:
         """Insert `rows`, all or none; the future is done when they are on disk.
 
-        Submissions and executes take effect in the order in which they were called. Cancelling
-        the future does not take the rows back; it fails with DatabaseError if they were
-        refused. Raises DatabaseError when the database is closed.
+        Whatever was handed over takes effect in that order. Rows in no hurry wait some
+        milliseconds for a transaction that others need. Cancelling the future does not take the
+        rows back; it fails with DatabaseError if they were refused. Raises DatabaseError when
+        the database is closed.
         """
-        return self._writer.append(rows)
+        return self._writer.append(rows, in_hurry=in_hurry)
 
     async def append(self, rows: Sequence[Row]) -> None:
         """As `submit`, and wait. Raises DatabaseError if the rows were refused."""
@@ -125,8 +126,8 @@ async def open_database(
     SQLite's; with less than FULL a power cut may take the last appends back. Leaving the
     block writes what is queued. Raises ConfigError or DatabaseError.
     """
-    database = await asyncio.to_thread(_opened, url, migrations, synchronous)
-    opened = Database(*database)
+    engines = await asyncio.to_thread(_opened, url, migrations, synchronous)
+    opened = Database(*engines)
     try:
         yield opened
     finally:
@@ -186,7 +187,8 @@ def _sqlite(url: URL, size: int, pragmas: Sequence[str], begin: str) -> Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        # By the driver: SQLAlchemy would take longer than SQLite does for the whole transaction.
+        connection.connection.cursor().execute(begin).close()
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)

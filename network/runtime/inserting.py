@@ -26,8 +26,8 @@ class _Insert:
     columns: tuple[tuple[str, _Convert | None], ...]
     is_positional: bool
 
-    def parameters(self, row: Mapping[str, object]) -> tuple[object, ...] | dict[str, object]:
-        """`row` as the driver takes it."""
+    def parameters(self, row: Mapping[str, object]) -> Any:
+        """`row` as the driver takes it: a sequence or a mapping, by its dialect."""
         if self.is_positional:
             return tuple([_converted(convert, row[name]) for name, convert in self.columns])
         return {name: _converted(convert, row[name]) for name, convert in self.columns}

@@ -82,7 +82,7 @@ async def open_desk(
         enter = stack.enter_async_context
         url = f"sqlite:///{tmp_path / 'gateway.db'}"
         database = await enter(open_database(url, MIGRATIONS))
-        journal = await enter(open_journal(database))
+        journal = await enter(open_journal(database, tmp_path / "intents"))
         client = await enter(open_client(SIGNER, version="0.1.0", call_timeout=call_timeout))
         directory = Directory(
             [stub if isinstance(stub, str) else stub.uri for stub in stubs],
@@ -119,7 +119,10 @@ async def open_desk(
 async def check_books(tmp_path: Path) -> None:
     """Nothing open, and what requests cost is what succeeded attempts cost, to the wei."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with open_database(url, MIGRATIONS) as database, open_journal(database) as journal:
+    async with (
+        open_database(url, MIGRATIONS) as database,
+        open_journal(database, tmp_path / "intents") as journal,
+    ):
         assert await journal.close_interrupted(0.0) == 0
         settled = sum(total.fee for total in await journal.usage("key"))
         delivered = sum(total.fee for total in await journal.orchestrator_totals())

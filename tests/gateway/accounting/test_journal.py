@@ -33,7 +33,10 @@ HUGE = Wei(10**30)
 @asynccontextmanager
 async def journal_in(folder: Path) -> AsyncIterator[tuple[Journal, Database]]:
     url = f"sqlite:///{folder / 'g.db'}"
-    async with open_database(url, MIGRATIONS) as database, open_journal(database) as journal:
+    async with (
+        open_database(url, MIGRATIONS) as database,
+        open_journal(database, folder / "intents") as journal,
+    ):
         yield journal, database
 
 

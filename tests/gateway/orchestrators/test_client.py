@@ -108,9 +108,7 @@ async def test_one_connection_serves_many_jobs() -> None:
     async with running(stub), open_client(SIGNER, version="0.1.0") as client:
         for _ in range(5):
             await client.text_to_image(offer_of(stub), ORDER, 5)
-        connector = client._session.connector
-        assert connector is not None
-        assert sum(len(connections) for connections in connector._conns.values()) == 1
+        assert client._poster.idle == 1
 
 
 async def test_nobody_at_home_is_told_from_a_bad_answer() -> None:
