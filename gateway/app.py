@@ -6,7 +6,7 @@ import secrets
 import ssl
 from asyncio import sleep, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as installed_version
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.accounting.journal import MIGRATIONS, open_journal
+from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.api import images, jobs
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
@@ -58,7 +58,7 @@ _FIRST_ROUND_SECONDS: Final = 3.0
 #: How soon a revoked key stops working.
 _KEYS_SECONDS: Final = 2.0
 _IMAGES: Final = "images"
-_INTENTS: Final = "intents"
+_WRITE_AHEAD: Final = "journal.ahead"
 _PASSPHRASE_FILE: Final = "keystore.passphrase"  # noqa: S105 - a file name
 
 
@@ -97,7 +97,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         enter = stack.enter_async_context
         signer = await open_identity(settings)
         database = await enter(open_gateway_database(settings))
-        journal = await enter(open_journal(database, _data_dir(settings) / _INTENTS))
+        journal = await enter(_open_journal(settings, database))
         interrupted = await journal.close_interrupted(clock.now())
         if interrupted:
             _log.warning("closed_interrupted_requests", count=interrupted)
@@ -144,6 +144,14 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             running=RunningRequests(dispatcher),
         )
         yield await _open_listeners(parts, stack)
+
+
+def _open_journal(
+    settings: GatewaySettings, database: Database
+) -> AbstractAsyncContextManager[Journal]:
+    file = _data_dir(settings) / _WRITE_AHEAD
+    is_synced = settings.accounting.synchronous in {"FULL", "EXTRA"}
+    return open_journal(database, file, is_synced=is_synced)
 
 
 @asynccontextmanager

@@ -6,10 +6,11 @@ was delivered always add up to the same wei.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection, select
@@ -28,9 +29,9 @@ from gateway.accounting.events import (
     Settlement,
     UsageTotal,
 )
-from gateway.accounting.intents import Intents, open_intents
 from gateway.accounting.records import decode_rows, encode_rows, missing, row_of
 from gateway.accounting.tables import attempts, outcomes, requests, settlements
+from gateway.accounting.write_ahead import WriteAheadLog, open_write_ahead_log
 from network.errors import DatabaseError
 from network.runtime.database import Database
 from network.runtime.inserting import Row
@@ -55,67 +56,87 @@ __all__ = [
 #: The package with the alembic environment of the gateway's database.
 MIGRATIONS: Final = "gateway.accounting.migrations"
 _INTERRUPTED: Final = "the gateway stopped"
+#: How long the database may be behind the write-ahead log: one transaction for all of that time.
+_BEHIND_SECONDS: Final = 0.01
+
+_T = TypeVar("_T")
 
 _log = structlog.get_logger(__name__)
-
-
-class Writing:
-    """Events on their way to the disk. Awaiting it does not raise, and cancelling takes nothing back."""
-
-    __slots__ = ("_written",)
-
-    def __init__(self, written: asyncio.Future[None]) -> None:
-        self._written = written
-
-    def __await__(self) -> Generator[Any, None, None]:
-        with suppress(DatabaseError):  # logged by the journal
-            yield from self._written.__await__()
 
 
 class Journal:
     """Made by `open_journal`."""
 
-    def __init__(self, database: Database, intents: Intents) -> None:
+    def __init__(self, database: Database, ahead: WriteAheadLog) -> None:
         self._database = database
-        self._intents = intents
+        self._ahead = ahead
+        #: Rows in the write-ahead log that the database was not given yet, by record.
+        self._behind: list[list[Row]] = []
+        self._flushing: asyncio.TimerHandle | None = None
         self._writing: set[asyncio.Future[None]] = set()
         self._is_failing = False
 
     async def write(self, *events: Event) -> None:
-        """Return when all events are durable; they become so together or not at all."""
+        """Return when all events are durable; they become so together or not at all.
+
+        Raises DatabaseError; nothing is written then.
+        """
+        self._flush()  # what came before is written before
         await self._database.append([row_of(event) for event in events])
 
     async def intend(self, *events: Event) -> None:
         """Return when the end of this process would lose none of the events.
 
-        They are in the database, on disk, some milliseconds later, and before whatever is
-        written after them. Raises DatabaseError where the database refuses them; once it has
-        refused anything, this waits for it.
+        A power cut may take them back until something recorded later is durable. Raises
+        DatabaseError if they cannot be kept.
         """
         rows = [row_of(event) for event in events]
-        waits = self._is_failing
-        written = self._submit(rows, in_hurry=waits)
-        if waits or not self._intents.keep(encode_rows(rows)):
-            await written
-        else:
-            written.add_done_callback(self._forget_intent)
+        # A database that refuses is asked each time: not much more may be promised on its account.
+        if self._is_failing or self._database.is_closed or not self._keep(rows):
+            self._flush()
+            await self._submit(rows)
 
-    def write_later(self, *events: Event) -> Writing:
-        """Write beside the caller.
+    def record(self, *events: Event) -> Awaitable[None]:
+        """Write beside the caller; await the answer for the events to be durable.
 
-        What could not be written is logged, and the request is closed as interrupted at the
-        next start.
+        It does not raise, and cancelling it takes nothing back. What could not be written is
+        logged, and the request is closed as interrupted at the next start.
         """
-        if not events:
-            return Writing(_done())
+        rows = [row_of(event) for event in events]
+        if not rows:
+            return _done()
+        if self._keep(rows):
+            return self._ahead.sync()
+        self._flush()
         try:
-            return Writing(self._submit([row_of(event) for event in events]))
+            return _ended(self._submit(rows))
         except DatabaseError as error:
             _tell(error)
-            return Writing(_done())
+            return _done()
 
-    def _submit(self, rows: list[Row], *, in_hurry: bool = True) -> asyncio.Future[None]:
-        written = self._database.submit(rows, in_hurry=in_hurry)
+    def _keep(self, rows: list[Row]) -> bool:
+        if not self._ahead.keep(encode_rows(rows)):
+            return False
+        self._behind.append(rows)
+        if self._flushing is None:
+            loop = asyncio.get_running_loop()
+            self._flushing = loop.call_later(_BEHIND_SECONDS, self._flush)
+        return True
+
+    def _flush(self) -> None:
+        """Give the database what only the write-ahead log has."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        behind, self._behind = self._behind, []
+        for rows in behind:
+            try:
+                self._submit(rows).add_done_callback(self._forget)
+            except DatabaseError as error:
+                _tell(error)
+
+    def _submit(self, rows: list[Row]) -> asyncio.Future[None]:
+        written = self._database.submit(rows)
         self._writing.add(written)
         written.add_done_callback(self._note_end)
         return written
@@ -129,13 +150,14 @@ class Journal:
         if error is not None:
             _tell(error)
 
-    def _forget_intent(self, written: asyncio.Future[None]) -> None:
-        # What the database refused stays among the intents, for the next start.
+    def _forget(self, written: asyncio.Future[None]) -> None:
+        # What the database refused stays in the write-ahead log, for the next start.
         if not written.cancelled() and written.exception() is None:
-            self._intents.forget()
+            self._ahead.forget()
 
     async def drain(self) -> None:
-        """Return when everything to be written later is."""
+        """Return when the database has everything that it will take."""
+        self._flush()
         while self._writing:
             await asyncio.wait(self._writing)
 
@@ -143,28 +165,35 @@ class Journal:
         self, by: Grouping, since: float = 0.0, until: float | None = None
     ) -> tuple[UsageTotal, ...]:
         """Exact totals of settled requests accepted in `since <= t < until` (unix seconds)."""
-        return await self._database.read(lambda c: queries.usage(c, by, since, until))
+        return await self._read(lambda c: queries.usage(c, by, since, until))
 
     async def orchestrator_totals(self, since: float = 0.0) -> tuple[OrchestratorTotal, ...]:
         """Totals of the attempts started since then (unix seconds), by URI."""
-        return await self._database.read(lambda c: queries.orchestrator_totals(c, since))
+        return await self._read(lambda c: queries.orchestrator_totals(c, since))
 
     async def requests(
         self, limit: int | None = 50, key_id: str | None = None
     ) -> tuple[RequestRecord, ...]:
         """The latest requests, the newest first; without a limit all of them."""
-        return await self._database.read(lambda c: queries.latest(c, limit, key_id))
+        return await self._read(lambda c: queries.latest(c, limit, key_id))
 
     async def request(self, request_id: str) -> RequestRecord | None:
-        return await self._database.read(lambda c: queries.one(c, request_id))
+        return await self._read(lambda c: queries.one(c, request_id))
+
+    async def _read(self, query: Callable[[Connection], _T]) -> _T:
+        """`query` sees everything that was recorded before."""
+        self._flush()
+        if self._writing:
+            await asyncio.wait(tuple(self._writing))
+        return await self._database.read(query)
 
     async def close_interrupted(self, now: float) -> int:
         """Settle what an earlier process left open, for nothing. Answers how many requests.
 
         For the gateway's start, before it takes requests: whatever is open then is nobody's.
         """
-        await self._write_intents()
-        lost = await self._database.read(lambda c: _lost(c, now))
+        await self._catch_up()
+        lost = await self._read(lambda c: _lost(c, now))
         if lost:
             await self.write(*lost)
         interrupted = sum(isinstance(event, Settlement) for event in lost)
@@ -172,25 +201,43 @@ class Journal:
             _log.warning("requests_interrupted", requests=interrupted)
         return interrupted
 
-    async def _write_intents(self) -> None:
-        """Bring what an earlier process had meant to do into the database."""
-        rows = [row for record in self._intents.left() for row in decode_rows(record)]
-        await self._database.append(await self._database.read(lambda c: missing(c, rows)))
-        self._intents.clear()
+    async def _catch_up(self) -> None:
+        """Give the database what an earlier process had in its write-ahead log only."""
+        for record in self._ahead.left():
+            rows = decode_rows(record)
+            try:
+                await self._database.append(await self._database.read(partial(missing, rows=rows)))
+            except DatabaseError as error:
+                _tell(error)
+        self._ahead.clear()
 
 
 @asynccontextmanager
-async def open_journal(database: Database, intents: Path) -> AsyncIterator[Journal]:
-    """A journal over an open database, with the file `intents` for what it does not have yet.
+async def open_journal(
+    database: Database, write_ahead: Path, *, is_synced: bool = True
+) -> AsyncIterator[Journal]:
+    """A journal over an open database, with the file `write_ahead` for what it does not have yet.
 
     At exit every pending line has been written. Raises ConfigError when the file cannot be used.
     """
-    async with AsyncExitStack() as stack:
-        journal = Journal(database, stack.enter_context(open_intents(intents)))
+    async with open_write_ahead_log(write_ahead, is_synced=is_synced) as log:
+        journal = Journal(database, log)
         try:
             yield journal
         finally:
             await journal.drain()
+
+
+def _ended(written: asyncio.Future[None]) -> asyncio.Future[None]:
+    """Done when `written` came to its end, whichever; the journal logs it."""
+    ended: asyncio.Future[None] = written.get_loop().create_future()
+
+    def end(_: asyncio.Future[None]) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    written.add_done_callback(end)
+    return ended
 
 
 def _done() -> asyncio.Future[None]:

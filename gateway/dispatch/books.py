@@ -66,7 +66,7 @@ class Books:
         """The attempt failed, the request goes on."""
         outcome = self._outcome(journey, state, Wei(0), reason=reason)
         if outcome is not None:
-            _ = self._journal.write_later(outcome)
+            _ = self._journal.record(outcome)
 
     def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> Awaitable[None]:
         """The attempt delivered: its fee and the request's are written together.
@@ -78,7 +78,7 @@ class Books:
         uri = "" if place is None else place.uri
         settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
         self._tell(journey, "settled", fee=fee, orchestrator=uri)
-        return self._journal.write_later(*([outcome] if outcome else ()), settlement)
+        return self._journal.record(*([outcome] if outcome else ()), settlement)
 
     def close(self, journey: Journey, state: RequestState, reason: str) -> Awaitable[None]:
         """Settle for nothing, together with the attempt that was under way. As `settle`."""
@@ -87,11 +87,11 @@ class Books:
         )
         self._tell(journey, state, reason=reason)
         if not journey.attempts:
-            return self._journal.write_later()
+            return self._journal.record()
         settlement = Settlement(
             journey.request_id, state, Wei(0), self._clock.now(), reason=reason
         )
-        return self._journal.write_later(*([outcome] if outcome else ()), settlement)
+        return self._journal.record(*([outcome] if outcome else ()), settlement)
 
     def _outcome(
         self,

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import structlog
@@ -327,7 +327,7 @@ class Directory:
         peer = self._peers[uri]
         peer.in_flight[model_id] += 1
         peer.places[model_id] = peer.places.get(model_id, 0) - 1
-        self._reassess(peer, model_id)
+        self._recount(peer, model_id)
 
     def note_sent(self, uri: str, model_id: ModelId) -> None:
         """A claimed job is being sent."""
@@ -342,7 +342,7 @@ class Directory:
         peer.sent[model_id] -= was_sent
         places = peer.places.get(model_id, 0) + 1
         peer.places[model_id] = min(places, 0) if was_busy else places
-        self._reassess(peer, model_id)
+        self._recount(peer, model_id)
         if was_busy:
             self.hurry(uri)
         self._changed()
@@ -404,6 +404,13 @@ class Directory:
         return len(self._peers)
 
     # Keeping prospects
+
+    def _recount(self, peer: _Peer, model_id: ModelId) -> None:
+        """Nothing but the free places changed, twice in each request."""
+        market = self._market.get(model_id)
+        prospect = None if market is None else market.get(peer.uri)
+        if market is not None and prospect is not None:
+            market[peer.uri] = replace(prospect, free=peer.places[model_id])
 
     def _reassess(self, peer: _Peer, model_id: ModelId | None = None) -> None:
         for model in list(self._market) if model_id is None else (model_id,):

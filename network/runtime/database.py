@@ -35,6 +35,9 @@ _T = TypeVar("_T")
 _BUSY_SECONDS: Final = 10
 _READERS: Final = 2
 _OWNER_ONLY: Final = 0o600
+#: Of 4 KiB. When SQLite's log has grown to this, one commit takes some milliseconds longer to bring
+#: it into the database.
+_LOG_PAGES: Final = 1000
 
 
 class WeiText(TypeDecorator[Wei]):
@@ -65,15 +68,18 @@ class Database:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-reader")
         self._loop = asyncio.get_running_loop()
 
-    def submit(self, rows: Sequence[Row], *, in_hurry: bool = True) -> asyncio.Future[None]:
+    @property
+    def is_closed(self) -> bool:
+        return self._writer.is_closed
+
+    def submit(self, rows: Sequence[Row]) -> asyncio.Future[None]:
         """Insert `rows`, all or none; the future is done when they are on disk.
 
-        Whatever was handed over takes effect in that order. Rows in no hurry wait some
-        milliseconds for a transaction that others need. Cancelling the future does not take the
-        rows back; it fails with DatabaseError if they were refused. Raises DatabaseError when
-        the database is closed.
+        Whatever was handed over takes effect in that order. Cancelling the future does not take
+        the rows back; it fails with DatabaseError if they were refused. Raises DatabaseError
+        when the database is closed.
         """
-        return self._writer.append(rows, in_hurry=in_hurry)
+        return self._writer.append(rows)
 
     async def append(self, rows: Sequence[Row]) -> None:
         """As `submit`, and wait. Raises DatabaseError if the rows were refused."""
@@ -170,7 +176,8 @@ def _engines(url: URL, synchronous: Synchronous) -> tuple[Engine, Engine]:
             return writing, reading.execution_options(postgresql_readonly=True)
     except (ImportError, SQLAlchemyError) as error:
         raise ConfigError("database", f"cannot use {_shown(url)}: {error}") from error
-    writing = _sqlite(url, 1, [f"synchronous={synchronous}"], "BEGIN IMMEDIATE")
+    pragmas = [f"synchronous={synchronous}", f"wal_autocheckpoint={_LOG_PAGES}"]
+    writing = _sqlite(url, 1, pragmas, "BEGIN IMMEDIATE")
     return writing, _sqlite(url, _READERS, ["query_only=ON"], "BEGIN")
 
 

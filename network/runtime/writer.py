@@ -1,7 +1,6 @@
 """The one thread that writes to a database.
 
-Whatever was handed to it while it was busy becomes one transaction with one sync to disk. Rows that
-are in no hurry wait a moment for company first.
+Whatever was handed to it while it was busy becomes one transaction with one sync to disk.
 """
 
 import asyncio
@@ -10,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
 from typing import Final, TypeAlias
 
 import structlog
@@ -21,8 +19,6 @@ from network.runtime.inserting import Inserter, Row
 
 #: Rows of one transaction; bounds how long the first of them waits for the last.
 _MOST_ROWS: Final = 20_000
-#: How long rows in no hurry wait for a transaction that others need.
-_PATIENCE_SECONDS: Final = 0.005
 
 _log = structlog.get_logger(__name__)
 
@@ -31,7 +27,6 @@ _log = structlog.get_logger(__name__)
 class _Append:
     rows: Sequence[Row]
     done: asyncio.Future[None]
-    in_hurry: bool
 
     @property
     def size(self) -> int:
@@ -42,7 +37,6 @@ class _Append:
 class _Execute:
     statements: Sequence[Executable]
     done: asyncio.Future[tuple[int, ...]]
-    in_hurry: bool = True
 
     @property
     def size(self) -> int:
@@ -71,14 +65,13 @@ class Writer:
     def is_closed(self) -> bool:
         return self._closed
 
-    def append(self, rows: Sequence[Row], *, in_hurry: bool = True) -> asyncio.Future[None]:
+    def append(self, rows: Sequence[Row]) -> asyncio.Future[None]:
         """Insert `rows`, all or none; done when they are on disk. Raises DatabaseError if closed.
 
-        Without a hurry that may take some milliseconds longer. Cancelling the future takes
-        nothing back.
+        Cancelling the future takes nothing back.
         """
         done: asyncio.Future[None] = self._loop.create_future()
-        self._submit(_Append(rows, done, in_hurry))
+        self._submit(_Append(rows, done))
         return done
 
     def execute(self, statements: Sequence[Executable]) -> asyncio.Future[tuple[int, ...]]:
@@ -117,19 +110,14 @@ class Writer:
         """What has gathered, up to a bound, and whether nothing follows it."""
         batch: list[_Write] = []
         rows = 0
-        patience = _PATIENCE_SECONDS
         write = self._queue.get()
-        since = monotonic()
         with suppress(queue.Empty):
             while write is not None:
                 batch.append(write)
                 rows += write.size
                 if rows >= _MOST_ROWS:
                     return batch, False
-                if write.in_hurry:
-                    patience = 0.0
-                left = patience and max(since + patience - monotonic(), 0.0)
-                write = self._queue.get(timeout=left)
+                write = self._queue.get_nowait()
             return batch, True
         return batch, False
 

@@ -82,7 +82,7 @@ async def open_desk(
         enter = stack.enter_async_context
         url = f"sqlite:///{tmp_path / 'gateway.db'}"
         database = await enter(open_database(url, MIGRATIONS))
-        journal = await enter(open_journal(database, tmp_path / "intents"))
+        journal = await enter(open_journal(database, tmp_path / "journal.ahead"))
         client = await enter(open_client(SIGNER, version="0.1.0", call_timeout=call_timeout))
         directory = Directory(
             [stub if isinstance(stub, str) else stub.uri for stub in stubs],
@@ -121,7 +121,7 @@ async def check_books(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
     async with (
         open_database(url, MIGRATIONS) as database,
-        open_journal(database, tmp_path / "intents") as journal,
+        open_journal(database, tmp_path / "journal.ahead") as journal,
     ):
         assert await journal.close_interrupted(0.0) == 0
         settled = sum(total.fee for total in await journal.usage("key"))

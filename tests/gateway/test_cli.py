@@ -98,6 +98,17 @@ async def new_key(data: Path, *options: str) -> dict[str, Any]:
     return key
 
 
+async def usage_of(data: Path, *, requests: int) -> list[dict[str, Any]]:
+    """The journal's database is some milliseconds behind the answers."""
+    async with asyncio.timeout(10):
+        while True:
+            listed = await limner("usage", "--data-dir", str(data), "--json")
+            lines: list[dict[str, Any]] = json.loads(listed.out)
+            if len(lines) == requests and all(line["state"] != "open" for line in lines):
+                return lines
+            await asyncio.sleep(0.02)
+
+
 async def test_a_key_made_while_the_gateway_runs_buys_an_image(
     orchestrator: StubOrchestrator, tmp_path: Path
 ) -> None:
@@ -120,8 +131,7 @@ async def test_a_key_made_while_the_gateway_runs_buys_an_image(
         assert {file.name for file in pngs(tmp_path) if file.parent == tmp_path} == {
             *("image.png", "image-1.png", "image-2.png", "image-3.png")
         }
-        listed = await limner("usage", "--data-dir", str(data), "--json")
-        lines = json.loads(listed.out)
+        lines = await usage_of(data, requests=2)
         assert [(line["state"], line["images"], line["fee"]) for line in lines] == [
             ("settled", 3, str(64 * 64 * 3)),
             ("settled", 1, str(64 * 64)),

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
+from gateway.accounting.events import Event
 from gateway.accounting.journal import (
     MIGRATIONS,
     Accepted,
     Attempt,
-    Event,
     Journal,
     Outcome,
     Settlement,
@@ -35,7 +35,7 @@ async def journal_in(folder: Path) -> AsyncIterator[tuple[Journal, Database]]:
     url = f"sqlite:///{folder / 'g.db'}"
     async with (
         open_database(url, MIGRATIONS) as database,
-        open_journal(database, folder / "intents") as journal,
+        open_journal(database, folder / "journal.ahead") as journal,
     ):
         yield journal, database
 
@@ -61,7 +61,7 @@ async def test_a_request_reads_back_as_it_was_written(tmp_path: Path) -> None:
         record = await journal.request("r")
         assert record is not None
         assert (record.state, record.settled_at, record.fee) == ("open", None, 0)
-        await journal.write_later(*delivered("r"))
+        await journal.record(*delivered("r"))
         record = await journal.request("r")
         assert record is not None
         assert record.accepted == accepted("r")
@@ -135,7 +135,7 @@ async def test_a_second_settlement_is_impossible(tmp_path: Path) -> None:
         with pytest.raises(DatabaseError):
             await journal.write(Settlement("r", "settled", HUGE, 104.0, "https://o"))
         # Written later, it is logged and changes nothing either.
-        await journal.write_later(Settlement("r", "failed", Wei(0), 105.0))
+        await journal.record(Settlement("r", "failed", Wei(0), 105.0))
         (total,) = await journal.usage("key")
         assert total.fee == HUGE
 
@@ -155,7 +155,7 @@ async def test_what_is_to_be_written_later_is_written_before_the_journal_closes(
 ) -> None:
     async with journal_in(tmp_path) as (journal, _):
         for number in range(100):
-            _ = journal.write_later(accepted(f"r{number}"))
+            _ = journal.record(accepted(f"r{number}"))
     async with journal_in(tmp_path) as (journal, _):
         assert len(await journal.requests(limit=1000)) == 100
 

@@ -236,20 +236,6 @@ async def test_many_appends_share_a_transaction(database: Database, file: Path) 
     assert await database.read(count) == 1000
 
 
-async def test_rows_in_no_hurry_are_written_by_themselves(database: Database) -> None:
-    await database.submit([(jobs, {"job_id": "a"})], in_hurry=False)
-    assert await database.read(job_ids) == ["a"]
-
-
-async def test_rows_in_no_hurry_go_with_those_that_follow(database: Database) -> None:
-    """One transaction: what the second cannot do, the first has to do by itself."""
-    patient = database.submit([(jobs, {"job_id": "a"})], in_hurry=False)
-    with pytest.raises(DatabaseError):
-        await database.append([(jobs, {"job_id": "b"}), (jobs, {"job_id": "b"})])
-    assert patient.done()
-    assert await database.read(job_ids) == ["a"]
-
-
 async def test_the_file_is_for_its_owner_only_and_in_wal_mode(
     database: Database, file: Path
 ) -> None:
