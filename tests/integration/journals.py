@@ -48,8 +48,19 @@ def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
+def wait_for_the_database(gateway: Gateway, seconds: float = 20) -> None:
+    """Return once a running gateway's database has all that its write-ahead log had."""
+    log = gateway.folder / "data" / "journal.ahead"
+    deadline = time.monotonic() + seconds
+    while gateway.program.is_running and any(log.read_bytes()[:4]):
+        if time.monotonic() > deadline:
+            raise AssertionError("the database does not follow the write-ahead log")
+        time.sleep(0.01)
+
+
 def gateway_requests(gateway: Gateway) -> list[Asked]:
     """Every request ever accepted, the oldest first."""
+    wait_for_the_database(gateway)
     database = gateway.folder / "data" / "gateway.sqlite3"
     attempts = [
         Bought(attempt, request, number, uri, state, int(fee or 0), node_job or "")
