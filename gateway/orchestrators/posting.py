@@ -24,6 +24,8 @@ from gateway.orchestrators.answers import (
 _OK: Final = 200
 _LONGEST_REFUSAL: Final = 4096
 _LARGEST_HEAD: Final = 128 * 1024
+#: A chunk of one byte takes this many on the wire.
+_FRAMING: Final = 6
 #: Seconds for a body once it has begun: a slow drip is a fault, a slow link is not.
 _BODY_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 3.0
@@ -107,7 +109,7 @@ class _Exchange:
             return
         if _is_json(self._status, self._head):
             self._refuse_too_much()
-        elif self._size >= _LONGEST_REFUSAL:
+        elif self._size >= _LONGEST_REFUSAL or self._read > _LARGEST_HEAD + _LONGEST_REFUSAL:
             self.conclude()
         if self._is_whole:
             self.conclude()
@@ -132,7 +134,8 @@ class _Exchange:
         announced = self._head.get("content-length", "")
         if announced.isdigit() and int(announced) > self._most:
             raise OrchestratorFailed(f"its answer of {announced} bytes is larger than asked for")
-        if self._size > self._most:
+        # What frames the body counts as well: chunks of one byte, and trailers without end.
+        if self._size > self._most or self._read > _FRAMING * self._most + _LARGEST_HEAD:
             raise OrchestratorFailed(f"its answer is larger than the {self._most} bytes asked for")
 
     def on_message_begin(self) -> None:
@@ -140,7 +143,7 @@ class _Exchange:
             self._may_be_followed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_whole:
+        if not self._has_head:  # trailers tell nothing
             self._head[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

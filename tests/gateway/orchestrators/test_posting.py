@@ -14,6 +14,7 @@ from gateway.orchestrators.posting import Origin, Poster
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: o\r\nContent-Length: 2\r\n\r\n{}"
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+CHUNKED = JSON + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE = JSON + b"Content-Length: 2\r\n\r\n{}"
 
 
@@ -154,9 +155,22 @@ async def test_a_connection_idle_for_long_is_not_used_again(
         (JSON + b"Content-Length: 101\r\n\r\n{}", "101 bytes is larger than asked for"),
         (JSON + b"\r\n" + b"x" * 101, "larger than the 100 bytes asked for"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000, "head is above"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, "head is above"),
+        (CHUNKED + b"1\r\nx\r\n0\r\n" + b"X-A: b\r\n" * 30_000, "larger than the 100 bytes"),
+        (CHUNKED + b"1\r\nx\r\n0\r\nX-A: " + b"b" * 200_000, "larger than the 100 bytes"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", "HTTP"),
     ],
-    ids=["no http", "two lengths", "announced", "too long", "endless head", "upgrade"],
+    ids=[
+        "no http",
+        "two lengths",
+        "announced",
+        "too long",
+        "endless head",
+        "endless 100",
+        "endless trailers",
+        "endless trailer",
+        "upgrade",
+    ],
 )
 async def test_what_is_not_as_asked_is_a_fault(answer: bytes, reason: str) -> None:
     async with serving(answer) as (server, poster):
