@@ -1,21 +1,18 @@
 """The composition root: settings in, a serving gateway out. Nothing else reads settings."""
 
-import os
 import random
 import secrets
 import ssl
 from asyncio import sleep, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.api import images, jobs
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
@@ -32,6 +29,7 @@ from gateway.api.status import count_states, describe
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
 from gateway.dispatch import Dispatcher, Routing
+from gateway.home import open_gateway_database, open_identity, open_images, open_usage_journal
 from gateway.keys import KeyRing
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
@@ -39,12 +37,10 @@ from gateway.orchestrators.selection import Policy
 from gateway.orchestrators.standing import Pausing
 from gateway.payments.budget import Budget
 from gateway.payments.budget import Limits as BudgetLimits
-from gateway.storage.disk import DiskImageStore, open_disk_store
+from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
 from network.identity import KeySigner, checksum
-from network.keystore import load_or_create
 from network.runtime.clock import Clock, SystemClock
-from network.runtime.database import Database, open_database
 from network.runtime.supervisor import supervise
 from network.units import ModelId, Wei
 from network.wire.limits import Limits
@@ -57,9 +53,6 @@ _VERSION: Final = installed_version("limner")
 _FIRST_ROUND_SECONDS: Final = 3.0
 #: How soon a revoked key stops working.
 _KEYS_SECONDS: Final = 2.0
-_IMAGES: Final = "images"
-_WRITE_AHEAD: Final = "journal.ahead"
-_PASSPHRASE_FILE: Final = "keystore.passphrase"  # noqa: S105 - a file name
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +90,13 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         enter = stack.enter_async_context
         signer = await open_identity(settings)
         database = await enter(open_gateway_database(settings))
-        journal = await enter(_open_journal(settings, database))
+        journal = await enter(open_usage_journal(settings, database))
         interrupted = await journal.close_interrupted(clock.now())
         if interrupted:
             _log.warning("closed_interrupted_requests", count=interrupted)
         call_timeout = settings.routing.call_seconds
         client = await enter(open_client(signer, version=_VERSION, call_timeout=call_timeout))
-        store = await enter(
-            open_disk_store(
-                _data_dir(settings) / _IMAGES,
-                lifetime=settings.images.lifetime_seconds,
-                max_bytes=settings.images.max_bytes,
-                clock=clock,
-            )
-        )
+        store = await enter(open_images(settings, clock))
         keys = KeyRing(database, clock)
         await keys.refresh()
         randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
@@ -144,26 +130,6 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             running=RunningRequests(dispatcher),
         )
         yield await _open_listeners(parts, stack)
-
-
-def _open_journal(
-    settings: GatewaySettings, database: Database
-) -> AbstractAsyncContextManager[Journal]:
-    file = _data_dir(settings) / _WRITE_AHEAD
-    is_synced = settings.accounting.synchronous in {"FULL", "EXTRA"}
-    return open_journal(database, file, is_synced=is_synced)
-
-
-@asynccontextmanager
-async def open_gateway_database(settings: GatewaySettings) -> AsyncIterator[Database]:
-    """The journal and the keys, migrated; a second process may open them beside the gateway."""
-    accounting = settings.accounting
-    url = accounting.database_url
-    if not url:
-        data_dir = await to_thread(_make_data_dir, settings)
-        url = f"sqlite:///{data_dir / 'gateway.sqlite3'}"
-    async with open_database(url, MIGRATIONS, synchronous=accounting.synchronous) as database:
-        yield database
 
 
 async def probe_orchestrators(settings: GatewaySettings) -> list[dict[str, Any]]:
@@ -377,51 +343,6 @@ def _warn_of_exposure(settings: GatewaySettings, *, has_tls: bool) -> None:
             admin_listen=settings.admin_listen,
             advice="it asks nobody for a key: bind it to loopback, or guard it by a firewall",
         )
-
-
-def _data_dir(settings: GatewaySettings) -> Path:
-    return settings.data_dir.expanduser()
-
-
-def _make_data_dir(settings: GatewaySettings) -> Path:
-    """The data directory, ours alone. Raises ConfigError when it cannot be had."""
-    data_dir = _data_dir(settings)
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (data_dir / _IMAGES).mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("data_dir", f"cannot use {data_dir}: {error.strerror}") from error
-    if data_dir.stat().st_mode & 0o077:
-        _log.warning("data_dir_is_open_to_others", path=str(data_dir), advice="chmod 700")
-    return data_dir
-
-
-async def open_identity(settings: GatewaySettings) -> KeySigner:
-    """The gateway's own account, made at first use. Raises ConfigError."""
-    data_dir = await to_thread(_make_data_dir, settings)
-    passphrase = await to_thread(_passphrase, settings, data_dir)
-    return await load_or_create(data_dir, passphrase)
-
-
-def _passphrase(settings: GatewaySettings, data_dir: Path) -> str:
-    """As set, or out of a file; by default a random one is made beside the keystore."""
-    given = settings.keystore.passphrase.get_secret_value()
-    if given:
-        return given
-    file = settings.keystore.passphrase_file
-    try:
-        if file is not None:
-            return file.expanduser().read_text().rstrip("\n")
-        file = data_dir / _PASSPHRASE_FILE
-        if not file.exists():
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(secrets.token_urlsafe(32))
-        return file.read_text()
-    except OSError as error:
-        raise ConfigError(
-            "keystore.passphrase_file", f"cannot read {file}: {error.strerror}"
-        ) from error
 
 
 async def _every(seconds: float, job: Callable[[], Awaitable[object]]) -> None:

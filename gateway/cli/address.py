@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from gateway.app import open_identity
 from gateway.cli.options import in_loop, load_settings, settings_options
+from gateway.home import open_identity
 from network.identity import checksum
 
 

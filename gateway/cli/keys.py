@@ -10,9 +10,9 @@ import click
 import orjson
 from typing_extensions import override
 
-from gateway.app import open_gateway_database
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
+from gateway.home import open_gateway_database
 from gateway.keys import KeyGrant, KeyRecord, create_key, list_keys, revoke_key
 from network.runtime.clock import SystemClock
 from network.units import ModelId, parse_price

@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from gateway.accounting import queries
 from gateway.accounting.events import Grouping, RequestRecord, UsageTotal
-from gateway.app import open_gateway_database
 from gateway.cli.options import in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
+from gateway.home import open_gateway_database
 from network.runtime.clock import SystemClock
 from network.units import Pixels, Wei, format_wei, pixels_of
 

@@ -7,19 +7,16 @@ our own jobs, and a refusal for want of capacity is believed at once.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import structlog
 
-from gateway.orchestrators.answers import (
-    CallRefused,
-    OrchestratorFailed,
-    OrchestratorUnreachable,
-)
+from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreachable
 from gateway.orchestrators.client import OrchestratorClient
-from gateway.orchestrators.offer import ModelOffer, Offer, floored_prices, read_offer
+from gateway.orchestrators.inquiry import Inquiry
+from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reason, Refusal
 from gateway.orchestrators.standing import (
     Fault,
@@ -30,7 +27,7 @@ from gateway.orchestrators.standing import (
     after_success,
     measured_pace,
 )
-from network.capabilities import TEXT_TO_IMAGE, Mismatch, compatible, job_capabilities
+from network.capabilities import Mismatch, compatible, job_capabilities
 from network.errors import WireError
 from network.runtime.clock import Clock
 from network.units import ModelId, Pixels
@@ -79,23 +76,19 @@ class OrchestratorState:
 @dataclass(slots=True)
 class _Peer:
     uri: str
+    inquiry: Inquiry
     offer: Offer | None = None
     standing: Standing = field(default_factory=Standing)
     problem: str = ""
     is_reachable: bool = True
     refresh_failures: int = 0
     asked_at: float = float("-inf")
-    discovered_at: float = float("-inf")
     pressed_until: float = float("-inf")
     in_flight: Counter[ModelId] = field(default_factory=Counter)
     #: Those of our jobs that are on their way to it or there.
     sent: Counter[ModelId] = field(default_factory=Counter)
     #: Free places by model: as advertised, less our jobs since.
     places: dict[ModelId, int] = field(default_factory=dict)
-    #: Exact prices by model, of the last replies that were about one model.
-    exact: dict[ModelId, Fraction | None] = field(default_factory=dict)
-    #: Floored prices by model, of the last reply that was about all models.
-    floors: Mapping[str, Fraction] = field(default_factory=dict)
     #: Why a model's jobs cannot run there, "" if they can; since the last refresh.
     mismatches: dict[ModelId, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -119,7 +112,8 @@ class Directory:
         models: Sequence[ModelId] = (),
     ) -> None:
         """`models` are those whose exact prices matter from the start, e.g. the default model."""
-        self._peers = {uri: _Peer(uri) for uri in uris}
+        interval, priced = refreshing.discovery_interval, refreshing.priced_models
+        self._peers = {uri: _Peer(uri, Inquiry(uri, interval, priced)) for uri in uris}
         self._client = client
         self._policy = policy
         self._refreshing = refreshing
@@ -181,7 +175,7 @@ class Directory:
         started = self._clock.monotonic()
         counted = Counter(peer.sent)
         try:
-            info = await self._ask(peer, started)
+            info = await peer.inquiry.ask(self._client, self._wanted, started)
         except (OrchestratorFailed, WireError) as error:
             self._note_silence(peer, error)
         except Exception as error:  # noqa: BLE001  one peer's surprise must not end the others' refresh
@@ -196,49 +190,11 @@ class Directory:
         self._reassess(peer)
         self._changed()
 
-    async def _ask(self, peer: _Peer, now: float) -> OrchestratorInfo:
-        """All models at times, the exact price of each that matters every time."""
-        info: OrchestratorInfo | None = None
-        priced = self._priced_models(() if peer.offer is None else peer.offer.models)
-        if not priced or now - peer.discovered_at >= self._refreshing.discovery_interval:
-            info = await self._client.info(peer.uri)
-            peer.discovered_at = now
-            peer.floors = floored_prices(info)
-            offered = info.capabilities.models.get(TEXT_TO_IMAGE, {})
-            priced = self._priced_models([ModelId(name) for name in offered])
-        exact: dict[ModelId, Fraction | None] = {}
-        refused: CallRefused | None = None
-        for model_id in priced:
-            try:
-                reply = await self._client.info(peer.uri, model_id)
-            except CallRefused as error:
-                # It may refuse to price one model and sell the others.
-                refused = error
-                continue
-            exact[model_id] = reply.price
-            info = reply
-        if info is None:
-            raise refused or OrchestratorFailed("it answered nothing")
-        peer.exact = exact
-        return info
-
-    def _priced_models(self, offered: Collection[ModelId]) -> list[ModelId]:
-        wanted = [model_id for model_id in self._wanted if model_id in offered]
-        others = sorted(model_id for model_id in offered if model_id not in self._wanted)
-        return (wanted + others)[: self._refreshing.priced_models]
-
     def _note_answer(
         self, peer: _Peer, info: OrchestratorInfo, counted: Counter[ModelId], started: float
     ) -> None:
         now = self._clock.monotonic()
-        offer = read_offer(
-            peer.uri,
-            info,
-            exact=peer.exact,
-            floors=peer.floors,
-            refreshed_at=now,
-            round_trip=now - started,
-        )
+        offer = peer.inquiry.read(info, refreshed_at=now, round_trip=now - started)
         if peer.problem != offer.problem or peer.offer is None:
             _log.info("orchestrator_answers", uri=peer.uri, problem=offer.problem)
         peer.offer = offer

@@ -24,10 +24,10 @@ from gateway.app import (
     Gateway,
     _bounds,
     open_gateway,
-    open_gateway_database,
     probe_orchestrators,
 )
 from gateway.config import GatewaySettings
+from gateway.home import open_gateway_database
 from gateway.keys import create_key
 from network.errors import ConfigError, ProblemError
 from network.runtime.clock import SystemClock

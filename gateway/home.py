@@ -1,0 +1,104 @@
+"""The gateway's own folder: its account, its database, its write-ahead log, its images."""
+
+import os
+import secrets
+from asyncio import to_thread
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
+from gateway.config import GatewaySettings
+from gateway.storage.disk import DiskImageStore, open_disk_store
+from network.errors import ConfigError
+from network.identity import KeySigner
+from network.keystore import load_or_create
+from network.runtime.clock import Clock
+from network.runtime.database import Database, open_database
+
+_log = structlog.get_logger(__name__)
+
+_IMAGES: Final = "images"
+_WRITE_AHEAD: Final = "journal.ahead"
+_PASSPHRASE_FILE: Final = "keystore.passphrase"  # noqa: S105 - a file name
+
+
+async def open_identity(settings: GatewaySettings) -> KeySigner:
+    """The gateway's own account, made at first use. Raises ConfigError."""
+    data_dir = await to_thread(_make_data_dir, settings)
+    passphrase = await to_thread(_passphrase, settings, data_dir)
+    return await load_or_create(data_dir, passphrase)
+
+
+@asynccontextmanager
+async def open_gateway_database(settings: GatewaySettings) -> AsyncIterator[Database]:
+    """The journal and the keys, migrated; a second process may open them beside the gateway."""
+    accounting = settings.accounting
+    url = accounting.database_url
+    if not url:
+        data_dir = await to_thread(_make_data_dir, settings)
+        url = f"sqlite:///{data_dir / 'gateway.sqlite3'}"
+    async with open_database(url, MIGRATIONS, synchronous=accounting.synchronous) as database:
+        yield database
+
+
+def open_usage_journal(
+    settings: GatewaySettings, database: Database
+) -> AbstractAsyncContextManager[Journal]:
+    """The journal over the gateway's database; one process at a time."""
+    file = _data_dir(settings) / _WRITE_AHEAD
+    is_synced = settings.accounting.synchronous in {"FULL", "EXTRA"}
+    return open_journal(database, file, is_synced=is_synced)
+
+
+def open_images(
+    settings: GatewaySettings, clock: Clock
+) -> AbstractAsyncContextManager[DiskImageStore]:
+    """The image store on this machine's disk."""
+    return open_disk_store(
+        _data_dir(settings) / _IMAGES,
+        lifetime=settings.images.lifetime_seconds,
+        max_bytes=settings.images.max_bytes,
+        clock=clock,
+    )
+
+
+def _data_dir(settings: GatewaySettings) -> Path:
+    return settings.data_dir.expanduser()
+
+
+def _make_data_dir(settings: GatewaySettings) -> Path:
+    """The data directory, ours alone. Raises ConfigError when it cannot be had."""
+    data_dir = _data_dir(settings)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data_dir / _IMAGES).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("data_dir", f"cannot use {data_dir}: {error.strerror}") from error
+    if data_dir.stat().st_mode & 0o077:
+        _log.warning("data_dir_is_open_to_others", path=str(data_dir), advice="chmod 700")
+    return data_dir
+
+
+def _passphrase(settings: GatewaySettings, data_dir: Path) -> str:
+    """As set, or out of a file; by default a random one is made beside the keystore."""
+    given = settings.keystore.passphrase.get_secret_value()
+    if given:
+        return given
+    file = settings.keystore.passphrase_file
+    try:
+        if file is not None:
+            return file.expanduser().read_text().rstrip("\n")
+        file = data_dir / _PASSPHRASE_FILE
+        if not file.exists():
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(secrets.token_urlsafe(32))
+        return file.read_text()
+    except OSError as error:
+        raise ConfigError(
+            "keystore.passphrase_file", f"cannot read {file}: {error.strerror}"
+        ) from error
