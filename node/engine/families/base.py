@@ -75,6 +75,8 @@ class Bounds:
             raise InvalidJobError(f"There must be at least one step, not {job.steps}.")
         if not 0.0 <= job.guidance < float("inf"):
             raise InvalidJobError("The guidance scale must be a finite number, 0 or above.")
+        if not 0.0 <= job.true_guidance < float("inf"):
+            raise InvalidJobError("The true guidance scale must be a finite number, 0 or above.")
         if not job.seeds or min(job.seeds) < 0 or max(job.seeds) >= 2**64:
             raise InvalidJobError("Every image needs a seed of 0 or above.")
         self._check_prompts(job)
