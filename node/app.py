@@ -66,6 +66,7 @@ from node.jobs.runner import JobRunner
 _KEEPALIVE_SECONDS: Final = 75.0
 _MOST_HEADERS: Final = 64
 _HARDWARE_SECONDS: Final = 30.0
+_MOST_PROMPT_PARTS: Final = 4
 #: Of the installed distribution; read from disk, and therefore once, at import.
 VERSION: Final = distribution_version("limner")
 
@@ -334,7 +335,8 @@ def _limits(core: _Core, model_id: ModelId) -> Limits | None:
     state = core.engine.model(model_id)
     if state is None:
         return None
-    facts = state.facts or ModelFacts()
+    # What a model that was never loaded can take is not known: it decides when it is.
+    facts = state.facts or ModelFacts(prompt_parts=_MOST_PROMPT_PARTS)
     bounds = core.settings.limits
     return Limits(
         size_multiple=facts.size_multiple,

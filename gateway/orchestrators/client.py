@@ -40,6 +40,7 @@ from network.wire.codec import (
 )
 
 _LONGEST_REFUSAL: Final = 4096
+_LONGEST_WARNINGS: Final = 1000
 #: Seconds for a body once it has begun: a slow drip is a fault, a slow link is not.
 _BODY_SECONDS: Final = 30.0
 _FETCH_SECONDS: Final = 10.0
@@ -75,6 +76,8 @@ class NodeAnswer:
     node_job_id: str
     #: What the orchestrator says it charged, where it says so.
     fee: Wei | None
+    #: What of the request had no effect, where it says so.
+    warnings: str = ""
 
 
 class JobProgress(msgspec.Struct, frozen=True):
@@ -186,10 +189,11 @@ class OrchestratorClient:
                 body = await _read(response, order.expected.largest_body)
             fee = _fee(response.headers)
             node_job_id = printable(response.headers.get(wire_headers.JOB_ID, ""), 128)
+            warnings = _warnings(response.headers)
         media = parse_answer(body, order.expected.images)
         del body
         images = check_pictures(await self._fetched(media, offer, order.expected), order.expected)
-        return NodeAnswer(images, node_job_id, fee)
+        return NodeAnswer(images, node_job_id, fee, warnings)
 
     def _headers(self, offer: Offer, order: Order) -> dict[str, str]:
         return {
@@ -324,6 +328,12 @@ def _fee(headers: Mapping[str, str]) -> Wei | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 78):  # noqa: PLR2004  2**256
         raise OrchestratorFailed(f"its fee {text[:40]!r} is not a number of wei")
     return Wei(int(text))
+
+
+def _warnings(headers: Mapping[str, str]) -> str:
+    """A stranger's words, fit to be passed on in a header of ours."""
+    text = headers.get(wire_headers.WARNINGS, "")
+    return printable(text.encode("ascii", "ignore").decode(), _LONGEST_WARNINGS)
 
 
 def _remember(cache: dict[_K, str], key: _K, value: str) -> None:

@@ -29,6 +29,7 @@ from node.engine.protocol import (
     Started,
     Stepped,
     Submit,
+    Warned,
     body_length,
     decode_from_worker,
     encode_frame,
@@ -263,7 +264,7 @@ class ProcessEngine:
                 self._take_state(message.state)
             case Dying():
                 raise _WorkerLostError(f"the device failed: {message.reason}")
-            case Started() | Stepped() | ImageDone() | Failed():
+            case Started() | Warned() | Stepped() | ImageDone() | Failed():
                 entry = self._entries.get(message.ticket)
                 if entry is not None and not entry.ended.done():
                     entry.take(message)

@@ -101,6 +101,13 @@ class Started(_Message, frozen=True, tag="started"):
     ticket: int
 
 
+class Warned(_Message, frozen=True, tag="warned"):
+    """What of the job has no effect, in words that quote no prompt."""
+
+    ticket: int
+    warnings: tuple[str, ...]
+
+
 class Stepped(_Message, frozen=True, tag="stepped"):
     """Denoise steps done since the job was submitted to this worker, over its wanted images."""
 
@@ -133,7 +140,7 @@ class Dying(_Message, frozen=True, tag="dying"):
 
 
 ToWorker = Setup | Submit | Cancel | Stop
-FromWorker = Hello | Beat | ModelChanged | Started | Stepped | ImageDone | Failed | Dying
+FromWorker = Hello | Beat | ModelChanged | Started | Warned | Stepped | ImageDone | Failed | Dying
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

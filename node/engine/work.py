@@ -47,10 +47,14 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """A job's images in the order of its seeds; `denoise_seconds` is their time in the model."""
+    """A job's images in the order of its seeds; `denoise_seconds` is their time in the model.
+
+    `warnings` tell the client what of his request had no effect, without quoting it.
+    """
 
     images: tuple[EncodedImage, ...]
     denoise_seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

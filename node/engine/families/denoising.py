@@ -28,6 +28,10 @@ from node.engine.families.prompts import (
 from node.engine.families.schedule import Schedule
 from node.engine.work import ImageJob, ModelFacts
 
+_NO_NEGATIVE = (
+    "the negative prompt had no effect: only classifier-free guidance reads one, and it is off"
+)
+
 
 @dataclass(slots=True)
 class LatentSample:
@@ -163,7 +167,7 @@ class LatentFamily(ABC):
         if not job.negative_prompts:
             return cut
         if not guided:
-            return (*cut, "the negative prompt had no effect: no guidance that reads it is on")
+            return (*cut, _NO_NEGATIVE)
         return cut + cut_warnings(self._readers, job.negative_prompts, "negative prompt")
 
 

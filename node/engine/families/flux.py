@@ -88,7 +88,7 @@ class Flux(LatentFamily):
         options: dict[str, Any] = {"mu": shift_for(template.config, tokens, largest=1.15)}
         if not template.config.get("use_flow_sigmas"):
             options["sigmas"] = np.linspace(1.0, 1 / job.steps, job.steps)
-        return Schedule(template, job.steps, self._device, generator, from_first=True, **options)
+        return Schedule(template, job.steps, self._device, generator, **options)
 
     @override
     def _predict(self, samples: Sequence[LatentSample]) -> list[torch.Tensor]:

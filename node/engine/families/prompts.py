@@ -52,7 +52,7 @@ def cut_warnings(
         if tokens > most:
             who = "the model" if len(readers) == 1 else f"text encoder {number}"
             warnings.append(
-                f"{who} reads {most} of the {what}'s {tokens} tokens; the rest was cut"
+                f"{who} reads {most} of the {what}'s {tokens} tokens and cuts the rest"
             )
     return tuple(warnings)
 

@@ -21,14 +21,10 @@ class Schedule:
         steps: int,
         device: torch.device,
         generator: torch.Generator,
-        *,
-        from_first: bool,
         **options: Any,
     ) -> None:
         """`options` go to `set_timesteps` beside, or as `sigmas` in the place of, the step count.
 
-        `from_first` tells the scheduler its first index, as some stock pipelines do. The others
-        let it search, which finds another one where two timesteps are equal.
         Raises InvalidJobError when the scheduler cannot take that many steps.
         """
         self._scheduler = type(template).from_config(template.config)
@@ -37,7 +33,8 @@ class Schedule:
             self._scheduler.set_timesteps(*count, device=device, **options)
         except ValueError:
             raise InvalidJobError(f"This model cannot take {steps} steps.") from None
-        if from_first and hasattr(self._scheduler, "set_begin_index"):
+        if hasattr(self._scheduler, "set_begin_index"):
+            # Otherwise it searches for the index of its first timestep, and the GPU waits for that.
             self._scheduler.set_begin_index(0)
         self._timesteps: torch.Tensor = self._scheduler.timesteps
         self._steps = steps

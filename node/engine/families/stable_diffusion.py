@@ -27,8 +27,6 @@ _GUIDANCE_INPUT = "timestep_cond"
 class StableDiffusion(LatentFamily):
     """Implements Family over a loaded `StableDiffusionPipeline`."""
 
-    _from_first = False
-
     def __init__(self, pipeline: Any) -> None:
         readers = self._text_readers(pipeline)
         scale = int(pipeline.vae_scale_factor)
@@ -74,7 +72,6 @@ class StableDiffusion(LatentFamily):
             job.steps,
             self._device,
             generator,
-            from_first=self._from_first,
         )
 
     @override

@@ -82,7 +82,7 @@ class StableDiffusion3(LatentFamily):
         options = {}
         if template.config.get("use_dynamic_shifting"):
             options["mu"] = shift_for(template.config, rows * columns, largest=1.16)
-        return Schedule(template, job.steps, self._device, generator, from_first=False, **options)
+        return Schedule(template, job.steps, self._device, generator, **options)
 
     @override
     def _predict(self, samples: Sequence[LatentSample]) -> list[torch.Tensor]:

@@ -21,8 +21,6 @@ class StableDiffusionXL(StableDiffusion):
     image's size as an input.
     """
 
-    _from_first = True
-
     @override
     @staticmethod
     def _text_readers(pipeline: Any) -> tuple[TextReader, ...]:
