@@ -57,7 +57,7 @@ from node.discovery.hardware import Hardware
 from node.discovery.identity import Identity, open_identity
 from node.discovery.sessions import Sessions
 from node.engine.backend import Engine, open_process_engine
-from node.engine.options import EngineOptions
+from node.engine.options import Acceleration, EngineOptions
 from node.engine.work import ModelFacts, ModelSpec
 from node.jobs.board import Policy
 from node.jobs.record import log_job
@@ -107,7 +107,11 @@ def open_engine(
     specs = [
         ModelSpec(model.model_id, model.path, model.warm, model.dtype) for model in models.models
     ]
-    options = EngineOptions(threads=settings.engine.threads)
+    options = EngineOptions(
+        threads=settings.engine.threads,
+        acceleration=Acceleration(settings.engine.compile, settings.engine.fuse_projections),
+        compiled_dir=settings.data_dir / "compiled",
+    )
     return open_process_engine(specs, device=settings.engine.device, clock=clock, options=options)
 
 

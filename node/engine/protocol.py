@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from node.engine.options import Acceleration
 from node.engine.work import FailureKind, ImageJob, ModelSpec, ModelState
 
 MAX_FRAME = 256 * 2**20  #: bytes; the largest image we would ever carry stays far below
@@ -47,6 +48,7 @@ class Setup(_Message, frozen=True, tag="setup"):
     max_models: int
     longest_step: float
     longest_load: float
+    acceleration: Acceleration = Acceleration()
 
 
 class Submit(_Message, frozen=True, tag="submit"):

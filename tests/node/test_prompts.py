@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -41,7 +42,7 @@ async def buyer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Buyer
         yield opened
 
 
-async def _ask(buyer: Buyer, model: ModelId, prompt: str, **fields: object) -> Answer:
+async def _ask(buyer: Buyer, model: ModelId, prompt: str, **fields: Any) -> Answer:
     return await buyer.ask(
         await buyer.headers(model), model_id=model, prompt=prompt, num_inference_steps=2, **fields
     )
