@@ -83,9 +83,6 @@ class LatentFamily(ABC):
         self._scale = int(pipeline.vae_scale_factor)
         self.facts = facts
         self._bounds = Bounds(facts)
-        vae = pipeline.vae
-        if vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False):
-            vae.to(torch.float32)  # it overflows in half precision
 
     def encode(self, job: ImageJob) -> EncodedPrompt:
         self._bounds.check(job)

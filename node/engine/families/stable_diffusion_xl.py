@@ -21,6 +21,12 @@ class StableDiffusionXL(StableDiffusion):
     image's size as an input.
     """
 
+    def __init__(self, pipeline: Any) -> None:
+        vae = pipeline.vae
+        if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+            vae.to(torch.float32)  # in half precision it overflows
+        super().__init__(pipeline)
+
     @override
     @staticmethod
     def _text_readers(pipeline: Any) -> tuple[TextReader, ...]:

@@ -56,23 +56,23 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @functools.cache
-def _open(folder: Path) -> Family:
+def _open(folder: Path, dtype: str = "auto") -> Family:
     from node.engine.families.loading import best_device, open_family  # noqa: PLC0415  torch
 
-    return open_family(folder, "auto", best_device("cpu"), lambda _: None)
+    return open_family(folder, dtype, best_device("cpu"), lambda _: None)
 
 
 @functools.cache
-def _stock_pipeline(folder: Path) -> Any:
-    return tiny.load(folder)
+def _stock_pipeline(folder: Path, dtype: str) -> Any:
+    return tiny.load(folder, dtype)
 
 
-def _stock(folder: Path, job: ImageJob) -> NDArray[np.uint8]:
+def _stock(folder: Path, job: ImageJob, dtype: str = "float32") -> NDArray[np.uint8]:
     names = ("prompt", "prompt_2", "prompt_3")
     texts = dict(zip(names, job.prompts, strict=False))
     texts |= {f"negative_{n}": t for n, t in zip(names, job.negative_prompts, strict=False)}
     options = {"true_cfg_scale": job.true_guidance} if folder.name.startswith("flux") else {}
-    image = _stock_pipeline(folder)(
+    image = _stock_pipeline(folder, dtype)(
         **texts,
         **options,
         width=job.width,
@@ -126,6 +126,16 @@ def test_a_sample_alone_has_the_stock_pipelines_pixels(
         assert np.array_equal(images[-1], _stock(folder_of(model), job)), job
     # A model that ignores guidance, or a true one without a negative prompt, repeats its image.
     assert len({image.tobytes() for image in images}) >= len(images) - 2
+
+
+@pytest.mark.parametrize("model", ["sd-euler_a", "xl-dpm", "sd3-dynamic", "flux-dev"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_sample_alone_has_the_stock_pixels_in_the_number_formats_of_gpus(
+    folder_of: Callable[[str], Path], model: str, dtype: str
+) -> None:
+    family = _open(folder_of(model), dtype)
+    for job in (_JOB, replace(_JOB, guidance=1.0, steps=2)):
+        assert np.array_equal(_draw(family, job), _stock(folder_of(model), job, dtype))
 
 
 def _strangers(model: str) -> list[ImageJob]:

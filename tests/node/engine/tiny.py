@@ -47,13 +47,15 @@ def generator(seed: int) -> Any:
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, dtype: str = "float32") -> Any:
     """Load a stock pipeline the plain way, SD3 without T5 as its documentation says."""
     options = {}
     if "StableDiffusion3" in (folder / "model_index.json").read_text():
         missing = [n for n in ("text_encoder_3", "tokenizer_3") if not (folder / n).is_dir()]
         options = dict.fromkeys(missing)
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), **options)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        str(folder), dtype=getattr(torch, dtype), **options
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
