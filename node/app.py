@@ -57,7 +57,7 @@ from node.discovery.hardware import Hardware
 from node.discovery.identity import Identity, open_identity
 from node.discovery.sessions import Sessions
 from node.engine.backend import Engine, open_process_engine
-from node.engine.options import EngineOptions
+from node.engine.options import Acceleration, EngineOptions
 from node.engine.work import ModelFacts, ModelSpec
 from node.jobs.board import Policy
 from node.jobs.record import log_job
@@ -66,6 +66,7 @@ from node.jobs.runner import JobRunner
 _KEEPALIVE_SECONDS: Final = 75.0
 _MOST_HEADERS: Final = 64
 _HARDWARE_SECONDS: Final = 30.0
+_MOST_PROMPT_PARTS: Final = 4
 #: Of the installed distribution; read from disk, and therefore once, at import.
 VERSION: Final = distribution_version("limner")
 
@@ -106,7 +107,11 @@ def open_engine(
     specs = [
         ModelSpec(model.model_id, model.path, model.warm, model.dtype) for model in models.models
     ]
-    options = EngineOptions(threads=settings.engine.threads)
+    options = EngineOptions(
+        threads=settings.engine.threads,
+        acceleration=Acceleration(settings.engine.compile, settings.engine.fuse_projections),
+        compiled_dir=settings.data_dir / "compiled",
+    )
     return open_process_engine(specs, device=settings.engine.device, clock=clock, options=options)
 
 
@@ -334,7 +339,8 @@ def _limits(core: _Core, model_id: ModelId) -> Limits | None:
     state = core.engine.model(model_id)
     if state is None:
         return None
-    facts = state.facts or ModelFacts()
+    # What a model that was never loaded can take is not known: it decides when it is.
+    facts = state.facts or ModelFacts(prompt_parts=_MOST_PROMPT_PARTS)
     bounds = core.settings.limits
     return Limits(
         size_multiple=facts.size_multiple,

@@ -88,6 +88,11 @@ def _text_to_image() -> Document:
                 "required": True,
                 "schema": _REQUEST_ID,
             },
+            "Limner-Warnings": {
+                "description": "What of the request had no effect, such as the part of a prompt "
+                "that is longer than the model reads. Absent where there is nothing to say.",
+                "schema": {"type": "string", "maxLength": 1000},
+            },
             "Limner-Fee": {
                 "description": "Wei paid for the images.",
                 "required": True,

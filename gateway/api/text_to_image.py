@@ -57,6 +57,8 @@ class Delivery(Protocol):
     def orchestrator_seconds(self) -> float: ...
     @property
     def settled(self) -> Awaitable[None]: ...
+    @property
+    def warnings(self) -> str: ...
 
 
 class Dispatching(ProgressSource, Protocol):
@@ -140,6 +142,8 @@ class TextToImage:
         response = json_answer({"images": media})
         response.headers[headers.JOB_ID] = job_id
         response.headers[headers.FEE] = str(delivery.fee)
+        if delivery.warnings:
+            response.headers[headers.WARNINGS] = delivery.warnings
         response.headers["X-Gateway-Overhead-Ms"] = f"{exchange.own_seconds() * 1000:.3f}"
         if self._reveal_orchestrator:
             response.headers["X-Limner-Orchestrator"] = _shown(delivery.orchestrator)

@@ -302,7 +302,13 @@ class Dispatcher:
         need = journey.need
         self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
         return DispatchResult(
-            answer.images, fee, place.uri, journey.attempts, journey.asked, settled
+            answer.images,
+            fee,
+            place.uri,
+            journey.attempts,
+            journey.asked,
+            settled,
+            answer.warnings,
         )
 
     def _note_refusal(self, journey: Journey, uri: str, refusal: OrchestratorRefused) -> None:

@@ -63,6 +63,8 @@ class DispatchResult:
     #: Done when the settlement is durable. Await it before the answer leaves; storing the
     #: images may go on meanwhile. It does not raise.
     settled: Awaitable[None]
+    #: What of the request had no effect, in the orchestrator's words; "" for nothing.
+    warnings: str = ""
 
 
 @dataclass(frozen=True, slots=True)

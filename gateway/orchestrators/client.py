@@ -40,6 +40,7 @@ from network.wire.codec import (
     encode_payment,
 )
 
+_LONGEST_WARNINGS: Final = 1000
 _FETCH_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 3.0
 _PROGRESS_SECONDS: Final = 1.0
@@ -76,6 +77,8 @@ class NodeAnswer:
     node_job_id: str
     #: What the orchestrator says it charged, where it says so.
     fee: Wei | None
+    #: What of the request had no effect, where it says so.
+    warnings: str = ""
 
 
 class JobProgress(msgspec.Struct, frozen=True):
@@ -187,10 +190,11 @@ class OrchestratorClient:
             raise refusal(answer.status, answer.body.decode("utf-8", "replace"))
         fee = _fee(answer.headers)
         node_job_id = printable(answer.headers.get(wire_headers.JOB_ID.lower(), ""), 128)
+        warnings = _warnings(answer.headers)
         media = parse_answer(answer.body, order.expected.images)
         del answer
         images = check_pictures(await self._fetched(media, offer, order.expected), order.expected)
-        return NodeAnswer(images, node_job_id, fee)
+        return NodeAnswer(images, node_job_id, fee, warnings)
 
     def _head(self, offer: Offer, model_id: ModelId) -> tuple[Origin, bytes]:
         """Where a job goes, and the part of its head that is the same for many.
@@ -330,6 +334,12 @@ def _fee(headers: Mapping[str, str]) -> Wei | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 78):  # noqa: PLR2004  2**256
         raise OrchestratorFailed(f"its fee {text[:40]!r} is not a number of wei")
     return Wei(int(text))
+
+
+def _warnings(headers: Mapping[str, str]) -> str:
+    """A stranger's words, fit to be passed on in a header of ours."""
+    text = headers.get(wire_headers.WARNINGS.lower(), "")
+    return printable(text.encode("ascii", "ignore").decode(), _LONGEST_WARNINGS)
 
 
 def _remember(cache: dict[_K, _V], key: _K, value: _V) -> None:

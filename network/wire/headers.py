@@ -22,6 +22,8 @@ PROTOCOL_MARK: Final = "Livepeer-AI-Worker-1.0"
 JOB_ID: Final = "Limner-Job-Id"
 FEE: Final = "Limner-Fee"
 PRICE: Final = "Limner-Price"
+#: What of a request had no effect: ASCII sentences that quote no prompt, joined by "; ".
+WARNINGS: Final = "Limner-Warnings"
 REQUEST_ID: Final = "X-Request-Id"
 
 #: Characters of one header.

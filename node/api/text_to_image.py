@@ -3,7 +3,7 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from aiohttp import web
 
 from network.errors import DatabaseError
 from network.units import JobId, ModelId, format_price, pixels_of
-from network.wire.headers import FEE, JOB_ID, PRICE
+from network.wire.headers import FEE, JOB_ID, PRICE, WARNINGS
 from network.wire.limits import LARGEST_SEED, Limits
 from network.wire.messages import (
     TextToImageRequest,
@@ -64,8 +64,8 @@ class ImageService:
         job, work = self._job(request, asked, grant, model_id, limits)
         result = await self._run(job, work)
         if sum(len(image.png) for image in result.images) > _INLINE_BYTES:
-            return _answer(job, await asyncio.to_thread(_body, result))
-        return _answer(job, _body(result))
+            return _answer(job, await asyncio.to_thread(_body, result), result.warnings)
+        return _answer(job, _body(result), result.warnings)
 
     async def _body(self, request: web.Request) -> bytes:
         too_large = Refusal(
@@ -205,9 +205,8 @@ def _body(result: ImageResult) -> bytes:
     return orjson.dumps({"images": images})
 
 
-def _answer(job: Job, body: bytes) -> web.Response:
-    return web.Response(
-        body=body,
-        content_type="application/json",
-        headers={JOB_ID: job.job_id, FEE: str(job.fee), PRICE: format_price(job.price)},
-    )
+def _answer(job: Job, body: bytes, warnings: Sequence[str]) -> web.Response:
+    headers = {JOB_ID: job.job_id, FEE: str(job.fee), PRICE: format_price(job.price)}
+    if warnings:
+        headers[WARNINGS] = "; ".join(warnings)
+    return web.Response(body=body, content_type="application/json", headers=headers)

@@ -132,10 +132,12 @@ class DatabaseSettings(_Section):
 
 
 class EngineSettings(_Section):
-    """Where images are made. `threads` 0 is one a core."""
+    """Where and how images are made. `threads` 0 is one a core; the rest has no effect on CPUs."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    compile: Literal["auto", "off"] = "auto"
+    fuse_projections: bool = False
 
 
 class ModelSettings(_Section):

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node.engine.protocol import Failed, ImageDone, Started, Stepped
+from node.engine.protocol import Failed, ImageDone, Started, Stepped, Warned
 from node.engine.recovery import Standing
 from node.engine.work import EncodedImage, ImageJob, ImageResult, JobFailedError, Progress
 
-JobNews = Started | Stepped | ImageDone | Failed
+JobNews = Started | Warned | Stepped | ImageDone | Failed
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class Entry:
     on_progress: Callable[[Progress], None]
     ended: asyncio.Future[ImageResult]
     images: dict[int, EncodedImage] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     sent: bool = False
     running: bool = False
@@ -40,6 +41,8 @@ class Entry:
             case Started():
                 self.running = True
                 self._tell_progress(self.base)
+            case Warned():
+                self.warnings = message.warnings
             case Stepped():
                 self._tell_progress(self.base + message.done)
             case ImageDone():
@@ -58,7 +61,7 @@ class Entry:
         self.seconds += message.denoise_seconds
         if not self.wanted:
             images = tuple(self.images[index] for index in range(len(seeds)))
-            self.ended.set_result(ImageResult(images, self.seconds))
+            self.ended.set_result(ImageResult(images, self.seconds, self.warnings))
 
     def _tell_progress(self, done: int) -> None:
         total = self.job.steps * len(self.job.seeds)

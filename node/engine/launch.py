@@ -26,7 +26,9 @@ def worker_command() -> tuple[str, ...]:
     return (sys.executable, "-P", "-W", "ignore", "-m", "node.engine.worker")
 
 
-def worker_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
+def worker_environment(
+    base: Mapping[str, str], threads: int, compiled_dir: Path | None = None
+) -> dict[str, str]:
     """Return the worker's environment: `base` without our settings, with what torch must find.
 
     All of this is read once, while torch and its libraries are imported. Without PASSIVE, OpenMP
@@ -37,6 +39,9 @@ def worker_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
     # The keystore's passphrase may be among our settings; models and their libraries are not
     # trusted with it.
     kept = {name: value for name, value in base.items() if not name.startswith(_OUR_SECRETS)}
+    if compiled_dir is not None:
+        # By default torch takes a folder below /tmp, which is lost when the machine starts anew.
+        kept["TORCHINDUCTOR_CACHE_DIR"] = str(compiled_dir.absolute())
     return kept | {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(search)),
         "PYTHONUNBUFFERED": "1",

@@ -12,12 +12,21 @@ from typing import Any
 from network.units import ModelId
 from node.engine.canary import Canary
 from node.engine.channel import Inbox
-from node.engine.families.base import Family, SampleCancelledError
+from node.engine.families.base import Family, SampleCancelledError, warnings_of
 from node.engine.faults import Fault, classify
 from node.engine.finisher import Delivered, Denoised, Finisher
 from node.engine.liveness import step_allowance
 from node.engine.planner import Runnable, plan
-from node.engine.protocol import Cancel, Failed, FromWorker, Started, Stepped, Stop, Submit
+from node.engine.protocol import (
+    Cancel,
+    Failed,
+    FromWorker,
+    Started,
+    Stepped,
+    Stop,
+    Submit,
+    Warned,
+)
 from node.engine.shelf import ModelUnavailableError, Shelf
 from node.engine.work import FailureKind, ImageJob
 
@@ -188,6 +197,8 @@ class StepLoop:
         try:
             if work.prompt is None:
                 work.prompt = family.encode(job)
+                if warnings := warnings_of(work.prompt):
+                    self._send(Warned(work.ticket, warnings))
             index = work.pending[0]
             sample = family.start(job, work.prompt, job.seeds[index])
         finally:

@@ -1,6 +1,18 @@
 """How a process engine runs."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Acceleration:
+    """How models are made faster on CUDA; on CPUs it has no effect."""
+
+    #: "auto" compiles the blocks that a model repeats when it is loaded
+    compile: Literal["auto", "off"] = "auto"
+    #: one matrix in place of three in attention; leaves LoRAs without effect
+    fuse_projections: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +31,5 @@ class EngineOptions:
     steady_after: float = 60.0  #: a worker that lived this long ends a row of crashes
     attempts: int = 2  #: how often a job may be running in a worker that dies before it fails
     start_attempts: int = 3  #: starts that fail in a row before waiting jobs are failed
+    acceleration: Acceleration = Acceleration()
+    compiled_dir: Path | None = None  #: where compiled code is kept from one start to the next

@@ -29,6 +29,7 @@ from node.engine.protocol import (
     Started,
     Stepped,
     Submit,
+    Warned,
     body_length,
     decode_from_worker,
     encode_frame,
@@ -176,7 +177,9 @@ class ProcessEngine:
 
     async def _run_worker(self) -> str:
         """Run one worker to its end, which is never wanted; returns why it ended."""
-        environment = worker_environment(os.environ, self._options.threads)
+        environment = worker_environment(
+            os.environ, self._options.threads, self._options.compiled_dir
+        )
         try:
             worker = await launch(self._command, environment)
         except OSError as error:
@@ -208,6 +211,7 @@ class ProcessEngine:
             max_models=self._options.max_models,
             longest_step=self._options.longest_step,
             longest_load=self._options.longest_load,
+            acceleration=self._options.acceleration,
         )
 
     async def _listen(self, link: _Link) -> None:
@@ -263,7 +267,7 @@ class ProcessEngine:
                 self._take_state(message.state)
             case Dying():
                 raise _WorkerLostError(f"the device failed: {message.reason}")
-            case Started() | Stepped() | ImageDone() | Failed():
+            case Started() | Warned() | Stepped() | ImageDone() | Failed():
                 entry = self._entries.get(message.ticket)
                 if entry is not None and not entry.ended.done():
                     entry.take(message)

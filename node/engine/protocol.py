@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from node.engine.options import Acceleration
 from node.engine.work import FailureKind, ImageJob, ModelSpec, ModelState
 
 MAX_FRAME = 256 * 2**20  #: bytes; the largest image we would ever carry stays far below
@@ -47,6 +48,7 @@ class Setup(_Message, frozen=True, tag="setup"):
     max_models: int
     longest_step: float
     longest_load: float
+    acceleration: Acceleration = Acceleration()
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -101,6 +103,13 @@ class Started(_Message, frozen=True, tag="started"):
     ticket: int
 
 
+class Warned(_Message, frozen=True, tag="warned"):
+    """What of the job has no effect, in words that quote no prompt."""
+
+    ticket: int
+    warnings: tuple[str, ...]
+
+
 class Stepped(_Message, frozen=True, tag="stepped"):
     """Denoise steps done since the job was submitted to this worker, over its wanted images."""
 
@@ -133,7 +142,7 @@ class Dying(_Message, frozen=True, tag="dying"):
 
 
 ToWorker = Setup | Submit | Cancel | Stop
-FromWorker = Hello | Beat | ModelChanged | Started | Stepped | ImageDone | Failed | Dying
+FromWorker = Hello | Beat | ModelChanged | Started | Warned | Stepped | ImageDone | Failed | Dying
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

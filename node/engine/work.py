@@ -18,6 +18,8 @@ class ImageJob:
     `prompts` and `negative_prompts` hold one text per text encoder that the model's family can
     address apart; a part left out falls back to the first one. Width and height are pixels.
     The texts stay out of `repr`: a job may end up in a log line or a traceback.
+    `true_guidance` is the scale between prompt and negative prompt in models whose `guidance` is
+    an input instead (FLUX); 1 or below leaves the negative prompt out.
     """
 
     job_id: JobId
@@ -31,6 +33,7 @@ class ImageJob:
     negative_prompts: tuple[str, ...] = field(default=(), repr=False)
     loras: tuple[tuple[str, float], ...] = ()
     safety_check: bool = True
+    true_guidance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,14 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """A job's images in the order of its seeds; `denoise_seconds` is their time in the model."""
+    """A job's images in the order of its seeds; `denoise_seconds` is their time in the model.
+
+    `warnings` tell the client what of his request had no effect, without quoting it.
+    """
 
     images: tuple[EncodedImage, ...]
     denoise_seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +78,18 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a loaded model can take, in the terms of `network.wire.messages.Limits`."""
+    """What a loaded model can take, in the terms of `network.wire.messages.Limits`.
+
+    The rest is what its files say of how it wants to be used: the side in pixels it was trained
+    on, whether a guidance scale changes its images, whether it was distilled to a few steps.
+    """
 
     size_multiple: int = 8
     prompt_parts: int = 1
     max_loras: int = 0
+    native_size: int | None = None
+    guided: bool = True
+    few_steps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

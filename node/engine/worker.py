@@ -59,7 +59,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
     canary.note("steps", "starting", setup.longest_load)
     _spawn("heartbeat", lambda: _beat(channel, canary))
     _spawn("reader", lambda: _read(channel, inbox, cancelled))
-    open_model, relieve, hello = _import_torch(setup.device)
+    open_model, relieve, hello = _import_torch(setup)
     canary.rest("steps")
     channel.send(hello)
     finisher = Finisher(
@@ -100,13 +100,13 @@ def _serve(channel: Channel, setup: Setup) -> int:
     return 0
 
 
-def _import_torch(device_name: str) -> tuple[Opener, Callable[[], None], Hello]:
+def _import_torch(setup: Setup) -> tuple[Opener, Callable[[], None], Hello]:
     """Import the heavy libraries: seconds, which is why the heartbeat runs already."""
     import torch  # noqa: PLC0415
 
     from node.engine.families.loading import best_device, open_family  # noqa: PLC0415
 
-    device = best_device(device_name)
+    device = best_device(setup.device)
 
     def relieve() -> None:
         trim()
@@ -115,7 +115,9 @@ def _import_torch(device_name: str) -> tuple[Opener, Callable[[], None], Hello]:
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return (
-        lambda path, dtype, on_progress: open_family(path, dtype, device, on_progress),
+        lambda path, dtype, on_progress: open_family(
+            path, dtype, device, on_progress, setup.acceleration
+        ),
         relieve,
         Hello(name, torch.get_num_threads()),
     )

@@ -115,6 +115,8 @@ class StubOrchestrator:
     capabilities: Capabilities | None = None
     transcoder: str | None = None
     image_bytes: int = 200
+    #: What it warns of, in a header.
+    warnings: str = ""
     uri: str = ""
     http_url: str = ""
     seen: list[SeenJob] = field(default_factory=list)
@@ -302,6 +304,8 @@ class StubOrchestrator:
             wire_headers.FEE: charged.get(behaviour, str(owed)),
             wire_headers.JOB_ID: f"job-{len(self.seen)}",
         }
+        if self.warnings:
+            response_headers[wire_headers.WARNINGS] = self.warnings
         if behaviour == "deliver_chunked":
             response = web.StreamResponse(headers=response_headers)
             response.content_type = "application/json"

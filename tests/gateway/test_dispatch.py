@@ -14,12 +14,13 @@ from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, png, ru
 
 async def test_a_request_is_delivered_by_the_cheapest_and_paid_once(tmp_path: Path) -> None:
     dear = StubOrchestrator({"m": StubModel(Fraction(3))})
-    cheap = StubOrchestrator({"m": StubModel(Fraction(5, 2))})
+    cheap = StubOrchestrator({"m": StubModel(Fraction(5, 2))}, warnings="it was cut")
     async with running(dear), running(cheap), open_desk(tmp_path, [dear, cheap]) as desk:
         result = await desk.dispatcher.run("r1", Key(), request_for(num_images_per_prompt=2))
         await result.settled
         assert result.orchestrator == cheap.uri
         assert result.fee == 64 * 64 * 2 * 5 // 2
+        assert result.warnings == "it was cut"
         assert [picture.seed for picture in result.images] == [7, 8]
         assert result.images[0].png == png(64, 64, 200, marker=7)
         record = await desk.journal.request("r1")

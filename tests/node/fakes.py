@@ -56,6 +56,8 @@ class FakeEngine:
         self.pid: int | None = 4711
         #: the next jobs fail with these, in order
         self.failures: list[Exception] = []
+        #: what every result warns of
+        self.warnings: tuple[str, ...] = ()
         self.jobs: list[ImageJob] = []
         self.cancelled: list[ImageJob] = []
         self.active = 0
@@ -116,7 +118,7 @@ class FakeEngine:
         images = tuple(
             EncodedImage(png(job.width, job.height, seed), seed, nsfw=False) for seed in job.seeds
         )
-        return ImageResult(images, total * self.step_seconds)
+        return ImageResult(images, total * self.step_seconds, self.warnings)
 
     def opener(
         self, _settings: NodeSettings, _models: Catalogue, _clock: Clock

@@ -45,7 +45,7 @@ class Family(Protocol):
     alone: bool
 
     def encode(self, job: ImageJob) -> Any:
-        """Encode a job's prompts, once for all its images."""
+        """Encode a job's prompts, once for all its images; see `warnings_of`."""
 
     def start(self, job: ImageJob, prompt: Any, seed: int) -> Any:
         """Return a sample before its first step. Raises InvalidJobError."""
@@ -75,6 +75,8 @@ class Bounds:
             raise InvalidJobError(f"There must be at least one step, not {job.steps}.")
         if not 0.0 <= job.guidance < float("inf"):
             raise InvalidJobError("The guidance scale must be a finite number, 0 or above.")
+        if not 0.0 <= job.true_guidance < float("inf"):
+            raise InvalidJobError("The true guidance scale must be a finite number, 0 or above.")
         if not job.seeds or min(job.seeds) < 0 or max(job.seeds) >= 2**64:
             raise InvalidJobError("Every image needs a seed of 0 or above.")
         self._check_prompts(job)
@@ -91,6 +93,15 @@ class Bounds:
                 f"This model reads {parts} prompt part{'s' if parts > 1 else ''} "
                 "(separated by '|') and got more."
             )
+
+
+def warnings_of(prompt: object) -> tuple[str, ...]:
+    """Return what an encoded prompt has to tell the client: texts of ours that quote none of his.
+
+    A family says it by an attribute `warnings`; some have nothing to say and no such attribute.
+    """
+    warnings = getattr(prompt, "warnings", ())
+    return warnings if isinstance(warnings, tuple) else ()
 
 
 def to_bytes(pixels: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

@@ -8,13 +8,30 @@ import diffusers
 import torch
 import transformers
 
+from node.engine.families.acceleration import accelerate, warm_up
 from node.engine.families.base import Family, InvalidJobError
+from node.engine.families.flux import Flux
 from node.engine.families.folder import ModelFolder, ModelFolderError, inspect_folder
 from node.engine.families.stable_diffusion import StableDiffusion
+from node.engine.families.stable_diffusion_3 import StableDiffusion3
+from node.engine.families.stable_diffusion_xl import StableDiffusionXL
 from node.engine.families.whole import WholePipeline
+from node.engine.options import Acceleration
 
 #: Components of the stock pipelines that this engine has no use for, and never loads.
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+#: T5 beside SD3's two other text encoders is larger than the rest; owners may delete its folders.
+_MAY_MISS = ("text_encoder_3", "tokenizer_3")
+_DEFAULT = Acceleration()
+_LOADED = 0.8  # the share of loading that is done when all weights are in memory
+_WARMING = 1 - _LOADED
+#: The pipelines whose steps we take ourselves; all others run whole.
+_ADAPTERS: dict[str, Callable[[Any], Family]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
 
 
 def best_device(wanted: str) -> torch.device:
@@ -40,7 +57,11 @@ def number_format(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def open_family(
-    path: Path, dtype: str, device: torch.device, on_progress: Callable[[float], None]
+    path: Path,
+    dtype: str,
+    device: torch.device,
+    on_progress: Callable[[float], None],
+    acceleration: Acceleration = _DEFAULT,
 ) -> Family:
     """Load a model from its folder. Raises ModelFolderError.
 
@@ -57,19 +78,44 @@ def open_family(
     on_progress(0.1)
     try:
         pipeline = _load(pipeline_class, folder, number_format(dtype, device))
-        on_progress(0.8)
+        on_progress(_LOADED)
         pipeline.to(device)
-        if folder.pipeline == "StableDiffusionPipeline":
-            return StableDiffusion(pipeline)
-        return WholePipeline(pipeline)
+        return _adapted(
+            pipeline, device, acceleration, lambda share: on_progress(_LOADED + share * _WARMING)
+        )
     except (OSError, ValueError, TypeError, ImportError, AttributeError, InvalidJobError) as error:
         raise ModelFolderError(f"{path}: {error}") from error
 
 
+def _adapted(
+    pipeline: Any,
+    device: torch.device,
+    acceleration: Acceleration,
+    on_progress: Callable[[float], None],
+) -> Family:
+    adapter = _ADAPTERS.get(type(pipeline).__name__)
+    if adapter is None:
+        return WholePipeline(pipeline)
+    is_compiled = accelerate(pipeline, device, acceleration)
+    family = adapter(pipeline)
+    if is_compiled:
+        warm_up(family, pipeline, on_progress)
+    return family
+
+
 def _load(pipeline_class: Any, folder: ModelFolder, dtype: torch.dtype) -> Any:
-    unused = {name: None for name in _UNUSED if name in _optional_parts(pipeline_class)}
-    if "requires_safety_checker" in pipeline_class.__init__.__code__.co_varnames:
-        unused["requires_safety_checker"] = False  # type: ignore[assignment]
+    unused: dict[str, bool | None] = {
+        name: None for name in _UNUSED if name in _optional_parts(pipeline_class)
+    }
+    accepted = pipeline_class.__init__.__code__.co_varnames
+    for name in _MAY_MISS:
+        if name in accepted and not (folder.path / name).is_dir():
+            unused[name] = None
+    if "requires_safety_checker" in accepted:
+        unused["requires_safety_checker"] = False
+    if "add_watermarker" in accepted:
+        # SDXL marks its images if some package happens to be installed; ours never do.
+        unused["add_watermarker"] = False
     pipeline = pipeline_class.from_pretrained(
         str(folder.path),
         dtype=dtype,

@@ -1,200 +1,140 @@
-"""Stable Diffusion 1.x and 2.x, and every model whose folder says `StableDiffusionPipeline`.
+"""Stable Diffusion 1.x and 2.x, and every model whose folder says `StableDiffusionPipeline`."""
 
-The steps are those of diffusers' own `StableDiffusionPipeline.__call__`, cut open at the loop: on
-one device, one sample alone gives the same bits as the stock pipeline called with
-`generator=torch.Generator("cpu").manual_seed(seed)`. Each sample owns its scheduler and its
-generator, which is what makes it independent of the samples between whose steps it runs.
-"""
-
-import inspect
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
-from numpy.typing import NDArray
+from typing_extensions import override
 
-from node.engine.families.base import Bounds, Checkpoint, InvalidJobError, to_bytes
+from node.engine.families.denoising import (
+    LatentFamily,
+    LatentSample,
+    embeddings,
+    guide,
+    joined,
+    timesteps,
+)
+from node.engine.families.prompts import EncodedPrompt, TextEmbedding, TextReader
+from node.engine.families.schedule import Schedule
 from node.engine.work import ImageJob, ModelFacts
 
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """Text embeddings of shape (1, tokens, width); `negative` only where guidance is on."""
-
-    positive: torch.Tensor
-    negative: torch.Tensor | None
+#: Schedulers of models that were distilled to a few steps, whatever their timesteps.
+_FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
+_GUIDANCE_INPUT = "timestep_cond"
 
 
-@dataclass(slots=True)
-class DiffusionSample:
-    """One image's state between two steps. `embeddings` has the negative half first."""
-
-    latents: torch.Tensor
-    embeddings: torch.Tensor
-    scheduler: Any
-    timesteps: torch.Tensor
-    generator: torch.Generator
-    extras: dict[str, Any]
-    condition: torch.Tensor | None
-    guidance: float
-    guided: bool
-    steps: int
-    position: int = 0
-
-    @property
-    def key(self) -> Hashable:
-        return (tuple(self.latents.shape), self.guided)
-
-    @property
-    def done(self) -> int:
-        # Some schedulers (PNDM, Heun) evaluate more often than the job asked for steps.
-        return self.steps * self.position // len(self.timesteps)
-
-    @property
-    def finished(self) -> bool:
-        return self.position >= len(self.timesteps)
-
-
-class StableDiffusion:
+class StableDiffusion(LatentFamily):
     """Implements Family over a loaded `StableDiffusionPipeline`."""
 
-    alone = False
-
     def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
-        self._device = pipeline.unet.device
-        self._dtype = pipeline.unet.dtype
-        self._scale = int(pipeline.vae_scale_factor)
-        # The stock pipeline refuses sizes off the grid of 8, and the latents have a grid too.
-        self.facts = ModelFacts(size_multiple=math.lcm(8, self._scale))
-        self._bounds = Bounds(self.facts)
-        self._step_arguments = frozenset(inspect.signature(pipeline.scheduler.step).parameters)
+        readers = self._text_readers(pipeline)
+        scale = int(pipeline.vae_scale_factor)
+        super().__init__(
+            pipeline,
+            pipeline.unet,
+            ModelFacts(
+                # The stock pipeline refuses sizes off the grid of 8; latents have a grid too.
+                size_multiple=math.lcm(8, scale),
+                prompt_parts=len(readers),
+                native_size=_side(pipeline.unet.config.sample_size) * scale or None,
+                few_steps=_few_steps(pipeline.scheduler),
+            ),
+            readers,
+        )
 
-    def encode(self, job: ImageJob) -> EncodedPrompt:
-        self._bounds.check(job)
-        with torch.inference_mode():
-            positive, negative = self._pipeline.encode_prompt(
-                job.prompts[0],
-                self._device,
-                1,
-                self._is_guided(job),
-                job.negative_prompts[0] if job.negative_prompts else "",
-            )
-        return EncodedPrompt(positive, negative)
+    @staticmethod
+    def _text_readers(pipeline: Any) -> tuple[TextReader, ...]:
+        return (TextReader(pipeline.tokenizer, pipeline.tokenizer.model_max_length),)
 
-    def start(self, job: ImageJob, prompt: EncodedPrompt, seed: int) -> DiffusionSample:
-        unet = self._pipeline.unet
-        scheduler = type(self._pipeline.scheduler).from_config(self._pipeline.scheduler.config)
-        try:
-            scheduler.set_timesteps(job.steps, device=self._device)
-        except ValueError:
-            raise InvalidJobError(f"This model cannot take {job.steps} steps.") from None
-        generator = torch.Generator("cpu").manual_seed(seed)
-        shape = (1, unet.config.in_channels, job.height // self._scale, job.width // self._scale)
-        with torch.inference_mode():
-            noise = randn_tensor(
-                shape, generator=generator, device=self._device, dtype=prompt.positive.dtype
-            )
-            embeddings = prompt.positive
-            if prompt.negative is not None:
-                embeddings = torch.cat([prompt.negative, prompt.positive])
-            return DiffusionSample(
-                latents=noise * scheduler.init_noise_sigma,
-                embeddings=embeddings,
-                scheduler=scheduler,
-                timesteps=scheduler.timesteps,
-                generator=generator,
-                extras=self._step_extras(generator),
-                condition=self._guidance_condition(job.guidance),
-                guidance=job.guidance,
-                guided=self._is_guided(job),
-                steps=job.steps,
-            )
+    @override
+    def _encode(self, job: ImageJob) -> tuple[TextEmbedding, TextEmbedding | None]:
+        positive, negative = self._pipeline.encode_prompt(
+            job.prompts[0],
+            self._device,
+            1,
+            self._is_guided(job),
+            job.negative_prompts[0] if job.negative_prompts else "",
+        )
+        return TextEmbedding(positive), None if negative is None else TextEmbedding(negative)
 
-    def step(self, samples: Sequence[DiffusionSample], checkpoint: Checkpoint) -> None:
-        del checkpoint  # one step is short; the loop looks for cancellations between steps
-        with torch.inference_mode():
-            predictions = self._predict(samples)
-            for sample, prediction in zip(samples, predictions, strict=True):
-                sample.latents = sample.scheduler.step(
-                    prediction,
-                    sample.timesteps[sample.position],
-                    sample.latents,
-                    **sample.extras,
-                    return_dict=False,
-                )[0]
-                sample.position += 1
+    @override
+    def _latent_channels(self) -> int:
+        return int(self._model.config.in_channels)
 
-    def decode(self, sample: DiffusionSample) -> NDArray[np.uint8]:
-        vae = self._pipeline.vae
-        with torch.inference_mode():
-            image = vae.decode(
-                sample.latents / vae.config.scaling_factor,
-                return_dict=False,
-                generator=sample.generator,
-            )[0]
-            pixels = self._pipeline.image_processor.postprocess(image, output_type="np")
-        return to_bytes(pixels[0])
+    @override
+    def _schedule(
+        self, job: ImageJob, generator: torch.Generator, shape: tuple[int, ...]
+    ) -> Schedule:
+        del shape
+        return Schedule(
+            self._pipeline.scheduler,
+            job.steps,
+            self._device,
+            generator,
+        )
+
+    @override
+    def _first_latents(self, noise: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+        return noise * schedule.first_noise
+
+    @override
+    def _conditions(self, job: ImageJob, prompt: EncodedPrompt) -> dict[str, torch.Tensor]:
+        """Return the guidance as an embedding, for the distilled models that want it (LCM)."""
+        width = self._model.config.time_cond_proj_dim
+        if width is None:
+            return {}
+        scale = torch.tensor(job.guidance - 1).repeat(1)
+        embedding = self._pipeline.get_guidance_scale_embedding(scale, embedding_dim=width)
+        dtype = prompt.positive.tokens.dtype
+        return {_GUIDANCE_INPUT: embedding.to(device=self._device, dtype=dtype)}
 
     def _is_guided(self, job: ImageJob) -> bool:
-        return job.guidance > 1 and self._pipeline.unet.config.time_cond_proj_dim is None
+        return job.guidance > 1 and self._model.config.time_cond_proj_dim is None
 
-    def _step_extras(self, generator: torch.Generator) -> dict[str, Any]:
-        extras: dict[str, Any] = {"eta": 0.0, "generator": generator}
-        return {name: value for name, value in extras.items() if name in self._step_arguments}
-
-    def _guidance_condition(self, guidance: float) -> torch.Tensor | None:
-        """Return the guidance as an embedding, for the distilled models that want it (LCM)."""
-        width = self._pipeline.unet.config.time_cond_proj_dim
-        if width is None:
-            return None
-        scale = torch.tensor(guidance - 1).repeat(1)
-        embedding = self._pipeline.get_guidance_scale_embedding(scale, embedding_dim=width)
-        return embedding.to(device=self._device, dtype=self._dtype)
-
-    def _predict(self, samples: Sequence[DiffusionSample]) -> list[torch.Tensor]:
-        """Run the UNet once for samples of one key; returns each one's guided prediction."""
-        inputs = [
-            sample.scheduler.scale_model_input(sample.latents, sample.timesteps[sample.position])
-            for sample in samples
-        ]
+    @override
+    def _predict(self, samples: Sequence[LatentSample]) -> list[torch.Tensor]:
         halves = 2 if samples[0].guided else 1
-        output = self._pipeline.unet(
-            torch.cat(inputs * halves) if len(inputs) * halves > 1 else inputs[0],
-            _timesteps(samples, halves),
-            encoder_hidden_states=_embeddings(samples, halves),
-            timestep_cond=_conditions(samples),
+        output = self._model(
+            joined((one.schedule.model_input(one.latents) for one in samples), halves),
+            timesteps(samples, halves),
+            encoder_hidden_states=embeddings(samples, "tokens"),
+            added_cond_kwargs=self._added_conditions(samples, halves),
             return_dict=False,
+            **self._guidance_inputs(samples),
         )[0]
-        if halves == 1:
-            return list(output.split(1))
-        plain, guided = output.chunk(2)
-        return [
-            negative + sample.guidance * (positive - negative)
-            for sample, negative, positive in zip(
-                samples, plain.split(1), guided.split(1), strict=True
-            )
-        ]
+        return guide(samples, output)
+
+    def _guidance_inputs(self, samples: Sequence[LatentSample]) -> dict[str, torch.Tensor]:
+        if _GUIDANCE_INPUT not in samples[0].conditions:
+            return {}
+        return {_GUIDANCE_INPUT: joined(one.conditions[_GUIDANCE_INPUT] for one in samples)}
+
+    def _added_conditions(
+        self, samples: Sequence[LatentSample], halves: int
+    ) -> dict[str, torch.Tensor] | None:
+        del samples, halves
+        return None
+
+    @override
+    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents / self._pipeline.vae.config.scaling_factor
 
 
-def _timesteps(samples: Sequence[DiffusionSample], halves: int) -> torch.Tensor:
-    if len(samples) == 1:
-        return samples[0].timesteps[samples[0].position]
-    steps = torch.stack([sample.timesteps[sample.position] for sample in samples])
-    return steps.repeat(halves)
+def _side(sample_size: int | Sequence[int] | None) -> int:
+    """Return the latents' side that a model was trained on; the shorter one of two."""
+    if sample_size is None:
+        return 0
+    return sample_size if isinstance(sample_size, int) else min(sample_size)
 
 
-def _embeddings(samples: Sequence[DiffusionSample], halves: int) -> torch.Tensor:
-    if len(samples) == 1:
-        return samples[0].embeddings
-    parts = [sample.embeddings.split(1) for sample in samples]
-    return torch.cat([part[half] for half in range(halves) for part in parts])
+def _few_steps(scheduler: Any) -> bool:
+    """Tell whether a model was distilled to a few steps, by what such models ship.
 
-
-def _conditions(samples: Sequence[DiffusionSample]) -> torch.Tensor | None:
-    conditions = [sample.condition for sample in samples if sample.condition is not None]
-    return torch.cat(conditions) if conditions else None
+    Turbo and Lightning space their timesteps from the last one. So do models trained to zero
+    terminal noise ratio, which take the usual many steps and say so in their scheduler.
+    """
+    config = scheduler.config
+    trailing = config.get("timestep_spacing") == "trailing"
+    full = config.get("rescale_betas_zero_snr") or config.get("prediction_type") == "v_prediction"
+    return type(scheduler).__name__ in _FEW_STEP_SCHEDULERS or (trailing and not full)

@@ -60,6 +60,7 @@ class FixedDelivery:
     attempts: int
     orchestrator_seconds: float
     settled: asyncio.Future[None]
+    warnings: str = ""
 
 
 @dataclass
@@ -74,6 +75,7 @@ class ScriptedDispatcher:
     cancelled: int = 0
     asked: int = 0
     pixel_bytes: int = 100
+    warnings: str = ""
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -101,7 +103,9 @@ class ScriptedDispatcher:
         )
         settled = asyncio.get_running_loop().create_future()
         settled.set_result(None)
-        return FixedDelivery(pictures, Wei(12345), "http://127.0.0.1:9", 1, 0.0, settled)
+        return FixedDelivery(
+            pictures, Wei(12345), "http://127.0.0.1:9", 1, 0.0, settled, self.warnings
+        )
 
     async def progress(self, request_id: str, key_id: str) -> RequestProgress | None:
         self.asked += 1

@@ -74,6 +74,14 @@ async def test_the_answer_tells_who_how_long_and_how_much(surface: Surface) -> N
     assert f"/stream/{job_id}/" in (await response.json())["images"][0]["url"]
 
 
+async def test_what_the_orchestrator_warns_of_reaches_the_client(surface: Surface) -> None:
+    assert "Limner-Warnings" not in (await surface.post()).headers
+    surface.dispatcher.warnings = "the model reads 75 of the prompt's 80 tokens"
+    response = await surface.post()
+    assert response.headers["Limner-Warnings"] == surface.dispatcher.warnings
+    assert set(await response.json()) == {"images"}
+
+
 async def test_a_clients_own_request_id_comes_back_but_never_names_the_job(
     surface: Surface,
 ) -> None:

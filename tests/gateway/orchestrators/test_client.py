@@ -94,6 +94,23 @@ async def test_a_job_is_signed_by_the_gateway_and_names_it_as_the_payer() -> Non
     assert checksum(Address(job.payment.sender)).startswith("0x")
 
 
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        ("", ""),
+        ("it read 75 of 80; no more", "it read 75 of 80; no more"),
+        ("caf\N{LATIN SMALL LETTER E WITH ACUTE}\tbar", "cafbar"),
+        ("x" * 5000, "x" * 1000),
+    ],
+)
+async def test_warnings_are_taken_as_far_as_a_header_of_ours_may_hold_them(
+    sent: str, taken: str
+) -> None:
+    stub = StubOrchestrator(warnings=sent)
+    async with running(stub), open_client(SIGNER, version="0.1.0") as client:
+        assert (await client.text_to_image(offer_of(stub), ORDER, 5)).warnings == taken
+
+
 async def test_without_an_identity_requests_are_unsigned() -> None:
     stub = StubOrchestrator()
     async with running(stub), open_client(None, version="0.1.0") as client:

@@ -16,6 +16,7 @@ from network.wire.headers import (
     PAYMENT,
     PRICE,
     SEGMENT,
+    WARNINGS,
     encode_header,
     segment_credentials,
 )
@@ -45,6 +46,25 @@ async def test_an_image_comes_with_a_receipt(tmp_path: Path) -> None:
             kind, _, data = image["url"].partition(",")
             assert kind == "data:image/png;base64"
             assert base64.b64decode(data).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+async def test_warnings_come_in_a_header_and_leave_the_body_as_it_is(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with running_node(tmp_path, engine) as node, Buyer(node) as buyer:
+        plain = await buyer.ask()
+        assert WARNINGS not in plain.headers
+        engine.warnings = ("the model reads 75 of 80", "no negative prompt")
+        warned = await buyer.ask()
+        assert warned.headers[WARNINGS] == "the model reads 75 of 80; no negative prompt"
+        assert warned.json == plain.json
+
+
+async def test_parts_of_a_prompt_for_a_model_never_loaded_go_to_the_engine(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.states[MODEL] = ModelState(MODEL, "cold")
+    async with running_node(tmp_path, engine) as node, Buyer(node) as buyer:
+        assert (await buyer.ask(prompt="a | b | c")).status == 200
+        assert engine.jobs[-1].prompts == ("a", "b", "c")
 
 
 async def test_a_trailing_slash_makes_no_difference(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from node.engine.canary import Canary
 from node.engine.channel import Inbox
 from node.engine.families.base import Bounds, Checkpoint, SampleCancelledError
 from node.engine.families.folder import ModelFolderError
+from node.engine.families.prompts import EncodedPrompt, TextEmbedding
 from node.engine.finisher import Finisher
 from node.engine.loop import DevicePoisonedError, Event, StepLoop
 from node.engine.protocol import (
@@ -28,6 +29,7 @@ from node.engine.protocol import (
     Stepped,
     Stop,
     Submit,
+    Warned,
 )
 from node.engine.shelf import Shelf
 from node.engine.work import FailureKind, ImageJob, ModelFacts
@@ -56,11 +58,13 @@ class _Family:
     steps: list[tuple[JobId, int]] = field(default_factory=list)
     after_step: Callable[[_Sample], None] = lambda _sample: None
 
-    def encode(self, job: ImageJob) -> str:
+    def encode(self, job: ImageJob) -> str | EncodedPrompt:
         Bounds(self.facts).check(job)
+        if job.prompts[0] == "long":
+            return EncodedPrompt(TextEmbedding(None), warnings=("it was cut",))
         return job.prompts[0]
 
-    def start(self, job: ImageJob, prompt: str, seed: int) -> _Sample:
+    def start(self, job: ImageJob, prompt: object, seed: int) -> _Sample:
         del prompt
         return _Sample(job, seed)
 
@@ -217,6 +221,13 @@ def test_only_the_wanted_images_are_made(family: _Family) -> None:
     bench.run(Submit(1, whole.job, (1,)))
     assert [image.index for image in bench.of(ImageDone)] == [1]
     assert {seed for _, seed in family.steps} == {6}
+
+
+def test_what_a_family_warns_of_is_told_once_a_job(family: _Family) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1, prompt="long", seeds=(5, 6, 7)), _submit(2))
+    assert bench.of(Warned) == [Warned(1, ("it was cut",))]
+    assert len(bench.of(ImageDone)) == 4
 
 
 def test_a_short_job_finishes_long_before_a_long_one_that_came_first(family: _Family) -> None:
