@@ -52,6 +52,10 @@ class _Active:
     seconds: float = 0.0
 
 
+def _no_preview(ticket: int, index: int, job: ImageJob, family: Family, sample: Any) -> None:
+    """Show nothing."""
+
+
 class DevicePoisonedError(Exception):
     """The device's state is beyond repair; only a new process helps."""
 
@@ -72,7 +76,9 @@ class StepLoop:
         longest_step: float,
         monotonic: Callable[[], float],
         relieve: Callable[[], None],
+        preview: Callable[[int, int, ImageJob, Family, Any], None] = _no_preview,
     ) -> None:
+        """`preview` gets ticket, image index, job, family and sample after each step."""
         self._inbox = inbox
         self._cancelled = cancelled
         self._send = send
@@ -83,6 +89,7 @@ class StepLoop:
         self._longest_step = longest_step
         self._monotonic = monotonic
         self._relieve = relieve
+        self._preview = preview
         self._works: dict[int, _Work] = {}
         self._active: dict[int, _Active] = {}
         self._finishing = 0
@@ -256,6 +263,7 @@ class StepLoop:
 
     def _note_progress(self, active: _Active) -> None:
         work = active.work
+        self._preview(work.ticket, active.index, work.job, active.family, active.sample)
         work.done[active.index] = active.sample.done
         now = self._monotonic()
         done = sum(work.done.values())

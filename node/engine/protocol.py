@@ -47,6 +47,8 @@ class Setup(_Message, frozen=True, tag="setup"):
     max_models: int
     longest_step: float
     longest_load: float
+    preview_steps: int = 1
+    preview_interval: float = 0.1
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -55,6 +57,13 @@ class Submit(_Message, frozen=True, tag="submit"):
     ticket: int
     job: ImageJob
     wanted: tuple[int, ...]
+
+
+class Watch(_Message, frozen=True, tag="watch"):
+    """Make previews of a job's images from now on, or no more of them."""
+
+    ticket: int
+    wanted: bool
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
@@ -108,6 +117,15 @@ class Stepped(_Message, frozen=True, tag="stepped"):
     done: int
 
 
+class Previewed(_Message, frozen=True, tag="preview"):
+    """What an image of a watched job looks like after `step` steps; `jpeg` is a small picture."""
+
+    ticket: int
+    index: int
+    step: int
+    jpeg: bytes
+
+
 class ImageDone(_Message, frozen=True, tag="image"):
     """One image, finished; `index` is its place among the job's seeds."""
 
@@ -132,8 +150,10 @@ class Dying(_Message, frozen=True, tag="dying"):
     reason: str
 
 
-ToWorker = Setup | Submit | Cancel | Stop
-FromWorker = Hello | Beat | ModelChanged | Started | Stepped | ImageDone | Failed | Dying
+ToWorker = Setup | Submit | Watch | Cancel | Stop
+FromWorker = (
+    Hello | Beat | ModelChanged | Started | Stepped | Previewed | ImageDone | Failed | Dying
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -60,6 +60,20 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What a job's image `index` looks like after `step` of its steps.
+
+    `jpeg` is at most 256 pixels long and wide. It is drawn from the latents: blurred, and seen by
+    no safety checker.
+    """
+
+    job_id: JobId
+    index: int
+    step: int
+    jpeg: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A model folder in diffusers layout. `warm` ones load at start, others at first use."""
 

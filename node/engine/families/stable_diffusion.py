@@ -74,6 +74,11 @@ class StableDiffusion:
         self._bounds = Bounds(self.facts)
         self._step_arguments = frozenset(inspect.signature(pipeline.scheduler.step).parameters)
 
+    @property
+    def vae(self) -> Any:
+        """The autoencoder, which tells previews what its latents look like."""
+        return self._pipeline.vae
+
     def encode(self, job: ImageJob) -> EncodedPrompt:
         self._bounds.check(job)
         with torch.inference_mode():

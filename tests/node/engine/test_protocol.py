@@ -24,12 +24,14 @@ from node.engine.protocol import (
     ImageDone,
     Model,
     ModelChanged,
+    Previewed,
     Setup,
     Started,
     Stepped,
     Stop,
     Submit,
     ToWorker,
+    Watch,
     body_length,
     decode_for_worker,
     decode_from_worker,
@@ -60,6 +62,7 @@ _states = st.builds(
 _small = st.integers(0, 2**31)
 _to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.builds(Submit, ticket=_small, job=_jobs, wanted=st.tuples(_small)),
+    st.builds(Watch, ticket=_small, wanted=st.booleans()),
     st.builds(Cancel, ticket=_small),
     st.builds(Stop),
     st.builds(
@@ -82,6 +85,7 @@ _from_worker: st.SearchStrategy[FromWorker] = st.one_of(
     st.builds(ModelChanged, state=_states),
     st.builds(Started, ticket=_small),
     st.builds(Stepped, ticket=_small, done=_small),
+    st.builds(Previewed, ticket=_small, index=_small, step=_small, jpeg=st.binary()),
     st.builds(ImageDone, ticket=_small, index=_small),
     st.builds(Failed, ticket=_small),
     st.builds(Dying),
