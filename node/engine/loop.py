@@ -19,6 +19,7 @@ from node.engine.liveness import step_allowance
 from node.engine.planner import Runnable, plan
 from node.engine.protocol import Cancel, Failed, FromWorker, Started, Stepped, Stop, Submit
 from node.engine.shelf import ModelUnavailableError, Shelf
+from node.engine.turn_log import TurnLog
 from node.engine.work import FailureKind, ImageJob
 
 _PROGRESS_INTERVAL = 0.05  # seconds between two progress messages of a job
@@ -77,6 +78,7 @@ class StepLoop:
         monotonic: Callable[[], float],
         relieve: Callable[[], None],
         preview: Callable[[int, int, ImageJob, Family, Any], None] = _no_preview,
+        turns: TurnLog | None = None,
     ) -> None:
         """`preview` gets ticket, image index, job, family and sample after each step."""
         self._inbox = inbox
@@ -90,6 +92,7 @@ class StepLoop:
         self._monotonic = monotonic
         self._relieve = relieve
         self._preview = preview
+        self._turn_log = turns or TurnLog()
         self._works: dict[int, _Work] = {}
         self._active: dict[int, _Active] = {}
         self._finishing = 0
@@ -211,6 +214,7 @@ class StepLoop:
         members = [self._active[number] for number in group.samples]
         self._turn += 1
         seconds = self._step(members)
+        self._turn_log.note(len(members), seconds)
         for number, active in zip(group.samples, members, strict=True):
             active.work.last_turn = self._turn
             active.seconds += seconds / len(members)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -260,6 +261,7 @@ class ProcessEngine:
             case Beat():
                 link.signs = replace(link.signs, activities=message.activities)
                 link.resident_bytes = message.resident_bytes
+                self._count_steps(message)
             case Hello():
                 link.device = message.device
                 self._failed_starts = 0
@@ -284,6 +286,13 @@ class ProcessEngine:
                 entry = self._entries.get(message.ticket)
                 if entry is not None and not entry.ended.done():
                     entry.take(message)
+
+    def _count_steps(self, beat: Beat) -> None:
+        if beat.batches:
+            batches = Counter(self._tally.batches)
+            batches.update(beat.batches)
+            seconds = self._tally.step_seconds + beat.step_seconds
+            self._tally = replace(self._tally, batches=dict(batches), step_seconds=seconds)
 
     def _take_state(self, state: ModelState) -> None:
         known = self._states.get(state.model_id)

@@ -96,6 +96,10 @@ class Beat(_Message, frozen=True, tag="beat"):
 
     activities: tuple[Activity, ...]
     resident_bytes: int
+    batches: dict[
+        int, int
+    ] = {}  #: denoise steps since the last beat, by how many images shared one
+    step_seconds: float = 0.0  #: which those steps took
 
 
 class ModelChanged(_Message, frozen=True, tag="model"):

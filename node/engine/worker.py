@@ -36,6 +36,7 @@ from node.engine.protocol import (
     Watch,
 )
 from node.engine.shelf import Opener, Shelf
+from node.engine.turn_log import TurnLog
 
 EXIT_POISONED = 70
 _PR_SET_PDEATHSIG = 1
@@ -62,7 +63,8 @@ def _serve(channel: Channel, setup: Setup) -> int:
     watched: set[int] = set()
     canary = Canary(time.monotonic)
     canary.note("steps", "starting", setup.longest_load)
-    _spawn("heartbeat", lambda: _beat(channel, canary))
+    turns = TurnLog()
+    _spawn("heartbeat", lambda: _beat(channel, canary, turns))
     _spawn("reader", lambda: _read(channel, inbox, cancelled, watched))
     open_model, relieve, hello = _import_torch(setup.device)
     canary.rest("steps")
@@ -103,6 +105,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
         monotonic=time.monotonic,
         relieve=relieve,
         preview=previewer.offer,
+        turns=turns,
     )
     finisher.start()
     previewer.start()
@@ -150,10 +153,10 @@ def _previewer(channel: Channel, setup: Setup, watched: set[int], canary: Canary
     )
 
 
-def _beat(channel: Channel, canary: Canary) -> None:
+def _beat(channel: Channel, canary: Canary, turns: TurnLog) -> None:
     while True:
         try:
-            channel.send(Beat(canary.activities(), resident_bytes()))
+            channel.send(Beat(canary.activities(), resident_bytes(), *turns.take()))
         except OSError:
             return  # the reader sees the end of the stream as well, and ends the process
         time.sleep(_BEAT_SECONDS)

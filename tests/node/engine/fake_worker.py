@@ -66,7 +66,7 @@ def _beat(channel: Channel) -> None:
         activities = tuple(
             Activity("denoising", time.monotonic() - since, 0.5) for since in _stuck_since
         )
-        channel.send(Beat(activities, 123))
+        channel.send(Beat(activities, 123, {1: 2, 4: 1}, 0.5))
         time.sleep(0.1)
 
 

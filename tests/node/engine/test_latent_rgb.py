@@ -20,8 +20,8 @@ def _decode(colours: LinearRgb, latents: Floats) -> Floats:
     seen: Floats = np.einsum("ncyx,cr->nryx", latents, colours.weights)
     seen = seen + colours.offset[None, :, None, None]
     grain = np.tile([[0.3, -0.3], [-0.3, 0.3]], (2, 2))
-    blocks: Floats = np.kron(seen, np.ones((4, 4)))
-    return blocks + np.tile(grain, seen.shape[-2:])
+    decoded: Floats = np.kron(seen, np.ones((4, 4))) + np.tile(grain, seen.shape[-2:])
+    return decoded
 
 
 @given(channels=_CHANNELS, seed=st.integers(0, 2**32 - 1))

@@ -367,3 +367,12 @@ def test_a_job_that_runs_whole_is_offered_at_its_checkpoints() -> None:
     bench.loop._preview = lambda *moment: offered.append(moment[-1].done)
     bench.run(_submit(1, steps=3))
     assert offered[:3] == [1, 2, 3]
+
+
+def test_steps_are_counted_with_their_size_and_time(family: _Family) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1, steps=3, seeds=(5, 6)), _submit(2, steps=2))
+    batches, seconds = bench.loop._turn_log.take()
+    assert sum(size * count for size, count in batches.items()) == 8
+    assert seconds > 0
+    assert bench.loop._turn_log.take() == ({}, 0.0)

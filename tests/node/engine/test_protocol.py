@@ -81,6 +81,8 @@ _from_worker: st.SearchStrategy[FromWorker] = st.one_of(
         Beat,
         activities=st.lists(st.builds(Activity)).map(tuple),
         resident_bytes=_small,
+        batches=st.dictionaries(_small, _small, max_size=3),
+        step_seconds=st.floats(0, 10),
     ),
     st.builds(ModelChanged, state=_states),
     st.builds(Started, ticket=_small),
