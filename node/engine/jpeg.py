@@ -18,7 +18,7 @@ def preview_size(width: int, height: int) -> tuple[int, int]:
 
 def encode_preview(pixels: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
     """Scale `(height, width, 3)` RGB pixels to `size`, (width, height), and encode them."""
-    from PIL import Image  # noqa: PLC0415  half the price of a start where nobody watches
+    from PIL import Image  # noqa: PLC0415  not while the worker starts
 
     file = BytesIO()
     picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)

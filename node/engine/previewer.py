@@ -138,6 +138,8 @@ class Previewer:
             self._canary.note(_THREAD, "drawing a preview", self._longest)
             if family is not None:
                 self._colours_of(family)
+                # The first drawing imports Pillow: a tenth of a second, better now than later.
+                encode_preview(np.zeros((1, 1, 3), dtype=np.uint8), (1, 1))
             elif moment is not None and moment.ticket in self._watched:
                 self._draw(moment)
             # A local name would keep a family alive that its shelf let go.

@@ -97,7 +97,7 @@ async def in_process(plan: Plan, raw: RawLoop) -> Figures:
         figures |= await phases.previews(target, plan.shape, 3 * plan.repeats)
         figures |= await phases.likeness(target, plan.shape, 4 if plan.quick else 8)
         figures |= await _compared(plan, raw, engine, target)
-        figures |= await phases.ceiling(raw, plan.shape, _BATCHES, max(_BATCHES))
+        figures |= await phases.ceiling(raw, plan.shape, _BATCHES, plan.repeats)
         figures |= await _beside_request_batching(plan, raw, target)
         figures |= await phases.short_behind_long(
             engine, _MODEL, long=plan.shape, short=plan.small, repeats=plan.repeats
@@ -191,7 +191,7 @@ async def main_on(options: argparse.Namespace) -> tuple[Plan, Figures]:
     """Find or make the model, and measure it."""
     native, small = SHAPES[options.architecture]
     if options.quick:
-        native = Shape(small.width, small.height, 8)
+        native = Shape(small.width, small.height, 6)
     shape = Shape(
         options.width or native.width,
         options.height or native.height,

@@ -126,13 +126,16 @@ async def compare(
     return list(comparisons.values())
 
 
-async def ceiling(raw: RawLoop, shape: Shape, sizes: Sequence[int], images: int) -> Figures:
-    """Images per second of the raw pipeline by batch size: what the machine itself can do."""
+async def ceiling(raw: RawLoop, shape: Shape, sizes: Sequence[int], repeats: int) -> Figures:
+    """Images per second of the raw pipeline by batch size: what the machine itself can do.
+
+    Each time and size as many images as the largest size has.
+    """
     wishes = alike(shape)
     rates: dict[int, list[float]] = {size: [] for size in sizes}
-    for _ in range(2):
+    for _ in range(repeats):
         for size in sizes:
-            calls = [_some(wishes, size) for _ in range(max(1, images // size))]
+            calls = [_some(wishes, size) for _ in range(max(sizes) // size)]
             rates[size].append((await raw.run(calls)).rate)
     best = {size: max(measured) for size, measured in rates.items()}
     figures: Figures = {f"raw_batch_images_per_s_{n}": rate for n, rate in best.items()}

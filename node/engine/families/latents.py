@@ -17,7 +17,8 @@ class FamilyLatents:
     """Implements `previewer.Latents` over the families.
 
     A family takes part by having a `vae` (diffusers' class) and samples with `latents` of shape
-    (1, channels, height, width). One whose samples hold something else, FLUX's packed latents say,
+    (1, channels, height, width); where these have a `scheduler`, or a `schedule` that has one,
+    what it foresees is shown. One whose samples hold something else, FLUX's packed latents say,
     has a method `preview_latents(sample)` that returns (channels, height, width), or None.
     """
 
@@ -72,7 +73,8 @@ def _latents(family: Any, sample: Any) -> torch.Tensor | None:
     latents = getattr(sample, "latents", None)
     if latents is None or getattr(family, "vae", None) is None or latents.ndim != 4:  # noqa: PLR2004
         return None
-    estimate = None if sample.finished else _clean_estimate(getattr(sample, "scheduler", None))
+    holder = getattr(sample, "schedule", sample)
+    estimate = None if sample.finished else _clean_estimate(getattr(holder, "scheduler", None))
     return cast("torch.Tensor", latents[0] if estimate is None else estimate[0])
 
 
