@@ -30,6 +30,7 @@ from node.api.certificate import keep_fresh, server_context
 from node.api.credentials import Doorkeeper
 from node.api.health import HealthService, ProgressService
 from node.api.info import grpc_methods
+from node.api.job_events import JobEventService
 from node.api.listener import (
     MAX_HEADER_BYTES,
     MAX_REQUEST_LINE_BYTES,
@@ -245,7 +246,12 @@ async def _open_public(
         body_timeout=server.body_timeout_seconds,
     )
     app = http_application(
-        images, _health(core), ProgressService(core.runner), core.metrics.refused, connections
+        images,
+        _health(core),
+        ProgressService(core.runner),
+        JobEventService(core.runner),
+        refused=core.metrics.refused,
+        connections=connections,
     )
     http = web.AppRunner(
         app,

@@ -6,6 +6,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from node.api.health import HealthService, ProgressService
+from node.api.job_events import JobEventService
 from node.api.listener import Connections
 from node.api.refusals import answering
 from node.api.text_to_image import ImageService
@@ -15,6 +16,8 @@ def http_application(
     images: ImageService,
     health: HealthService,
     progress: ProgressService,
+    events: JobEventService,
+    *,
     refused: Callable[[str], None],
     connections: Connections,
 ) -> web.Application:
@@ -26,6 +29,7 @@ def http_application(
     app.on_response_prepare.append(_name_server)
     _twins(app, "POST", "/text-to-image", images.post)
     _twins(app, "GET", "/jobs/{job_id}", progress.get_job)
+    _twins(app, "GET", "/jobs/{job_id}/events", events.get_events)
     _twins(app, "GET", "/health", health.get_health)
     _twins(app, "GET", "/hardware/info", health.get_hardware_info)
     _twins(app, "GET", "/hardware/stats", health.get_hardware_stats)

@@ -6,11 +6,19 @@ from typing import Protocol
 
 from network.runtime.clock import Clock
 from network.runtime.supervisor import supervise
-from network.units import ModelId
+from network.units import JobId, ModelId
 from node.engine.launch import worker_command
 from node.engine.options import EngineOptions
 from node.engine.process import ProcessEngine
-from node.engine.work import ImageJob, ImageResult, ModelSpec, ModelState, Progress, Tally
+from node.engine.work import (
+    ImageJob,
+    ImageResult,
+    ModelSpec,
+    ModelState,
+    Preview,
+    Progress,
+    Tally,
+)
 
 
 class Engine(Protocol):
@@ -36,6 +44,13 @@ class Engine(Protocol):
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` after any change of health or model states; returns the way to stop."""
+
+    def watch(self, job_id: JobId, on_preview: Callable[[Preview], None]) -> Callable[[], None]:
+        """Show a job's images while they are made; returns the way to stop.
+
+        The job may come later, and its end ends nothing here. Previews cost nothing where nobody
+        watches. `on_preview` is called on the event loop.
+        """
 
     async def generate(
         self, job: ImageJob, on_progress: Callable[[Progress], None]

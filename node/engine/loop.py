@@ -28,6 +28,7 @@ from node.engine.protocol import (
     Warned,
 )
 from node.engine.shelf import ModelUnavailableError, Shelf
+from node.engine.turn_log import TurnLog
 from node.engine.work import FailureKind, ImageJob
 
 _PROGRESS_INTERVAL = 0.05  # seconds between two progress messages of a job
@@ -61,6 +62,10 @@ class _Active:
     seconds: float = 0.0
 
 
+def _no_preview(ticket: int, index: int, job: ImageJob, family: Family, sample: Any) -> None:
+    """Show nothing."""
+
+
 class DevicePoisonedError(Exception):
     """The device's state is beyond repair; only a new process helps."""
 
@@ -81,7 +86,10 @@ class StepLoop:
         longest_step: float,
         monotonic: Callable[[], float],
         relieve: Callable[[], None],
+        preview: Callable[[int, int, ImageJob, Family, Any], None] = _no_preview,
+        turns: TurnLog | None = None,
     ) -> None:
+        """`preview` gets ticket, image index, job, family and sample after each step."""
         self._inbox = inbox
         self._cancelled = cancelled
         self._send = send
@@ -92,6 +100,8 @@ class StepLoop:
         self._longest_step = longest_step
         self._monotonic = monotonic
         self._relieve = relieve
+        self._preview = preview
+        self._turn_log = turns or TurnLog()
         self._works: dict[int, _Work] = {}
         self._active: dict[int, _Active] = {}
         self._finishing = 0
@@ -215,6 +225,7 @@ class StepLoop:
         members = [self._active[number] for number in group.samples]
         self._turn += 1
         seconds = self._step(members)
+        self._turn_log.note(len(members), seconds)
         for number, active in zip(group.samples, members, strict=True):
             active.work.last_turn = self._turn
             active.seconds += seconds / len(members)
@@ -267,6 +278,7 @@ class StepLoop:
 
     def _note_progress(self, active: _Active) -> None:
         work = active.work
+        self._preview(work.ticket, active.index, work.job, active.family, active.sample)
         work.done[active.index] = active.sample.done
         now = self._monotonic()
         done = sum(work.done.values())

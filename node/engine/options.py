@@ -26,6 +26,8 @@ class EngineOptions:
     hang_after: float = 5.0  #: the worker's silence, or what a step may take beyond its allowance
     longest_step: float = 120.0  #: no denoise step, text encoding or decode may take longer
     longest_load: float = 600.0  #: no model may take longer to load
+    preview_steps: int = 1  #: from one preview of a watched image to the next
+    preview_interval: float = 0.1  #: and not more often than this, so that previews cost little
     restart_backoff: float = 0.2  #: after the second crash in a row; doubles up to the cap
     restart_backoff_cap: float = 30.0
     steady_after: float = 60.0  #: a worker that lived this long ends a row of crashes

@@ -2,13 +2,15 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from network.runtime.clock import Clock
-from network.units import ModelId
+from network.units import JobId, ModelId
+from node.engine.audience import Audience
 from node.engine.entry import Entry
 from node.engine.launch import WorkerProcess, launch, worker_environment
 from node.engine.liveness import Signs, hang_reason, restart_delay
@@ -25,11 +27,13 @@ from node.engine.protocol import (
     ImageDone,
     Model,
     ModelChanged,
+    Previewed,
     Setup,
     Started,
     Stepped,
     Submit,
     Warned,
+    Watch,
     body_length,
     decode_from_worker,
     encode_frame,
@@ -43,6 +47,7 @@ from node.engine.work import (
     JobFailedError,
     ModelSpec,
     ModelState,
+    Preview,
     Progress,
     Tally,
 )
@@ -93,6 +98,7 @@ class ProcessEngine:
         self._crashes_in_row = 0
         self._watchers: list[Callable[[], None]] = []
         self._tally = Tally()
+        self._audience = Audience(self._tell_worker_who_is_watched)
 
     def models(self) -> tuple[ModelState, ...]:
         return tuple(self._states.values())
@@ -119,6 +125,9 @@ class ProcessEngine:
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._watchers.append(changed)
         return lambda: self._watchers.remove(changed)
+
+    def watch(self, job_id: JobId, on_preview: Callable[[Preview], None]) -> Callable[[], None]:
+        return self._audience.join(job_id, on_preview)
 
     async def generate(
         self, job: ImageJob, on_progress: Callable[[Progress], None]
@@ -151,6 +160,8 @@ class ProcessEngine:
             return result
         finally:
             del self._entries[entry.ticket]
+            if self._link is not None and entry.sent and self._audience.watches(job.job_id):
+                self._link.worker.send(Watch(entry.ticket, wanted=False))
             self._send_jobs()
 
     def close(self) -> None:
@@ -212,6 +223,8 @@ class ProcessEngine:
             longest_step=self._options.longest_step,
             longest_load=self._options.longest_load,
             acceleration=self._options.acceleration,
+            preview_steps=self._options.preview_steps,
+            preview_interval=self._options.preview_interval,
         )
 
     async def _listen(self, link: _Link) -> None:
@@ -252,6 +265,7 @@ class ProcessEngine:
             case Beat():
                 link.signs = replace(link.signs, activities=message.activities)
                 link.resident_bytes = message.resident_bytes
+                self._count_steps(message)
             case Hello():
                 link.device = message.device
                 self._failed_starts = 0
@@ -267,10 +281,22 @@ class ProcessEngine:
                 self._take_state(message.state)
             case Dying():
                 raise _WorkerLostError(f"the device failed: {message.reason}")
+            case Previewed():
+                entry = self._entries.get(message.ticket)
+                if entry is not None and not entry.ended.done():
+                    job_id = entry.job.job_id
+                    self._audience.show(Preview(job_id, message.index, message.step, message.jpeg))
             case Started() | Warned() | Stepped() | ImageDone() | Failed():
                 entry = self._entries.get(message.ticket)
                 if entry is not None and not entry.ended.done():
                     entry.take(message)
+
+    def _count_steps(self, beat: Beat) -> None:
+        if beat.batches:
+            batches = Counter(self._tally.batches)
+            batches.update(beat.batches)
+            seconds = self._tally.step_seconds + beat.step_seconds
+            self._tally = replace(self._tally, batches=dict(batches), step_seconds=seconds)
 
     def _take_state(self, state: ModelState) -> None:
         known = self._states.get(state.model_id)
@@ -304,6 +330,14 @@ class ProcessEngine:
             entry.sent = True
             entry.base = entry.job.steps * len(entry.images)
             link.worker.send(Submit(ticket, entry.job, entry.wanted))
+            if self._audience.watches(entry.job.job_id):
+                link.worker.send(Watch(ticket, wanted=True))
+
+    def _tell_worker_who_is_watched(self, job_id: JobId) -> None:
+        for entry in self._entries.values():
+            if self._link is not None and entry.sent and entry.job.job_id == job_id:
+                wanted = self._audience.watches(job_id)
+                self._link.worker.send(Watch(entry.ticket, wanted))
 
     def _recover(self, reason: str) -> None:
         """Sort the jobs of a worker that died, and say that there is none now."""

@@ -49,6 +49,8 @@ class Setup(_Message, frozen=True, tag="setup"):
     longest_step: float
     longest_load: float
     acceleration: Acceleration = Acceleration()
+    preview_steps: int = 1
+    preview_interval: float = 0.1
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -57,6 +59,13 @@ class Submit(_Message, frozen=True, tag="submit"):
     ticket: int
     job: ImageJob
     wanted: tuple[int, ...]
+
+
+class Watch(_Message, frozen=True, tag="watch"):
+    """Make previews of a job's images from now on, or no more of them."""
+
+    ticket: int
+    wanted: bool
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
@@ -89,6 +98,10 @@ class Beat(_Message, frozen=True, tag="beat"):
 
     activities: tuple[Activity, ...]
     resident_bytes: int
+    batches: dict[
+        int, int
+    ] = {}  #: denoise steps since the last beat, by how many images shared one
+    step_seconds: float = 0.0  #: which those steps took
 
 
 class ModelChanged(_Message, frozen=True, tag="model"):
@@ -117,6 +130,15 @@ class Stepped(_Message, frozen=True, tag="stepped"):
     done: int
 
 
+class Previewed(_Message, frozen=True, tag="preview"):
+    """What an image of a watched job looks like after `step` steps; `jpeg` is a small picture."""
+
+    ticket: int
+    index: int
+    step: int
+    jpeg: bytes
+
+
 class ImageDone(_Message, frozen=True, tag="image"):
     """One image, finished; `index` is its place among the job's seeds."""
 
@@ -141,8 +163,19 @@ class Dying(_Message, frozen=True, tag="dying"):
     reason: str
 
 
-ToWorker = Setup | Submit | Cancel | Stop
-FromWorker = Hello | Beat | ModelChanged | Started | Warned | Stepped | ImageDone | Failed | Dying
+ToWorker = Setup | Submit | Watch | Cancel | Stop
+FromWorker = (
+    Hello
+    | Beat
+    | ModelChanged
+    | Started
+    | Warned
+    | Stepped
+    | Previewed
+    | ImageDone
+    | Failed
+    | Dying
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

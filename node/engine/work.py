@@ -3,6 +3,7 @@
 Every class here is frozen and picklable, and msgspec encodes it as it is for the worker's pipe.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -67,6 +68,20 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What a job's image `index` looks like after `step` of its steps.
+
+    `jpeg` is at most 256 pixels long and wide. It is drawn from the latents: blurred, and seen by
+    no safety checker.
+    """
+
+    job_id: JobId
+    index: int
+    step: int
+    jpeg: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A model folder in diffusers layout. `warm` ones load at start, others at first use."""
 
@@ -112,11 +127,17 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Images by how they ended; each image asked for is counted exactly once, when it ends."""
+    """Images by how they ended; each image asked for is counted exactly once, when it ends.
+
+    `batches` counts denoise steps by how many images shared them, and `step_seconds` is the time
+    they took, both as of the worker's last heartbeat.
+    """
 
     done: int = 0
     failed: int = 0
     cancelled: int = 0
+    batches: Mapping[int, int] = field(default_factory=dict, compare=False)
+    step_seconds: float = field(default=0.0, compare=False)
 
 
 class FailureKind(StrEnum):

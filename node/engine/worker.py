@@ -1,9 +1,9 @@
 """The worker process: `python -m node.engine.worker CHANNEL_FD`.
 
 Started by the engine with its environment already fixed. Threads: the main one loads models and
-takes denoise steps, the finisher decodes and encodes, the reader listens to the engine, the
-heartbeat tells that the process lives. Nothing but frames goes over the channel; whatever a
-library prints goes to the engine's log through standard output.
+takes denoise steps, the finisher decodes and encodes, the previewer draws what somebody watches, the
+reader listens to the engine, the heartbeat tells that the process lives. Nothing but frames goes
+over the channel; whatever a library prints goes to the engine's log through standard output.
 """
 
 import ctypes
@@ -15,12 +15,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from node.engine.canary import Canary
 from node.engine.channel import Channel, ChannelError, Inbox
+from node.engine.families.base import Family
 from node.engine.finisher import Finisher
 from node.engine.loop import DevicePoisonedError, Event, StepLoop
 from node.engine.memory import resident_bytes, trim
+from node.engine.previewer import Previewer
 from node.engine.protocol import (
     Beat,
     Cancel,
@@ -30,8 +33,10 @@ from node.engine.protocol import (
     Setup,
     Stop,
     Submit,
+    Watch,
 )
 from node.engine.shelf import Opener, Shelf
+from node.engine.turn_log import TurnLog
 
 EXIT_POISONED = 70
 _PR_SET_PDEATHSIG = 1
@@ -55,10 +60,12 @@ def main(arguments: list[str]) -> int:
 def _serve(channel: Channel, setup: Setup) -> int:
     inbox: Inbox[Event] = Inbox()
     cancelled: set[int] = set()
+    watched: set[int] = set()
     canary = Canary(time.monotonic)
     canary.note("steps", "starting", setup.longest_load)
-    _spawn("heartbeat", lambda: _beat(channel, canary))
-    _spawn("reader", lambda: _read(channel, inbox, cancelled))
+    turns = TurnLog()
+    _spawn("heartbeat", lambda: _beat(channel, canary, turns))
+    _spawn("reader", lambda: _read(channel, inbox, cancelled, watched))
     open_model, relieve, hello = _import_torch(setup)
     canary.rest("steps")
     channel.send(hello)
@@ -69,9 +76,16 @@ def _serve(channel: Channel, setup: Setup) -> int:
         canary=canary,
         longest=setup.longest_step,
     )
+    previewer = _previewer(channel, setup, watched, canary)
+
+    def open_family(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
+        family = open_model(path, dtype, on_progress)
+        previewer.learn(family)
+        return family
+
     shelf = Shelf(
         setup.models,
-        open_model,
+        open_family,
         max_models=setup.max_models,
         longest_load=setup.longest_load,
         report=lambda state: channel.send(ModelChanged(state)),
@@ -90,8 +104,11 @@ def _serve(channel: Channel, setup: Setup) -> int:
         longest_step=setup.longest_step,
         monotonic=time.monotonic,
         relieve=relieve,
+        preview=previewer.offer,
+        turns=turns,
     )
     finisher.start()
+    previewer.start()
     try:
         loop.run()
     except DevicePoisonedError as error:
@@ -123,16 +140,31 @@ def _import_torch(setup: Setup) -> tuple[Opener, Callable[[], None], Hello]:
     )
 
 
-def _beat(channel: Channel, canary: Canary) -> None:
+def _previewer(channel: Channel, setup: Setup, watched: set[int], canary: Canary) -> Previewer:
+    from node.engine.families.latents import FamilyLatents  # noqa: PLC0415  imports torch
+
+    return Previewer(
+        watched=watched,
+        send=channel.send,
+        latents=FamilyLatents(),
+        canary=canary,
+        steps=setup.preview_steps,
+        interval=setup.preview_interval,
+        longest=setup.longest_step,
+        monotonic=time.monotonic,
+    )
+
+
+def _beat(channel: Channel, canary: Canary, turns: TurnLog) -> None:
     while True:
         try:
-            channel.send(Beat(canary.activities(), resident_bytes()))
+            channel.send(Beat(canary.activities(), resident_bytes(), *turns.take()))
         except OSError:
             return  # the reader sees the end of the stream as well, and ends the process
         time.sleep(_BEAT_SECONDS)
 
 
-def _read(channel: Channel, inbox: Inbox[Event], cancelled: set[int]) -> None:
+def _read(channel: Channel, inbox: Inbox[Event], cancelled: set[int], watched: set[int]) -> None:
     """Feed the loop. The end of the stream ends the process at once, whatever it is at."""
     while True:
         try:
@@ -148,6 +180,8 @@ def _read(channel: Channel, inbox: Inbox[Event], cancelled: set[int]) -> None:
             case Cancel():
                 cancelled.add(message.ticket)
                 inbox.put(message)
+            case Watch(ticket, wanted):
+                (watched.add if wanted else watched.discard)(ticket)
             case Submit() | Stop():
                 inbox.put(message)
 

@@ -7,6 +7,7 @@ cancels the job, wherever it is. Every path out frees the slot and closes the re
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from node.engine.work import EngineBusyError, ImageJob, ImageResult, JobFailedEr
 from node.jobs import board as board_module
 from node.jobs.board import Board, Instruction, ModelLoad, Policy, Reason, Refuse, Start, Wait
 from node.jobs.model import JobProgress, JobReport, NoPlaceError, RepeatedAttemptError
+from node.jobs.news import Advanced, Mailbox, Over, Queued
+from node.jobs.watching import Watchers
 
 #: Attempt ids remembered, so that a gateway's repeated call does not become a second job.
 _REMEMBERED: Final = 4096
@@ -68,6 +71,7 @@ class JobRunner:
         self._active: dict[str, _Active] = {}
         #: resolved with None when the slot is there, with the reason when it never will be
         self._waiting: dict[JobId, asyncio.Future[Reason | None]] = {}
+        self._watchers = Watchers(engine)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._stopping = False
         self._idle = asyncio.Event()
@@ -105,6 +109,14 @@ class JobRunner:
             return JobProgress("running", 0, total, 0)
         return JobProgress("running", done.done_steps, done.total_steps, 0)
 
+    def watch(
+        self, attempt_id: str, patience: float
+    ) -> AbstractAsyncContextManager[Mailbox | None]:
+        """Watch a job, which may arrive within `patience` seconds; None when there is none."""
+        # What was seen is here, or over; it will not come again.
+        patience = 0.0 if attempt_id in self._seen else patience
+        return self._watchers.watch(attempt_id, self.progress, patience)
+
     async def run(self, job: Job, work: ImageJob) -> ImageResult:
         """Do a job: place, reservation, images, settlement; return when it is charged durably.
 
@@ -120,6 +132,7 @@ class JobRunner:
         self._remember(job.attempt_id)
         self._active[job.attempt_id] = active
         self._idle.clear()
+        self._watchers.begin(job.attempt_id, job.job_id)
         try:
             return await self._carry_out(active, work, place)
         finally:
@@ -193,6 +206,8 @@ class JobRunner:
 
         def on_progress(progress: Progress) -> None:
             active.progress = progress
+            advanced = Advanced(progress.done_steps, progress.total_steps)
+            self._watchers.tell(active.job.attempt_id, advanced)
 
         return await self._engine.generate(work, on_progress)
 
@@ -238,6 +253,7 @@ class JobRunner:
 
     def _report(self, active: _Active) -> None:
         del self._active[active.job.attempt_id]
+        self._watchers.end(active.job.attempt_id, Over.of(active.ending))
         if not self._active:
             self._idle.set()
         for observe in self._observers:
@@ -253,6 +269,10 @@ class JobRunner:
                 continue
             reason = instruction.reason if isinstance(instruction, Refuse) else None
             future.set_result(reason)
+        for attempt_id in self._watchers.watched():
+            progress = self.progress(attempt_id)
+            if progress is not None and progress.position:
+                self._watchers.tell(attempt_id, Queued(progress.position))
 
     def _remember(self, attempt_id: str) -> None:
         self._seen[attempt_id] = None

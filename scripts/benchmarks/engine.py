@@ -1,289 +1,261 @@
-"""The engine's images per second over those of diffusers' own pipeline in a plain loop.
+"""The engine against diffusers' own pipeline in a plain loop, and against batching requests.
 
-Both run the same model with the same seeds, threads and environment, each in a process of its own,
+All run the same model with the same seeds, threads and environment, each in a process of its own,
 never at the same time: raw and engine rounds alternate, and each engine round is compared with the
 raw rounds right before and after it. The PNG encode counts on both sides, with the same encoder.
-"1", "4" and "16" are the callers that keep the engine busy at once; the raw loop has no callers and
-always makes one image after another. Processor seconds stand beside wall seconds, because other
-work on the machine disturbs those less. The last line is one JSON object.
+"1", "4", "16" and "64" are the callers that keep the engine busy at once; the raw loop has no
+callers and always makes one image after another. Processor seconds stand beside wall seconds,
+because other work on the machine disturbs those less. The last line is one JSON object.
 """
 
 import argparse
 import asyncio
-import itertools
 import json
 import logging
-import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Final
 
-import psutil
 import structlog
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
 from network.runtime.clock import SystemClock
-from network.units import JobId, ModelId
+from network.units import ModelId
 from node.engine.backend import Engine, open_process_engine
-from node.engine.launch import worker_environment
 from node.engine.options import EngineOptions
-from node.engine.work import ImageJob, ModelSpec, Progress
-from scripts.benchmarks.raw_loop import PROMPT
+from node.engine.work import ModelSpec
+from scripts.benchmarks import phases
+from scripts.benchmarks.meter import Meter
+from scripts.benchmarks.phases import Comparison, Figures
+from scripts.benchmarks.raw_process import RawLoop
+from scripts.benchmarks.report import print_report
+from scripts.benchmarks.targets import EngineTarget, node_target
+from scripts.benchmarks.wishes import SHAPES, Shape, alike
 
-ROOT = Path(__file__).resolve().parents[2]
-MODEL = ModelId("limner/shapes")
-CALLERS = (1, 4, 16)
-#: The rounds of a cycle by their callers, a raw round between any two. One caller is the finest
-#: comparison and shows the least noise when it is made often.
-CYCLE = (1, 4, 1, 16, 1, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What every image of the comparison is."""
-
-    width: int
-    height: int
-    steps: int
-
-    def job(self, seed: int) -> ImageJob:
-        return ImageJob(
-            JobId(f"bench {seed}"),
-            MODEL,
-            (PROMPT,),
-            self.width,
-            self.height,
-            self.steps,
-            7.5,
-            (seed,),
-        )
+ROOT: Final = Path(__file__).resolve().parents[2]
+_BUILTIN: Final = ROOT / "node" / "builtin" / "shapes"
+_MODEL: Final = ModelId("limner/shapes")
+_BATCHES: Final = (1, 2, 4, 8)
+_BATCH_CALLERS: Final = 16
+_MULTIPLE: Final = 64  # of pixels, which sides of every model here may be
+_DEFAULT_SHAPE: Final = Shape(1024, 576, 50)  # what Livepeer's clients ask for
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """So many images in so many seconds, on the wall and of the processor."""
+class Plan:
+    """What is measured, and how long."""
 
-    images: int
+    path: Path
+    device: str
+    threads: int
+    shape: Shape
+    small: Shape
+    callers: tuple[int, ...]
+    http_callers: tuple[int, ...]
     seconds: float
-    cpu_seconds: float
+    images: int
+    repeats: int
+    quick: bool
 
     @property
-    def rate(self) -> float:
-        return self.images / self.seconds
+    def nvml_index(self) -> int | None:
+        """Return the GPU's index, None on a CPU."""
+        return int(self.device.partition(":")[2] or 0) if "cuda" in self.device else None
 
 
-class RawLoop:
-    """The yardstick's process, silent between rounds."""
-
-    def __init__(self, model: Path, shape: Shape, threads: int) -> None:
-        self._command = (
-            sys.executable,
-            *("-W", "ignore", "-m", "scripts.benchmarks.raw_loop", str(model)),
-            *(str(number) for number in (shape.width, shape.height, shape.steps)),
-        )
-        self._environment = worker_environment(os.environ, threads)
-
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            cwd=ROOT,
-            env=self._environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        await self._answer()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        await self._process.wait()
-
-    async def run(self, images: int) -> Round:
-        before = cpu_seconds(self._process.pid)
-        if self._process.stdin is None:
-            raise RuntimeError("a pipe was asked for")
-        self._process.stdin.write(f"{images}\n".encode())
-        seconds = (await self._answer())["seconds"]
-        return Round(images, seconds, cpu_seconds(self._process.pid) - before)
-
-    async def _answer(self) -> dict[str, float]:
-        if self._process.stdout is None:
-            raise RuntimeError("a pipe was asked for")
-        line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the raw loop ended; run it by hand to see why")
-        answer: dict[str, float] = json.loads(line)
-        return answer
-
-
-def cpu_seconds(pid: int | None) -> float:
-    """Processor seconds that a process has used so far, all threads."""
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
-
-
-def ignore(progress: Progress) -> None:
-    """Take progress as every real caller does, and do nothing with it."""
-
-
-async def engine_round(
-    engine: Engine, shape: Shape, seeds: "itertools.count[int]", callers: int, images: int
-) -> Round:
-    """`callers` callers make `images` images between them, each one image after the other."""
-    left = iter(range(images))
-
-    async def call() -> None:
-        for _ in left:
-            await engine.generate(shape.job(next(seeds)), ignore)
-
-    before = cpu_seconds(engine.worker_pid())
-    began = time.perf_counter()
-    await asyncio.gather(*(call() for _ in range(callers)))
-    seconds = time.perf_counter() - began
-    return Round(images, seconds, cpu_seconds(engine.worker_pid()) - before)
-
-
-@dataclass(slots=True)
-class Comparison:
-    """All rounds with so many callers: the engine's, and the raw rounds around each."""
-
-    callers: int
-    engine: list[Round] = field(default_factory=list)
-    raw: list[float] = field(default_factory=list)
-    raw_cpu: list[float] = field(default_factory=list)
-
-    def add(self, before: Round, measured: Round, after: Round) -> None:
-        self.engine.append(measured)
-        images = before.images + after.images
-        self.raw.append(images / (before.seconds + after.seconds))
-        self.raw_cpu.append((before.cpu_seconds + after.cpu_seconds) / images)
-
-    @property
-    def ratio(self) -> float:
-        pairs = zip(self.engine, self.raw, strict=True)
-        return statistics.median(measured.rate / raw for measured, raw in pairs)
-
-    @property
-    def cpu_ratio(self) -> float:
-        """The raw loop's processor seconds for an image over the engine's."""
-        pairs = zip(self.engine, self.raw_cpu, strict=True)
-        return statistics.median(raw * one.images / one.cpu_seconds for one, raw in pairs)
-
-
-async def compare(
-    engine: Engine, raw: RawLoop, shape: Shape, seconds: float, images: int
-) -> list[Comparison]:
-    """Alternate raw and engine rounds until `seconds` are over, at least once."""
-    comparisons = {callers: Comparison(callers) for callers in CALLERS}
-    seeds = itertools.count(1)
-    for callers in (1, 2):
-        await engine_round(engine, shape, seeds, callers, 2)
-    await raw.run(2)
-    ends = time.perf_counter() + seconds
-    before = await raw.run(images)
-    while not comparisons[1].engine or time.perf_counter() < ends:
-        for callers in CYCLE:
-            count = max(images, callers)
-            measured = await engine_round(engine, shape, seeds, callers, count)
-            after = await raw.run(images)
-            comparisons[callers].add(before, measured, after)
-            before = after
-    return list(comparisons.values())
-
-
-async def first_image(engine: Engine, shape: Shape, began: float) -> float:
-    """Seconds from the worker's start to its first image."""
-    await engine.generate(shape.job(0), ignore)
-    return time.perf_counter() - began
-
-
-async def solo_seconds(engine: Engine, shape: Shape) -> float:
-    """Seconds of one image alone, the better of two."""
-    times = []
-    for seed in range(2):
-        began = time.perf_counter()
-        await engine.generate(shape.job(seed), ignore)
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-async def run(options: argparse.Namespace) -> dict[str, float]:
-    shape = Shape(options.width, options.height, options.steps)
-    specs = [ModelSpec(MODEL, options.model)]
-    engine_options = EngineOptions(threads=options.threads)
-    began = time.perf_counter()
-    async with open_process_engine(
-        specs, device="cpu", clock=SystemClock(), options=engine_options
-    ) as engine:
-        figures = {"first_image_s": await first_image(engine, shape, began)}
-        figures["solo_s"] = await solo_seconds(engine, shape)
-        figures["solo_1024x576_50_s"] = await solo_seconds(engine, Shape(1024, 576, 50))
-        async with RawLoop(options.model, shape, options.threads) as raw:
-            comparisons = await compare(engine, raw, shape, options.seconds, options.images)
-        figures["worker_resident_mb"] = engine.resident_bytes() / 1e6
-    raw_rates = [rate for comparison in comparisons for rate in comparison.raw]
-    figures["raw_images_per_s"] = statistics.median(raw_rates)
-    for one in comparisons:
-        rates = [measured.rate for measured in one.engine]
-        figures[f"engine_images_per_s_{one.callers}"] = statistics.median(rates)
-        figures[f"engine_over_raw_{one.callers}"] = one.ratio
-        figures[f"engine_over_raw_cpu_{one.callers}"] = one.cpu_ratio
+async def run(plan: Plan) -> Figures:
+    """Measure everything there is to measure."""
+    async with RawLoop(plan.path, plan.device, plan.threads) as raw:
+        figures = await in_process(plan, raw)
+        figures |= await over_http(plan, raw)
+        figures["raw_peak_device_mb"] = raw.device_bytes / 1e6
     return figures
 
 
-def print_table(figures: dict[str, float], shape: str) -> None:
-    table = Table(title=f"engine against the raw diffusers loop, {shape}, CPU, PNG included")
-    for column in ("callers", "raw images/s", "engine images/s", "engine/raw", "by CPU time"):
-        table.add_column(column, justify="right")
-    for callers in CALLERS:
-        table.add_row(
-            str(callers),
-            f"{figures['raw_images_per_s']:.3f}",
-            f"{figures[f'engine_images_per_s_{callers}']:.3f}",
-            f"{figures[f'engine_over_raw_{callers}']:.3f}",
-            f"{figures[f'engine_over_raw_cpu_{callers}']:.3f}",
+async def in_process(plan: Plan, raw: RawLoop) -> Figures:
+    """Measure the engine by itself."""
+    options = EngineOptions(threads=plan.threads)
+    specs = [ModelSpec(_MODEL, plan.path)]
+    began = time.perf_counter()
+    async with open_process_engine(
+        specs, device=plan.device, clock=SystemClock(), options=options
+    ) as engine:
+        target = EngineTarget(engine, _MODEL)
+        figures: Figures = {
+            "first_image_s": await phases.first_image(target, plan.shape, began),
+            "solo_s": await phases.solo_seconds(target, plan.shape),
+        }
+        if not plan.quick:
+            solo = await phases.solo_seconds(target, _DEFAULT_SHAPE)
+            figures["solo_1024x576_50_s"] = solo
+        figures |= await phases.previews(target, plan.shape, 3 * plan.repeats)
+        figures |= await phases.likeness(target, plan.shape, 4 if plan.quick else 8)
+        figures |= await _compared(plan, raw, engine, target)
+        figures |= await phases.ceiling(raw, plan.shape, _BATCHES, plan.repeats)
+        figures |= await _beside_request_batching(plan, raw, target)
+        figures |= await phases.short_behind_long(
+            engine, _MODEL, long=plan.shape, short=plan.small, repeats=plan.repeats
         )
-    console = Console(width=100)
-    console.print(table)
-    console.print(
-        f"start to first image {figures['first_image_s']:.1f} s, "
-        f"one image alone {figures['solo_s']:.2f} s, "
-        f"1024 x 576 with 50 steps {figures['solo_1024x576_50_s']:.2f} s, "
-        f"worker {figures['worker_resident_mb']:.0f} MB"
+        await asyncio.sleep(1.2)  # one heartbeat
+        figures["worker_resident_mb"] = engine.resident_bytes() / 1e6
+    return figures
+
+
+async def _compared(plan: Plan, raw: RawLoop, engine: Engine, target: EngineTarget) -> Figures:
+    meter = Meter(engine.tally, engine.worker_pid, plan.nvml_index)
+    comparisons = await phases.compare(
+        target, meter, raw, plan.shape, plan.callers, seconds=plan.seconds, images=plan.images
     )
+    figures = _joined(comparisons, "engine")
+    rates = [one.rate for comparison in comparisons for one in comparison.raw]
+    figures["raw_images_per_s"] = statistics.median(rates)
+    for memory in ("resident", "device"):
+        peaks = [
+            reading.resident_bytes if memory == "resident" else reading.device_bytes
+            for comparison in comparisons
+            for reading in comparison.readings
+        ]
+        figures[f"peak_{memory}_mb"] = max(peaks) / 1e6
+    return figures
+
+
+async def _beside_request_batching(plan: Plan, raw: RawLoop, target: EngineTarget) -> Figures:
+    images = _BATCH_CALLERS if plan.quick else 2 * _BATCH_CALLERS
+    wishes = (alike(plan.shape), alike(plan.shape), alike(plan.shape))
+    engine, batched, _ = await phases.against_request_batching(
+        target, raw, wishes, callers=_BATCH_CALLERS, images=images, most=max(_BATCHES)
+    )
+    figures: Figures = {
+        "request_batching_images_per_s": batched.rate,
+        "request_batching_p50_s": batched.quantile(0.5),
+        "request_batching_p95_s": batched.quantile(0.95),
+        "engine_over_request_batching": engine.rate / batched.rate,
+    }
+    return figures | await phases.mixture(
+        target,
+        raw,
+        plan.shape,
+        multiple=_MULTIPLE,
+        callers=_BATCH_CALLERS,
+        images=images,
+    )
+
+
+async def over_http(plan: Plan, raw: RawLoop) -> Figures:
+    """Measure the engine behind a node's port."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="limner-bench-"))
+        engine = {"device": plan.device, "threads": plan.threads}
+        target = await stack.enter_async_context(
+            node_target(Path(folder), _MODEL, plan.path, engine)
+        )
+        comparisons = await phases.compare(
+            target,
+            Meter(target.engine.tally, target.engine.worker_pid, plan.nvml_index),
+            raw,
+            plan.shape,
+            plan.http_callers,
+            seconds=plan.seconds / 4,
+            images=plan.images,
+        )
+        figures = _joined(comparisons, "http")
+        seen = await phases.previews(target, plan.shape, 3 * plan.repeats)
+        return figures | {f"http_{name}": value for name, value in seen.items()}
+
+
+def _joined(comparisons: Sequence[Comparison], prefix: str) -> Figures:
+    figures: Figures = {}
+    for comparison in comparisons:
+        figures |= comparison.figures(prefix)
+    return figures
+
+
+async def build_model(name: str, folder: Path, device: str) -> Path:
+    """Draw a model of a named architecture, in a process of its own that frees the device."""
+    command = ("-W", "ignore", "-m", "scripts.benchmarks.architectures", name, str(folder), device)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, cwd=ROOT, stderr=asyncio.subprocess.DEVNULL
+    )
+    if await process.wait():
+        raise SystemExit(f"cannot build {name} on {device}; run `python {' '.join(command)}`")
+    return folder
+
+
+async def main_on(options: argparse.Namespace) -> tuple[Plan, Figures]:
+    """Find or make the model, and measure it."""
+    native, small = SHAPES[options.architecture]
+    if options.quick:
+        native = Shape(small.width, small.height, 6)
+    shape = Shape(
+        options.width or native.width,
+        options.height or native.height,
+        options.steps or native.steps,
+    )
+    with tempfile.TemporaryDirectory(prefix="limner-bench-") as folder:
+        path = options.model or _BUILTIN
+        if options.architecture != "builtin":
+            path = options.model or await build_model(
+                options.architecture, Path(folder) / options.architecture, options.device
+            )
+        plan = Plan(
+            path=path,
+            device=options.device,
+            threads=options.threads,
+            shape=shape,
+            small=small,
+            callers=tuple(options.callers),
+            http_callers=tuple(options.callers)[:: 2 if options.quick else 1],
+            seconds=0 if options.quick else options.seconds,
+            images=options.images,
+            repeats=1 if options.quick else 3,
+            quick=options.quick,
+        )
+        return plan, await run(plan)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    arguments = argparse.ArgumentParser(prog="scripts/bench engine", description=__doc__)
+    add = arguments.add_argument
+    add("--json", action="store_true", help="print the JSON line alone")
+    add("--quick", action="store_true", help="small images, one round of each: under a minute")
+    add("--seconds", type=float, default=120, help="of comparing, at least one cycle (120)")
+    add("--images", type=int, default=2, help="of a round with fewer callers (2)")
+    add("--callers", type=int, nargs="+", default=[1, 4, 16, 64], help="ascending (1 4 16 64)")
+    add("--threads", type=int, default=0, help="default: one a core")
+    add("--width", type=int, help="default: the model's own")
+    add("--height", type=int)
+    add("--steps", type=int)
+    add("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
+    add(
+        "--architecture",
+        choices=sorted(SHAPES),
+        default="builtin",
+        help="builtin is the model that ships; of the others one is made, with random weights of "
+        "the true shape (tiny has no true shape)",
+    )
+    add("--model", type=Path, help="a model folder, of --architecture's kind, to use instead")
+    return arguments
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/bench engine", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print the JSON line alone")
-    parser.add_argument("--seconds", type=float, default=120, help="of comparing (default 120)")
-    parser.add_argument("--images", type=int, default=2, help="of a round (default 2)")
-    parser.add_argument("--threads", type=int, default=0, help="default: one a core")
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--height", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument(
-        "--model", type=Path, default=ROOT / "node" / "builtin" / "shapes", help="a model folder"
-    )
-    options = parser.parse_args(arguments)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    figures = uvloop.run(run(options))
+    options = parser().parse_args(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    plan, figures = uvloop.run(main_on(options))
     if not options.json:
-        print_table(figures, f"{options.width} x {options.height}, {options.steps} steps")
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+        title = f"{options.architecture}, {plan.shape}, {plan.device}"
+        print_report(figures, title, plan.callers, ("engine", "http"))
+    rounded = {
+        name: value if isinstance(value, dict) else round(value, 4)
+        for name, value in figures.items()
+    }
+    print(json.dumps(rounded))
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from network.runtime.clock import Clock
-from network.units import ModelId
+from network.units import JobId, ModelId
 from node.config.catalogue import Catalogue
 from node.config.settings import NodeSettings
 from node.engine.backend import Engine
@@ -18,6 +18,7 @@ from node.engine.work import (
     JobFailedError,
     ModelFacts,
     ModelState,
+    Preview,
     Progress,
     Tally,
 )
@@ -63,7 +64,11 @@ class FakeEngine:
         self.active = 0
         self.most_active = 0
         self._done = Tally()
+        self.previews_made = 0
+        #: what a preview is
+        self.jpeg = b"\xff\xd8 a preview"
         self._listeners: list[Callable[[], None]] = []
+        self._watchers: dict[JobId, list[Callable[[Preview], None]]] = {}
 
     def models(self) -> tuple[ModelState, ...]:
         return tuple(self.states.values())
@@ -87,6 +92,11 @@ class FakeEngine:
         self._listeners.append(changed)
         return lambda: self._listeners.remove(changed)
 
+    def watch(self, job_id: JobId, on_preview: Callable[[Preview], None]) -> Callable[[], None]:
+        watchers = self._watchers.setdefault(job_id, [])
+        watchers.append(on_preview)
+        return lambda: watchers.remove(on_preview)
+
     def change(self, *states: ModelState, healthy: bool | None = None) -> None:
         """Make it so, and tell everybody who listens."""
         for state in states:
@@ -108,6 +118,7 @@ class FakeEngine:
             for step in range(total):
                 await asyncio.sleep(self.step_seconds)
                 on_progress(Progress(job.job_id, step + 1, total))
+                self._show(Preview(job.job_id, step // job.steps, step % job.steps + 1, self.jpeg))
             if self.failures:
                 raise self.failures.pop(0)
         except asyncio.CancelledError:
@@ -119,6 +130,11 @@ class FakeEngine:
             EncodedImage(png(job.width, job.height, seed), seed, nsfw=False) for seed in job.seeds
         )
         return ImageResult(images, total * self.step_seconds, self.warnings)
+
+    def _show(self, preview: Preview) -> None:
+        for on_preview in tuple(self._watchers.get(preview.job_id, ())):
+            self.previews_made += 1
+            on_preview(preview)
 
     def opener(
         self, _settings: NodeSettings, _models: Catalogue, _clock: Clock

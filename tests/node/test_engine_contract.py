@@ -11,7 +11,7 @@ from network.runtime.clock import SystemClock
 from network.units import JobId, ModelId
 from node.config.catalogue import BUILTIN_FOLDER, BUILTIN_MODEL
 from node.engine.backend import Engine, open_process_engine
-from node.engine.work import ImageJob, ModelSpec, Progress
+from node.engine.work import ImageJob, ModelSpec, Preview, Progress
 from tests.node.fakes import FakeEngine
 from tests.node.nodes import eventually
 
@@ -58,6 +58,7 @@ async def test_an_engine_keeps_its_promises(kind: str) -> None:
         assert engine.worker_pid()
         await _images_come_in_the_order_of_their_seeds(engine)
         await _a_cancelled_job_ends_and_leaves_the_engine_usable(engine)
+        await _a_watched_job_is_shown_and_no_other(engine)
         engine.subscribe(lambda: None)()
 
 
@@ -82,3 +83,30 @@ async def _a_cancelled_job_ends_and_leaves_the_engine_usable(engine: Engine) -> 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(long, 10)
     assert len((await engine.generate(job("c"), lambda _: None)).images) == 1
+
+
+async def _a_watched_job_is_shown_and_no_other(engine: Engine) -> None:
+    shown: list[Preview] = []
+    stop = engine.watch(JobId("d"), shown.append)
+    for _ in range(20):  # the real one first finds out what its latents look like
+        await asyncio.gather(
+            engine.generate(job("d", steps=20, seeds=(1, 2)), lambda _: None),
+            engine.generate(job("e", steps=20), lambda _: None),
+        )
+        if shown:
+            break
+    stop()
+    assert {preview.job_id for preview in shown} == {"d"}
+    assert {preview.index for preview in shown} <= {0, 1}
+    assert all(1 <= preview.step <= 20 for preview in shown)
+    assert all(preview.jpeg.startswith(b"\xff\xd8") for preview in shown)
+    before = len(shown)
+    late: list[Preview] = []
+    started = asyncio.Event()
+    running = asyncio.create_task(engine.generate(job("f", steps=40), lambda _: started.set()))
+    await started.wait()
+    stop_late = engine.watch(JobId("f"), late.append)
+    await running
+    stop_late()
+    assert late
+    assert len(shown) == before

@@ -84,6 +84,11 @@ class LatentFamily(ABC):
         self.facts = facts
         self._bounds = Bounds(facts)
 
+    @property
+    def vae(self) -> Any:
+        """The autoencoder, which tells previews what its latents look like."""
+        return self._pipeline.vae
+
     def encode(self, job: ImageJob) -> EncodedPrompt:
         self._bounds.check(job)
         with torch.inference_mode():

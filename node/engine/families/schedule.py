@@ -44,6 +44,11 @@ class Schedule:
         self._extras = {name: value for name, value in wanted.items() if name in accepted}
 
     @property
+    def scheduler(self) -> Any:
+        """The scheduler itself, which may keep what it foresees of the finished image."""
+        return self._scheduler
+
+    @property
     def timestep(self) -> torch.Tensor:
         """The next step's timestep, of shape ()."""
         return self._timesteps[self._position]

@@ -33,6 +33,7 @@ class WholeSample:
     steps: int
     done: int = 0
     pixels: NDArray[np.uint8] | None = None
+    latents: torch.Tensor | None = None  #: after the last step taken, for previews
     key: Hashable = None
 
     @property
@@ -58,6 +59,11 @@ class WholePipeline:
             prompt_parts=sum(name in parameters for name in _PROMPTS),
         )
         self._bounds = Bounds(self.facts)
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder, which tells previews what its latents look like; None without one."""
+        return getattr(self._pipeline, "vae", None)
 
     def encode(self, job: ImageJob) -> None:
         """The pipeline encodes by itself; this only checks the job."""
@@ -87,6 +93,7 @@ class WholePipeline:
         output = self._pipeline(**arguments)
         sample.pixels = to_bytes(np.asarray(output.images)[0])
         sample.done = sample.steps
+        sample.latents = None
 
     def decode(self, sample: WholeSample) -> NDArray[np.uint8]:
         if sample.pixels is None:
@@ -100,6 +107,7 @@ def _watch(sample: WholeSample, checkpoint: Checkpoint) -> Callable[..., dict[st
     ) -> dict[str, Any]:
         del pipeline, timestep
         sample.done = min(sample.steps, step + 1)
+        sample.latents = tensors.get("latents")
         # Leaving by an exception, unlike the pipelines' `_interrupt`, also skips the decoding.
         if not checkpoint(sample.done):
             raise SampleCancelledError

@@ -19,11 +19,13 @@ from node.engine.protocol import (
     Hello,
     ImageDone,
     ModelChanged,
+    Previewed,
     Setup,
     Started,
     Stepped,
     Stop,
     Submit,
+    Watch,
 )
 from node.engine.work import FailureKind, ModelState
 
@@ -50,6 +52,11 @@ def main() -> None:
                 _work(channel, connected, message)
             case Cancel():
                 Path(os.environ["FAKE_WORKER_LOG"]).write_text(f"cancelled {message.ticket}")
+            case Watch():
+                if message.wanted:
+                    channel.send(Previewed(message.ticket, 0, 1, b"a preview"))
+                else:
+                    Path(os.environ["FAKE_WORKER_LOG"]).write_text(f"unwatched {message.ticket}")
             case Stop() | Setup():
                 return
 
@@ -59,7 +66,7 @@ def _beat(channel: Channel) -> None:
         activities = tuple(
             Activity("denoising", time.monotonic() - since, 0.5) for since in _stuck_since
         )
-        channel.send(Beat(activities, 123))
+        channel.send(Beat(activities, 123, {1: 2, 4: 1}, 0.5))
         time.sleep(0.1)
 
 

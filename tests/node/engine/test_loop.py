@@ -356,3 +356,34 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs_with_the_reason(family: _F
     (failed,) = bench.of(Failed)
     assert (failed.ticket, failed.kind) == (1, FailureKind.INTERNAL)
     assert "it is empty" in failed.message
+
+
+def test_every_step_of_every_image_is_offered_for_a_preview(family: _Family) -> None:
+    offered: list[tuple[int, int, int]] = []
+    bench = _Bench(family)
+    bench.loop._preview = lambda ticket, index, _job, _family, sample: offered.append(
+        (ticket, index, sample.done)
+    )
+    bench.run(_submit(1, steps=3, seeds=(5, 6)), _submit(2, steps=2))
+    assert sorted(offered) == [
+        *((1, index, step) for index in (0, 1) for step in (1, 2, 3)),
+        (2, 0, 1),
+        (2, 0, 2),
+    ]
+
+
+def test_a_job_that_runs_whole_is_offered_at_its_checkpoints() -> None:
+    offered: list[int] = []
+    bench = _Bench(_Family(alone=True))
+    bench.loop._preview = lambda *moment: offered.append(moment[-1].done)
+    bench.run(_submit(1, steps=3))
+    assert offered[:3] == [1, 2, 3]
+
+
+def test_steps_are_counted_with_their_size_and_time(family: _Family) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1, steps=3, seeds=(5, 6)), _submit(2, steps=2))
+    batches, seconds = bench.loop._turn_log.take()
+    assert sum(size * count for size, count in batches.items()) == 8
+    assert seconds > 0
+    assert bench.loop._turn_log.take() == ({}, 0.0)

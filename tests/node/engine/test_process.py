@@ -83,6 +83,11 @@ async def test_a_job_given_before_the_worker_is_up_is_done(engine: Engine) -> No
     assert told[0] == Progress(JobId("draw"), 0, 20)
     assert engine.healthy()
     assert engine.tally() == Tally(done=2)
+    await _until(lambda: engine.tally().batches.get(1, 0) >= 4)
+    batches = engine.tally().batches
+    assert batches.keys() == {1, 4}
+    assert batches[1] == 2 * batches[4]
+    assert engine.tally().step_seconds == batches[4] / 2
     state = engine.model(_MODEL)
     assert state is not None
     assert state.status == "ready"
