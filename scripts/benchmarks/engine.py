@@ -126,10 +126,11 @@ async def _compared(plan: Plan, raw: RawLoop, engine: Engine, target: EngineTarg
 
 
 async def _beside_request_batching(plan: Plan, raw: RawLoop, target: EngineTarget) -> Figures:
-    images = _BATCH_CALLERS if plan.quick else 2 * _BATCH_CALLERS
+    callers = 8 if plan.quick else _BATCH_CALLERS
+    images = callers if plan.quick else 2 * callers
     wishes = (alike(plan.shape), alike(plan.shape), alike(plan.shape))
     engine, batched, _ = await phases.against_request_batching(
-        target, raw, wishes, callers=_BATCH_CALLERS, images=images, most=max(_BATCHES)
+        target, raw, wishes, callers=callers, images=images, most=max(_BATCHES)
     )
     figures: Figures = {
         "request_batching_images_per_s": batched.rate,
@@ -142,7 +143,7 @@ async def _beside_request_batching(plan: Plan, raw: RawLoop, target: EngineTarge
         raw,
         plan.shape,
         multiple=_MULTIPLE,
-        callers=_BATCH_CALLERS,
+        callers=callers,
         images=images,
     )
 
@@ -191,7 +192,7 @@ async def main_on(options: argparse.Namespace) -> tuple[Plan, Figures]:
     """Find or make the model, and measure it."""
     native, small = SHAPES[options.architecture]
     if options.quick:
-        native = Shape(small.width, small.height, 6)
+        native = Shape(small.width, small.height, 4)
     shape = Shape(
         options.width or native.width,
         options.height or native.height,
@@ -224,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(prog="scripts/bench engine", description=__doc__)
     add = arguments.add_argument
     add("--json", action="store_true", help="print the JSON line alone")
-    add("--quick", action="store_true", help="small images, one round of each: under a minute")
+    add("--quick", action="store_true", help="small images, one round of each: about a minute")
     add("--seconds", type=float, default=120, help="of comparing, at least one cycle (120)")
     add("--images", type=int, default=2, help="of a round with fewer callers (2)")
     add("--callers", type=int, nargs="+", default=[1, 4, 16, 64], help="ascending (1 4 16 64)")
