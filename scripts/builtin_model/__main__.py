@@ -1,4 +1,4 @@
-"""The command lines: train, evaluate, sheet."""
+"""The command lines: train, evaluate, sheet, loras, lora-sheet."""
 
 import argparse
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from scripts.builtin_model.contact_sheet import draw_contact_sheet
+from scripts.builtin_model.adapters import STYLES, AdapterTrainer
+from scripts.builtin_model.contact_sheet import draw_contact_sheet, draw_lora_sheet
 from scripts.builtin_model.decoder_training import DECODER_STAGES, DecoderTrainer
 from scripts.builtin_model.details import measure_details
 from scripts.builtin_model.evaluation import CASES, Case, measure
@@ -17,6 +18,7 @@ from scripts.builtin_model.training import STAGES, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "node" / "builtin" / "shapes"
+SHIPPED_LORAS = ROOT / "node" / "builtin" / "loras"
 
 
 def train(words: list[str]) -> None:
@@ -106,7 +108,52 @@ def draw_sheet(words: list[str]) -> None:
     draw_contact_sheet(load(arguments.model), arguments.output)
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "sheet": draw_sheet}
+def train_loras(words: list[str]) -> None:
+    """Train the LoRAs and write them."""
+    names = [style.name for style in STYLES]
+    parser = argparse.ArgumentParser(
+        prog="train_builtin_loras",
+        description="Train the LoRAs of limner/shapes, a few minutes on one core. The same machine "
+        "and seed give the same files.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; or all")
+    parser.add_argument("--model", type=Path, default=SHIPPED)
+    parser.add_argument("--output", type=Path, default=SHIPPED_LORAS)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args(words)
+    unknown = sorted(set(arguments.names) - set(names))
+    if unknown:
+        parser.error(f"there is no LoRA called {', '.join(unknown)}")
+    torch.set_num_threads(arguments.threads)
+    for style in STYLES:
+        if style.name in (arguments.names or names):
+            trainer = AdapterTrainer(arguments.model, style, arguments.seed)
+            trainer.run()
+            print(trainer.save(arguments.output))
+
+
+def sheet_of_loras(words: list[str]) -> None:
+    """Draw the same prompts with and without the LoRAs."""
+    parser = argparse.ArgumentParser(
+        prog="draw_builtin_lora_sheet", description="Draw what the LoRAs of limner/shapes do."
+    )
+    parser.add_argument("--model", type=Path, default=SHIPPED)
+    parser.add_argument("--loras", type=Path, default=SHIPPED_LORAS)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "loras.png")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args(words)
+    torch.set_num_threads(arguments.threads)
+    draw_lora_sheet(load(arguments.model), arguments.loras, arguments.output)
+
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "sheet": draw_sheet,
+    "loras": train_loras,
+    "lora-sheet": sheet_of_loras,
+}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](sys.argv[2:])

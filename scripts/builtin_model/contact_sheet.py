@@ -46,6 +46,48 @@ EXAMPLES = (
 )
 
 
+#: The rows of the LoRAs' sheet: what each is drawn with, by the name of its file.
+LORA_ROWS: tuple[dict[str, float], ...] = (
+    {},
+    {"night": 1.0},
+    {"outlines": 1.0},
+    {"outlines": 0.5},
+    {"night": 1.0, "outlines": 1.0},
+)
+LORA_PROMPTS = (
+    "a red circle on a white background",
+    "a green star on a yellow background",
+    "a purple square on an orange background",
+    "a blue heart on a pink background",
+)
+
+
+def draw_lora_sheet(pipeline: StableDiffusionPipeline, loras: Path, path: Path) -> None:
+    """Draw a row of prompts without LoRAs, and the same seeds with each of LORA_ROWS."""
+    for file in sorted(loras.glob("*.safetensors")):
+        pipeline.load_lora_weights(loras, weight_name=file.name, adapter_name=file.stem)
+    height = TILE + CAPTION
+    size = (COLUMNS * (TILE + GAP) + GAP, len(LORA_ROWS) * height + GAP)
+    sheet = Image.new("RGB", size, PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    for row, weights in enumerate(LORA_ROWS):
+        if weights:
+            pipeline.enable_lora()
+            pipeline.set_adapters(list(weights), list(weights.values()))
+        else:
+            pipeline.disable_lora()
+        pictures = draw(pipeline, Case(512, 512, 20, GUIDANCE), list(LORA_PROMPTS), 1)
+        top = GAP + row * height
+        said = ", ".join(f"limner/{name} {weight:g}" for name, weight in weights.items())
+        for column, picture in enumerate(pictures):
+            left = GAP + column * (TILE + GAP)
+            small = picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+            sheet.paste(small, (left, top))
+            text = LORA_PROMPTS[column] if row == 0 else said
+            pen.text((left, top + TILE + 5), text, fill=INK, font=font)
+    sheet.save(path, optimize=True)
+
+
 def draw_contact_sheet(pipeline: StableDiffusionPipeline, path: Path) -> None:
     """Generate every example and write the sheet as PNG with a reduced palette."""
     rows = [EXAMPLES[begin : begin + COLUMNS] for begin in range(0, len(EXAMPLES), COLUMNS)]

@@ -42,6 +42,8 @@ class SceneBatch:
     background: Array
     #: (B,) strength of the background's diagonal gradient.
     gradient: Array
+    #: Width of the line that objects are drawn with, in radii; 0 fills them.
+    stroke: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _draw_objects(
     radius = batch.radius[rows, slot][:, None, None]
     px = (grid[0][rows] - batch.x[rows, slot][:, None, None]) / radius
     py = (grid[1][rows] - batch.y[rows, slot][:, None, None]) / radius
-    distance = DISTANCES[SHAPES[index]]
+    distance = _outlined(DISTANCES[SHAPES[index]], batch.stroke)
     shadow_depth = distance(px - SHADOW_OFFSET[0], py - SHADOW_OFFSET[1])
     softness = np.clip(0.5 - shadow_depth / SHADOW_BLUR, 0.0, 1.0)
     shadow = SHADOW * softness * softness * (3.0 - 2.0 * softness)
@@ -117,6 +119,15 @@ def _draw_objects(
     fill = _lit(batch.colour[rows, slot][:, None, None, :], light)
     fill = fill + (1.0 - fill) * gloss[..., None]
     picture[rows] = below * (1.0 - coverage) + np.clip(fill, 0.0, 1.0) * coverage
+
+
+def _outlined(
+    distance: Callable[[Reals, Reals], Reals], stroke: float
+) -> Callable[[Reals, Reals], Reals]:
+    """Return the distance from the line of width `stroke` along the inside of a shape."""
+    if not stroke:
+        return distance
+    return lambda x, y: np.abs(distance(x, y) + stroke / 2) - stroke / 2
 
 
 def _lit(colour: Array, light: NDArray[np.floating]) -> Array:
