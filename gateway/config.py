@@ -100,7 +100,7 @@ class LimitSettings(Settings):
     max_prompt_chars: Count = 2000
     max_guidance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 30.0
     prompt_parts: Annotated[int, Field(ge=1, le=3)] = 1
-    max_loras: Annotated[int, Field(ge=0, le=4)] = 0
+    max_loras: Annotated[int, Field(ge=0, le=4)] = 4
     max_body_bytes: Annotated[int, Field(ge=1024, le=4 * _MIB)] = 256 * 1024
 
     @model_validator(mode="after")

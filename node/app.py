@@ -44,6 +44,7 @@ from node.api.metrics import Metrics
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
 from node.config.catalogue import Catalogue, catalogue
+from node.config.loras import bounds_of
 from node.config.settings import (
     NodeSettings,
     check_access,
@@ -59,7 +60,7 @@ from node.discovery.identity import Identity, open_identity
 from node.discovery.sessions import Sessions
 from node.engine.backend import Engine, open_process_engine
 from node.engine.options import Acceleration, EngineOptions
-from node.engine.work import ModelFacts, ModelSpec
+from node.engine.work import LoraSpec, ModelFacts, ModelSpec
 from node.jobs.board import Policy
 from node.jobs.record import log_job
 from node.jobs.runner import JobRunner
@@ -108,12 +109,22 @@ def open_engine(
     specs = [
         ModelSpec(model.model_id, model.path, model.warm, model.dtype) for model in models.models
     ]
+    bounds = bounds_of(settings)
     options = EngineOptions(
         threads=settings.engine.threads,
         acceleration=Acceleration(settings.engine.compile, settings.engine.fuse_projections),
         compiled_dir=settings.data_dir / "compiled",
+        lora_cache_bytes=settings.engine.lora_cache_mib * 2**20,
+        max_lora_bytes=bounds.max_bytes,
+        max_lora_rank=bounds.max_rank,
     )
-    return open_process_engine(specs, device=settings.engine.device, clock=clock, options=options)
+    return open_process_engine(
+        specs,
+        device=settings.engine.device,
+        clock=clock,
+        options=options,
+        loras=[LoraSpec(lora.lora_id, lora.path) for lora in models.loras],
+    )
 
 
 @asynccontextmanager
@@ -242,6 +253,7 @@ async def _open_public(
         prices=core.prices,
         runner=core.runner,
         limits=lambda model_id: _limits(core, model_id),
+        loras=core.models.loras,
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
     )
@@ -345,9 +357,9 @@ def _limits(core: _Core, model_id: ModelId) -> Limits | None:
     state = core.engine.model(model_id)
     if state is None:
         return None
-    # What a model that was never loaded can take is not known: it decides when it is.
-    facts = state.facts or ModelFacts(prompt_parts=_MOST_PROMPT_PARTS)
     bounds = core.settings.limits
+    # What a model that was never loaded can take is not known: it decides when it is.
+    facts = state.facts or ModelFacts(prompt_parts=_MOST_PROMPT_PARTS, max_loras=bounds.max_loras)
     return Limits(
         size_multiple=facts.size_multiple,
         min_side=bounds.min_side,
@@ -358,7 +370,7 @@ def _limits(core: _Core, model_id: ModelId) -> Limits | None:
         max_prompt_chars=bounds.max_prompt_chars,
         max_guidance=bounds.max_guidance,
         prompt_parts=facts.prompt_parts,
-        max_loras=facts.max_loras,
+        max_loras=min(bounds.max_loras, facts.max_loras),
         max_body_bytes=bounds.max_body_bytes,
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,8 +12,9 @@ import pybase64
 import structlog
 from aiohttp import web
 
-from network.errors import DatabaseError
+from network.errors import DatabaseError, ProblemError
 from network.units import JobId, ModelId, format_price, pixels_of
+from network.wire import problems
 from network.wire.headers import FEE, JOB_ID, PRICE, WARNINGS
 from network.wire.limits import LARGEST_SEED, Limits
 from network.wire.messages import (
@@ -28,6 +29,7 @@ from node.accounting.model import Job
 from node.accounting.pricing import Declined, PriceList, Quote, judge_offer
 from node.api.credentials import Doorkeeper, Grant
 from node.api.refusals import Refusal, insufficient_capacity
+from node.config.loras import ServedLora, refusal
 from node.engine.work import EngineBusyError, FailureKind, ImageJob, ImageResult, JobFailedError
 from node.jobs.model import NoPlaceError, RepeatedAttemptError
 from node.jobs.runner import JobRunner
@@ -44,13 +46,14 @@ log = structlog.get_logger(__name__)
 class ImageService:
     """Serves requests for images.
 
-    `limits` tells a model's bounds, None for one that is not served here.
+    `limits` tells a model's bounds, None for one that is not served here. `loras` may be named.
     """
 
     doorkeeper: Doorkeeper
     prices: PriceList
     runner: JobRunner
     limits: Callable[[ModelId], Limits | None]
+    loras: Collection[ServedLora]
     max_body_bytes: int
     body_timeout: float
 
@@ -61,6 +64,7 @@ class ImageService:
         grant = self.doorkeeper.check(request)
         model_id, limits = self._model(asked)
         check_limits(asked, limits)
+        self._check_loras(asked, model_id, limits)
         job, work = self._job(request, asked, grant, model_id, limits)
         result = await self._run(job, work)
         if sum(len(image.png) for image in result.images) > _INLINE_BYTES:
@@ -93,6 +97,12 @@ class ImageService:
         if limits is None:
             raise insufficient_capacity("unknown_model")
         return model_id, limits
+
+    def _check_loras(self, asked: TextToImageRequest, model_id: ModelId, limits: Limits) -> None:
+        names = [name for name, _ in parse_loras(asked.loras, limits)]
+        reason = refusal(self.loras, model_id, names)
+        if reason is not None:
+            raise ProblemError(problems.bad_request(reason, param="loras"))
 
     def _job(
         self,

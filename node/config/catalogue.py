@@ -9,6 +9,7 @@ from typing import Final, Literal
 from network.errors import ConfigError
 from network.units import Address, ModelId
 from node.config.ai_models import ListedModel, read_ai_models
+from node.config.loras import ServedLora, allowed_loras, builtin_loras
 from node.config.settings import ModelSettings, NodeSettings
 
 BUILTIN_MODEL: Final = ModelId("limner/shapes")
@@ -31,10 +32,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Every model served, and the pipelines of Livepeer's list that are not."""
+    """Every model and LoRA served, and the pipelines of Livepeer's list that are not."""
 
     models: tuple[ServedModel, ...]
     skipped_pipelines: tuple[str, ...] = ()
+    loras: tuple[ServedLora, ...] = ()
 
 
 def catalogue(settings: NodeSettings) -> Catalogue:
@@ -55,7 +57,16 @@ def catalogue(settings: NodeSettings) -> Catalogue:
         if model.model_id in seen:
             raise ConfigError("models", f"{model.model_id} is listed twice")
         seen.add(model.model_id)
-    return Catalogue(tuple(models), skipped)
+    return Catalogue(tuple(models), skipped, _loras(settings, models))
+
+
+def _loras(settings: NodeSettings, models: list[ServedModel]) -> tuple[ServedLora, ...]:
+    """What the settings list, and the built-in model's own where they do not list those."""
+    listed = allowed_loras(settings, [model.model_id for model in models])
+    names = {lora.lora_id for lora in listed}
+    shapes = [model.model_id for model in models if model.path == BUILTIN_FOLDER]
+    own = builtin_loras(shapes) if shapes else ()
+    return listed + tuple(lora for lora in own if lora.lora_id not in names)
 
 
 def _configured(settings: NodeSettings, model: ModelSettings) -> ServedModel:

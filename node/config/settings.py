@@ -121,6 +121,7 @@ class LimitSettings(_Section):
     max_images: Annotated[int, Field(ge=1, le=64)] = 4
     max_prompt_chars: Annotated[int, Field(ge=1, le=100_000)] = 2000
     max_guidance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] = 30.0
+    max_loras: Annotated[int, Field(ge=0, le=4)] = 4
     max_body_bytes: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 256 * 1024
 
 
@@ -138,6 +139,9 @@ class EngineSettings(_Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     compile: Literal["auto", "off"] = "auto"
     fuse_projections: bool = False
+    lora_cache_mib: Count = 1024
+    max_lora_mib: Count = 512
+    max_lora_rank: Annotated[int, Field(ge=1, le=4096)] = 256
 
 
 class ModelSettings(_Section):
@@ -149,6 +153,15 @@ class ModelSettings(_Section):
     capacity: Annotated[int, Field(ge=1, le=256)] = 2
     warm: bool = True
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class LoraSettings(_Section):
+    """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
+
+    #: What the wire lets a request name; see `network.wire.limits`.
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
+    path: File | None = None
+    models: tuple[str, ...] = ()
 
 
 class NodeSettings(_Section):
@@ -163,6 +176,8 @@ class NodeSettings(_Section):
     price: Price = Fraction(2_400_000)
     models: tuple[ModelSettings, ...] = ()
     models_dir: File | None = None
+    loras: tuple[LoraSettings, ...] = ()
+    loras_dir: File | None = None
     ai_models: File | None = None
     usd_per_eth: Amount | None = None
     limits: LimitSettings = LimitSettings()

@@ -13,6 +13,7 @@ from node.engine.process import ProcessEngine
 from node.engine.work import (
     ImageJob,
     ImageResult,
+    LoraSpec,
     ModelSpec,
     ModelState,
     Preview,
@@ -71,15 +72,16 @@ async def open_process_engine(
     clock: Clock,
     options: EngineOptions | None = None,
     command: Sequence[str] | None = None,
+    loras: Sequence[LoraSpec] = (),
 ) -> AsyncIterator[Engine]:
     """Start a worker process for `device` ("auto", "cpu", "cuda", "cuda:1") and keep it running.
 
     Yields at once: models load in the background, `Engine.models()` tells how far they are, and
     jobs given meanwhile wait. Leaving the context cancels every job and ends the worker.
-    `command` stands in for the worker's own command line.
+    `command` stands in for the worker's own command line; `loras` are those that jobs may name.
     """
     chosen = options or EngineOptions()
-    engine = ProcessEngine(specs, device, clock, chosen, command or worker_command())
+    engine = ProcessEngine(specs, device, clock, chosen, command or worker_command(), loras=loras)
     async with supervise(clock) as supervisor:
         supervisor.start("engine", engine.run)
         try:

@@ -206,6 +206,7 @@ class StepLoop:
         self._canary.note("steps", "preparing an image", self._longest_step)
         try:
             if work.prompt is None:
+                _use_loras(family, job)
                 work.prompt = family.encode(job)
                 if warnings := warnings_of(work.prompt):
                     self._send(Warned(work.ticket, warnings))
@@ -239,7 +240,7 @@ class StepLoop:
         return Runnable(
             sample=number,
             job=active.work.ticket,
-            key=(active.work.job.model_id, active.sample.key),
+            key=(active.work.job.model_id, active.work.job.lora_set, active.sample.key),
             alone=active.family.alone,
             last_turn=active.work.last_turn,
         )
@@ -258,6 +259,7 @@ class StepLoop:
             return lead.work.ticket not in self._cancelled
 
         try:
+            _use_loras(lead.family, lead.work.job)
             lead.family.step([active.sample for active in members], checkpoint)
         except SampleCancelledError:
             self._drop(lead.work)
@@ -304,3 +306,8 @@ class StepLoop:
         self._shelf.note_pace(
             ModelId(job.model_id), active.seconds / (job.width * job.height * job.steps)
         )
+
+
+def _use_loras(family: Family, job: ImageJob) -> None:
+    if family.loras is not None:
+        family.loras.activate(job.lora_set)

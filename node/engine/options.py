@@ -23,6 +23,9 @@ class EngineOptions:
     max_jobs: int = 256  #: jobs held at once, waiting ones included
     max_active_samples: int = 16  #: images under way at once in the worker; bounds its memory
     max_models: int = 4  #: models kept in memory; warm ones count and are never dropped
+    lora_cache_bytes: int = 2**30  #: LoRAs kept: read ones in the worker, and attached to a model
+    max_lora_bytes: int = 512 * 2**20  #: no LoRA's file may be larger
+    max_lora_rank: int = 256  #: no LoRA's matrices may have a larger rank
     hang_after: float = 5.0  #: the worker's silence, or what a step may take beyond its allowance
     longest_step: float = 120.0  #: no denoise step, text encoding or decode may take longer
     longest_load: float = 600.0  #: no model may take longer to load

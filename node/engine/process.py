@@ -25,6 +25,7 @@ from node.engine.protocol import (
     FromWorker,
     Hello,
     ImageDone,
+    Lora,
     Model,
     ModelChanged,
     Previewed,
@@ -45,6 +46,7 @@ from node.engine.work import (
     ImageJob,
     ImageResult,
     JobFailedError,
+    LoraSpec,
     ModelSpec,
     ModelState,
     Preview,
@@ -83,8 +85,11 @@ class ProcessEngine:
         clock: Clock,
         options: EngineOptions,
         command: Sequence[str],
+        *,
+        loras: Sequence[LoraSpec] = (),
     ) -> None:
         self._specs = tuple(specs)
+        self._loras = tuple(loras)
         self._device = device
         self._clock = clock
         self._options = options
@@ -225,6 +230,10 @@ class ProcessEngine:
             acceleration=self._options.acceleration,
             preview_steps=self._options.preview_steps,
             preview_interval=self._options.preview_interval,
+            loras=tuple(Lora.of(spec) for spec in self._loras),
+            lora_cache_bytes=self._options.lora_cache_bytes,
+            max_lora_bytes=self._options.max_lora_bytes,
+            max_lora_rank=self._options.max_lora_rank,
         )
 
     async def _listen(self, link: _Link) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from node.engine.options import Acceleration
-from node.engine.work import FailureKind, ImageJob, ModelSpec, ModelState
+from node.engine.work import FailureKind, ImageJob, LoraSpec, ModelSpec, ModelState
 
 MAX_FRAME = 256 * 2**20  #: bytes; the largest image we would ever carry stays far below
 _LENGTH = struct.Struct(">I")
@@ -39,6 +39,17 @@ class Model(msgspec.Struct, frozen=True):
         return cls(spec.model_id, str(spec.path), spec.warm, spec.dtype)
 
 
+class Lora(msgspec.Struct, frozen=True):
+    """A LoraSpec with its path as text."""
+
+    lora_id: str
+    path: str
+
+    @classmethod
+    def of(cls, spec: LoraSpec) -> "Lora":
+        return cls(spec.lora_id, str(spec.path))
+
+
 class Setup(_Message, frozen=True, tag="setup"):
     """The first message to a worker: what to serve and within which bounds (seconds)."""
 
@@ -51,6 +62,10 @@ class Setup(_Message, frozen=True, tag="setup"):
     acceleration: Acceleration = Acceleration()
     preview_steps: int = 1
     preview_interval: float = 0.1
+    loras: tuple[Lora, ...] = ()
+    lora_cache_bytes: int = 0
+    max_lora_bytes: int = 0
+    max_lora_rank: int = 0
 
 
 class Submit(_Message, frozen=True, tag="submit"):

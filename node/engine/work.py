@@ -11,6 +11,9 @@ from typing import Literal
 
 from network.units import JobId, ModelId
 
+#: LoRA ids with their weights, sorted, without such as have no effect.
+LoraSet = tuple[tuple[str, float], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class ImageJob:
@@ -35,6 +38,11 @@ class ImageJob:
     loras: tuple[tuple[str, float], ...] = ()
     safety_check: bool = True
     true_guidance: float = 1.0
+
+    @property
+    def lora_set(self) -> LoraSet:
+        """What `loras` come to; equal sets share a forward pass, whatever their order was."""
+        return tuple(sorted((name, weight) for name, weight in self.loras if weight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,14 @@ class ModelSpec:
     path: Path
     warm: bool = True
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """A LoRA's id and its safetensors file."""
+
+    lora_id: str
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)

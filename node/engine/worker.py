@@ -2,8 +2,9 @@
 
 Started by the engine with its environment already fixed. Threads: the main one loads models and
 takes denoise steps, the finisher decodes and encodes, the previewer draws what somebody watches, the
-reader listens to the engine, the heartbeat tells that the process lives. Nothing but frames goes
-over the channel; whatever a library prints goes to the engine's log through standard output.
+reader listens to the engine, the gate prepares LoRAs, the heartbeat tells that the process lives.
+Nothing but frames goes over the channel; whatever a library prints goes to the engine's log through
+standard output.
 """
 
 import ctypes
@@ -17,11 +18,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from node.config.lora_file import LoraBounds
 from node.engine.canary import Canary
 from node.engine.channel import Channel, ChannelError, Inbox
 from node.engine.families.base import Family
 from node.engine.finisher import Finisher
 from node.engine.loop import DevicePoisonedError, Event, StepLoop
+from node.engine.loras.gate import Gate
+from node.engine.loras.library import Library
 from node.engine.memory import resident_bytes, trim
 from node.engine.previewer import Previewer
 from node.engine.protocol import (
@@ -65,8 +69,21 @@ def _serve(channel: Channel, setup: Setup) -> int:
     canary.note("steps", "starting", setup.longest_load)
     turns = TurnLog()
     _spawn("heartbeat", lambda: _beat(channel, canary, turns))
-    _spawn("reader", lambda: _read(channel, inbox, cancelled, watched))
-    open_model, relieve, hello = _import_torch(setup)
+    library = Library(
+        setup.loras,
+        LoraBounds(setup.max_lora_bytes, setup.max_lora_rank),
+        setup.lora_cache_bytes,
+    )
+
+    def pass_on(message: Submit | Cancel) -> None:
+        if isinstance(message, Cancel):
+            cancelled.add(message.ticket)
+        inbox.put(message)
+
+    gate = Gate(pass_on, canary, setup.longest_load)
+    gate.start()
+    _spawn("reader", lambda: _read(channel, inbox, gate, watched))
+    open_model, relieve, hello = _import_torch(setup, library, gate)
     canary.rest("steps")
     channel.send(hello)
     finisher = Finisher(
@@ -117,7 +134,9 @@ def _serve(channel: Channel, setup: Setup) -> int:
     return 0
 
 
-def _import_torch(setup: Setup) -> tuple[Opener, Callable[[], None], Hello]:
+def _import_torch(
+    setup: Setup, library: Library, gate: Gate
+) -> tuple[Opener, Callable[[], None], Hello]:
     """Import the heavy libraries: seconds, which is why the heartbeat runs already."""
     import torch  # noqa: PLC0415
 
@@ -130,14 +149,17 @@ def _import_torch(setup: Setup) -> tuple[Opener, Callable[[], None], Hello]:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
+    model_ids = {Path(model.path): model.model_id for model in setup.models}
+
+    def open_model(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
+        with library.building:
+            family = open_family(path, dtype, device, on_progress, setup.acceleration, library)
+        if family.loras is not None:
+            gate.serve(model_ids[path], family.loras)
+        return family
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return (
-        lambda path, dtype, on_progress: open_family(
-            path, dtype, device, on_progress, setup.acceleration
-        ),
-        relieve,
-        Hello(name, torch.get_num_threads()),
-    )
+    return open_model, relieve, Hello(name, torch.get_num_threads())
 
 
 def _previewer(channel: Channel, setup: Setup, watched: set[int], canary: Canary) -> Previewer:
@@ -164,7 +186,7 @@ def _beat(channel: Channel, canary: Canary, turns: TurnLog) -> None:
         time.sleep(_BEAT_SECONDS)
 
 
-def _read(channel: Channel, inbox: Inbox[Event], cancelled: set[int], watched: set[int]) -> None:
+def _read(channel: Channel, inbox: Inbox[Event], gate: Gate, watched: set[int]) -> None:
     """Feed the loop. The end of the stream ends the process at once, whatever it is at."""
     while True:
         try:
@@ -178,11 +200,12 @@ def _read(channel: Channel, inbox: Inbox[Event], cancelled: set[int], watched: s
             case Setup():
                 continue
             case Cancel():
-                cancelled.add(message.ticket)
-                inbox.put(message)
+                gate.cancel(message)
             case Watch(ticket, wanted):
                 (watched.add if wanted else watched.discard)(ticket)
-            case Submit() | Stop():
+            case Submit():
+                gate.submit(message)
+            case Stop():
                 inbox.put(message)
 
 

@@ -7,10 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from node.engine.work import ImageJob, ModelFacts
+from node.engine.work import ImageJob, LoraSet, ModelFacts
 
 #: Called during a long step with the steps a sample has done; False means: stop, it is cancelled.
 Checkpoint = Callable[[int], bool]
+
+
+MAX_LORAS = 4  #: in one job
 
 
 class InvalidJobError(Exception):
@@ -37,8 +40,24 @@ class Sample(Protocol):
         """Tell whether every step is done, so that the sample can be decoded."""
 
 
+class Loras(Protocol):
+    """The LoRAs of a loaded model. `activate` belongs to the thread that steps it."""
+
+    def holds(self, name: str) -> bool:
+        """Tell whether a LoRA is ready to be used, so that `activate` would take no time."""
+
+    def prepare(self, name: str) -> object:
+        """Make a LoRA ready, on any thread. Raises InvalidJobError."""
+
+    def activate(self, loras: LoraSet) -> None:
+        """Let the next `encode` or `step` use exactly these. Raises InvalidJobError."""
+
+
 class Family(Protocol):
     """A loaded model. One thread calls `decode`, one other thread everything else."""
+
+    #: None where no LoRA can be used; the step loop says which ones are.
+    loras: Loras | None
 
     facts: ModelFacts
     #: Whether a sample takes all its steps in one call of `step`, with nothing beside it.
@@ -80,9 +99,10 @@ class Bounds:
         if not job.seeds or min(job.seeds) < 0 or max(job.seeds) >= 2**64:
             raise InvalidJobError("Every image needs a seed of 0 or above.")
         self._check_prompts(job)
-        if job.loras:
+        if len(job.loras) > self.facts.max_loras:
             names = ", ".join(name for name, _ in job.loras)
-            raise InvalidJobError(f"This model has no LoRAs to offer; asked for: {names}.")
+            most = f"at most {self.facts.max_loras}" if self.facts.max_loras else "no"
+            raise InvalidJobError(f"This model takes {most} LoRAs; asked for: {names}.")
 
     def _check_prompts(self, job: ImageJob) -> None:
         parts = self.facts.prompt_parts
@@ -102,6 +122,17 @@ def warnings_of(prompt: object) -> tuple[str, ...]:
     """
     warnings = getattr(prompt, "warnings", ())
     return warnings if isinstance(warnings, tuple) else ()
+
+
+def most_loras(pipeline: Any) -> int:
+    """Return how many LoRAs a job of this pipeline may have: the API's bound, or none at all.
+
+    Fused projections stand in for the layers that LoRAs change.
+    """
+    model = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
+    modules = () if model is None else model.modules()
+    is_fused = any(getattr(module, "fused_projections", False) for module in modules)
+    return MAX_LORAS if hasattr(pipeline, "load_lora_weights") and not is_fused else 0
 
 
 def to_bytes(pixels: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

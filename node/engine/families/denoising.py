@@ -10,7 +10,7 @@ though, which changes the last bits.
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 
-from node.engine.families.base import Bounds, Checkpoint, to_bytes
+from node.engine.families.base import Bounds, Checkpoint, Loras, most_loras, to_bytes
 from node.engine.families.prompts import (
     EncodedPrompt,
     TextEmbedding,
@@ -70,6 +70,7 @@ class LatentFamily(ABC):
     """Implements Family over a loaded pipeline; subclasses say what their model wants."""
 
     alone = False
+    loras: Loras | None = None
 
     def __init__(
         self, pipeline: Any, model: Any, facts: ModelFacts, readers: Sequence[TextReader]
@@ -81,8 +82,8 @@ class LatentFamily(ABC):
         self._device: torch.device = model.device
         self._dtype: torch.dtype = model.dtype
         self._scale = int(pipeline.vae_scale_factor)
-        self.facts = facts
-        self._bounds = Bounds(facts)
+        self.facts = replace(facts, max_loras=most_loras(pipeline))
+        self._bounds = Bounds(self.facts)
 
     @property
     def vae(self) -> Any:

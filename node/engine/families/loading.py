@@ -16,6 +16,8 @@ from node.engine.families.stable_diffusion import StableDiffusion
 from node.engine.families.stable_diffusion_3 import StableDiffusion3
 from node.engine.families.stable_diffusion_xl import StableDiffusionXL
 from node.engine.families.whole import WholePipeline
+from node.engine.loras.library import Library
+from node.engine.loras.switch import loras_of
 from node.engine.options import Acceleration
 
 #: Components of the stock pipelines that this engine has no use for, and never loads.
@@ -62,8 +64,10 @@ def open_family(
     device: torch.device,
     on_progress: Callable[[float], None],
     acceleration: Acceleration = _DEFAULT,
+    *,
+    library: Library | None = None,
 ) -> Family:
-    """Load a model from its folder. Raises ModelFolderError.
+    """Load a model from its folder. Raises ModelFolderError. `library` has the LoRAs for it.
 
     `on_progress` gets the share that is loaded, from 0 to 1.
     """
@@ -80,11 +84,14 @@ def open_family(
         pipeline = _load(pipeline_class, folder, number_format(dtype, device))
         on_progress(_LOADED)
         pipeline.to(device)
-        return _adapted(
+        family = _adapted(
             pipeline, device, acceleration, lambda share: on_progress(_LOADED + share * _WARMING)
         )
     except (OSError, ValueError, TypeError, ImportError, AttributeError, InvalidJobError) as error:
         raise ModelFolderError(f"{path}: {error}") from error
+    if library is not None:
+        family.loras = loras_of(pipeline, library)
+    return family
 
 
 def _adapted(

@@ -17,7 +17,9 @@ from node.engine.families.base import (
     Bounds,
     Checkpoint,
     InvalidJobError,
+    Loras,
     SampleCancelledError,
+    most_loras,
     to_bytes,
 )
 from node.engine.work import ImageJob, ModelFacts
@@ -45,6 +47,7 @@ class WholePipeline:
     """Implements Family over any loaded `DiffusionPipeline` that takes a prompt."""
 
     alone = True
+    loras: Loras | None = None
 
     def __init__(self, pipeline: Any) -> None:
         parameters = frozenset(inspect.signature(pipeline.__call__).parameters)
@@ -57,6 +60,7 @@ class WholePipeline:
         self.facts = ModelFacts(
             size_multiple=math.lcm(8, 2 * scale),
             prompt_parts=sum(name in parameters for name in _PROMPTS),
+            max_loras=most_loras(pipeline),
         )
         self._bounds = Bounds(self.facts)
 

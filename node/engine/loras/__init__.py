@@ -1,0 +1,1 @@
+"""LoRA adapters: read beside the steps, kept by bytes, switched between groups of samples."""
