@@ -12,7 +12,7 @@ from typing import Any
 from network.units import ModelId
 from node.engine.canary import Canary
 from node.engine.channel import Inbox
-from node.engine.families.base import Family, SampleCancelledError, warnings_of
+from node.engine.families.base import Family, InvalidJobError, SampleCancelledError, warnings_of
 from node.engine.faults import Fault, classify
 from node.engine.finisher import Delivered, Denoised, Finisher
 from node.engine.liveness import step_allowance
@@ -311,3 +311,6 @@ class StepLoop:
 def _use_loras(family: Family, job: ImageJob) -> None:
     if family.loras is not None:
         family.loras.activate(job.lora_set)
+    elif job.lora_set:
+        names = ", ".join(name for name, _ in job.lora_set)
+        raise InvalidJobError(f"This model takes no LoRAs; asked for: {names}.")

@@ -80,7 +80,8 @@ def _serve(channel: Channel, setup: Setup) -> int:
             cancelled.add(message.ticket)
         inbox.put(message)
 
-    gate = Gate(pass_on, canary, setup.longest_load)
+    # A model may be loading, which nothing may be built beside.
+    gate = Gate(pass_on, canary, 2 * setup.longest_load)
     gate.start()
     _spawn("reader", lambda: _read(channel, inbox, gate, watched))
     open_model, relieve, hello = _import_torch(setup, library, gate)
@@ -153,7 +154,9 @@ def _import_torch(
 
     def open_model(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
         with library.building:
-            family = open_family(path, dtype, device, on_progress, setup.acceleration, library)
+            family = open_family(
+                path, dtype, device, on_progress, setup.acceleration, library=library
+            )
         if family.loras is not None:
             gate.serve(model_ids[path], family.loras)
         return family

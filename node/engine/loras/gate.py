@@ -71,7 +71,8 @@ class Gate:
         loras = self._models.get(message.job.model_id)
         if loras is None:
             return
-        for name, _ in message.job.lora_set:
+        missing = [name for name, _ in message.job.lora_set if not loras.holds(name)]
+        for name in missing:
             self._canary.note("loras", "preparing a LoRA", self._longest)
             try:
                 loras.prepare(name)

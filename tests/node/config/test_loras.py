@@ -21,7 +21,7 @@ _PAIR = {"unet.a.lora_A.weight": (2, 8), "unet.a.lora_B.weight": (8, 2)}
 _MODEL = ModelId("some/model")
 
 
-def _file(
+def lora_file(
     path: Path, shapes: Mapping[str, Sequence[int]], dtype: str = "F16", **changes: Any
 ) -> Path:
     """Write a safetensors file of zeros by hand; `changes` replace header entries."""
@@ -51,7 +51,7 @@ def _file(
 def test_the_names_of_diffusers_peft_and_kohya_are_known(
     tmp_path: Path, shapes: dict[str, tuple[int, ...]]
 ) -> None:
-    path = _file(tmp_path / "x.safetensors", shapes)
+    path = lora_file(tmp_path / "x.safetensors", shapes)
     assert inspect_lora(path, LoraBounds()) == LoraHead(pairs=1, rank=2)
     assert read_lora(path, LoraBounds()) == (LoraHead(1, 2), path.read_bytes())
 
@@ -94,7 +94,7 @@ def test_a_file_that_may_not_be_used_is_refused_before_its_tensors_are_read(
     bounds: LoraBounds,
     reason: str,
 ) -> None:
-    path = _file(tmp_path / "x.safetensors", shapes, **changes)
+    path = lora_file(tmp_path / "x.safetensors", shapes, **changes)
     with pytest.raises(LoraFileError, match=reason):
         inspect_lora(path, bounds)
 
@@ -125,7 +125,7 @@ def _settings(tmp_path: Path, *loras: dict[str, Any], **more: Any) -> NodeSettin
     ],
 )
 def test_a_lora_without_a_path_is_found_by_its_id(tmp_path: Path, place: str) -> None:
-    path = _file(tmp_path / place, _PAIR)
+    path = lora_file(tmp_path / place, _PAIR)
     refs = tmp_path / "loras/models--nerijs--pixel-art/refs"
     refs.mkdir(parents=True, exist_ok=True)
     (refs / "main").write_text("abc\n")
@@ -152,10 +152,10 @@ def test_a_lora_that_cannot_be_served_ends_the_start_with_its_name(
     tmp_path: Path, loras: list[dict[str, Any]], message: str
 ) -> None:
     root = tmp_path / "loras"
-    _file(root / "ok.safetensors", _PAIR)
-    _file(root / "two/1.safetensors", _PAIR)
-    _file(root / "two/2.safetensors", _PAIR)
-    _file(root / "large.safetensors", {"unet.a.lora_A.weight": (300, 8)})
+    lora_file(root / "ok.safetensors", _PAIR)
+    lora_file(root / "two/1.safetensors", _PAIR)
+    lora_file(root / "two/2.safetensors", _PAIR)
+    lora_file(root / "large.safetensors", {"unet.a.lora_A.weight": (300, 8)})
     with pytest.raises(ConfigError, match=message):
         catalogue(_settings(tmp_path, *loras))
 

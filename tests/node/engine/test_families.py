@@ -205,7 +205,7 @@ def test_a_whole_pipeline_stops_at_the_step_in_which_it_is_cancelled(
         ({"height": 0}, "height must be a multiple of 8"),
         ({"steps": 2000}, "2000 steps"),
         ({"prompts": ("a", "b")}, "1 prompt part"),
-        ({"loras": (("ink", 0.5),)}, "ink"),
+        ({"loras": tuple((name, 0.5) for name in "abcde")}, "at most 4 LoRAs; asked for: a, b"),
         ({"guidance": float("inf")}, "guidance"),
         ({"seeds": ()}, "seed"),
     ],

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from network.units import JobId, ModelId
 from node.engine.canary import Canary
 from node.engine.channel import Inbox
-from node.engine.families.base import Bounds, Checkpoint, SampleCancelledError
+from node.engine.families.base import (
+    Bounds,
+    Checkpoint,
+    InvalidJobError,
+    Loras,
+    SampleCancelledError,
+)
 from node.engine.families.folder import ModelFolderError
 from node.engine.families.prompts import EncodedPrompt, TextEmbedding
 from node.engine.finisher import Finisher
@@ -32,7 +38,7 @@ from node.engine.protocol import (
     Warned,
 )
 from node.engine.shelf import Shelf
-from node.engine.work import FailureKind, ImageJob, ModelFacts
+from node.engine.work import FailureKind, ImageJob, LoraSet, ModelFacts
 
 _T = TypeVar("_T")
 
@@ -55,6 +61,7 @@ class _Family:
 
     alone: bool = False
     facts: ModelFacts = field(default_factory=ModelFacts)
+    loras: Loras | None = None
     steps: list[tuple[JobId, int]] = field(default_factory=list)
     after_step: Callable[[_Sample], None] = lambda _sample: None
 
@@ -322,6 +329,46 @@ def test_what_the_model_cannot_do_is_the_requests_fault(family: _Family) -> None
     assert "ink" in messages[4]
     assert "step" in messages[5]
     assert not family.steps
+
+
+class _Loras:
+    """Knows one LoRA less than jobs ask for."""
+
+    def __init__(self) -> None:
+        self.active: LoraSet = ()
+
+    def holds(self, name: str) -> bool:
+        return name != "unknown"
+
+    def prepare(self, name: str) -> None:
+        if not self.holds(name):
+            raise InvalidJobError(f"there is no {name}")
+
+    def activate(self, loras: LoraSet) -> None:
+        for name, _ in loras:
+            self.prepare(name)
+        self.active = loras
+
+
+def test_every_step_has_its_jobs_loras_and_one_that_cannot_fails_alone(family: _Family) -> None:
+    loras = _Loras()
+    family.loras, family.facts = loras, ModelFacts(max_loras=4)
+    seen: list[tuple[LoraSet, LoraSet]] = []
+    family.after_step = lambda sample: seen.append((sample.job.lora_set, loras.active))
+    sets: list[LoraSet] = [(), (("a", 1.0),), (("unknown", 1.0),), (("a", 0.5), ("b", 1.0)), ()]
+    bench = _Bench(family)
+    bench.run(
+        *(
+            Submit(ticket, replace(_submit(ticket).job, loras=wanted), (0,))
+            for ticket, wanted in enumerate(sets, start=1)
+        )
+    )
+    (failed,) = bench.of(Failed)
+    assert (failed.ticket, failed.kind) == (3, FailureKind.INVALID)
+    assert failed.message == "there is no unknown"
+    assert {image.ticket for image in bench.of(ImageDone)} == {1, 2, 4, 5}
+    assert {wanted for wanted, _ in seen} == {sets[0], sets[1], sets[3]}
+    assert all(wanted == active for wanted, active in seen)
 
 
 def test_progress_grows_to_the_last_step_and_is_not_told_at_every_one(family: _Family) -> None:

@@ -57,7 +57,7 @@ def _open(folder: Path, loras: Mapping[str, Path], max_bytes: int = 10**8) -> Fa
     library = Library(
         [Lora(name, str(path)) for name, path in loras.items()], LoraBounds(), max_bytes
     )
-    return open_family(folder, "auto", best_device("cpu"), lambda _: None, library)
+    return open_family(folder, "auto", best_device("cpu"), lambda _: None, library=library)
 
 
 def _open_all(root: Path, max_bytes: int = 10**8) -> Family:
