@@ -125,7 +125,7 @@ class _Place:
         self._adapted.parts = ()
 
 
-class _Adapted(torch.nn.Module):
+class _Adapted(torch.nn.Module):  # type: ignore[misc]
     """A layer, and what LoRAs add to it, in the order and number formats in which peft adds it."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
