@@ -46,6 +46,7 @@ from node.api.text_to_image import ImageService
 from node.config.catalogue import Catalogue, catalogue
 from node.config.settings import (
     NodeSettings,
+    SafetySettings,
     check_access,
     database_url,
     is_loopback,
@@ -58,7 +59,8 @@ from node.discovery.hardware import Hardware
 from node.discovery.identity import Identity, open_identity
 from node.discovery.sessions import Sessions
 from node.engine.backend import Engine, open_process_engine
-from node.engine.options import Acceleration, EngineOptions
+from node.engine.checkers.presence import why_missing
+from node.engine.options import NO_CHECKER, Acceleration, EngineOptions, SafetyOptions
 from node.engine.work import ModelFacts, ModelSpec
 from node.jobs.board import Policy
 from node.jobs.record import log_job
@@ -112,8 +114,14 @@ def open_engine(
         threads=settings.engine.threads,
         acceleration=Acceleration(settings.engine.compile, settings.engine.fuse_projections),
         compiled_dir=settings.data_dir / "compiled",
+        safety=safety_options(settings.safety),
     )
     return open_process_engine(specs, device=settings.engine.device, clock=clock, options=options)
+
+
+def safety_options(settings: SafetySettings) -> SafetyOptions:
+    """Return what the engine is told about the safety checker."""
+    return SafetyOptions(**dict(settings))
 
 
 @asynccontextmanager
@@ -129,6 +137,8 @@ async def open_node(
     and writes down how each ended. Raises ConfigError or DatabaseError when it cannot start.
     """
     check_access(settings)
+    if missing := await asyncio.to_thread(why_missing, safety_options(settings.safety)):
+        raise ConfigError("safety.checker", missing)
     models = await asyncio.to_thread(catalogue, settings)
     _warn(settings, models)
     async with AsyncExitStack() as stack:
@@ -150,6 +160,8 @@ def _warn(settings: NodeSettings, models: Catalogue) -> None:
         log.warning("left out models of another pipeline", pipeline=pipeline)
     if settings.open and serves_strangers(settings):
         log.warning("open: anybody may have work done, and nobody guarantees that they pay")
+    if settings.safety.checker == NO_CHECKER:
+        log.warning("no safety checker: every image is delivered unchecked", checker=NO_CHECKER)
     if not is_loopback(settings.admin_listen.rpartition(":")[0].strip("[]")):
         log.warning("others may reach the admin port", admin_listen=settings.admin_listen)
 
