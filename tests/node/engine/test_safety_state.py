@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from node.engine.protocol import (
 )
 from node.engine.safety import CheckerError, UnsafeImageError
 from node.engine.work import FailureKind, ImageJob, ModelSpec, Progress, SafetyState
-from node.engine.worker import _open_guard
+from node.engine.worker import _open_guard, _previewer
 from tests.node.engine import checkers, tiny
 
 _FAKE = (sys.executable, "-P", str(Path(__file__).with_name("fake_worker.py")))
@@ -118,7 +120,7 @@ async def test_the_real_worker_judges_every_image_within_its_memory(tmp_path: Pa
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_with_a_broken_checker_tells_why_and_passes_nothing(tmp_path: Path) -> None:
     folder = checkers.without_safetensors(checkers.red_is_unsafe(tmp_path / "pickled"))
-    setup = Setup((), "cpu", 1, 1, 1.0, 5.0, SafetyOptions(str(folder), always=True))
+    setup = Setup((), "cpu", 1, 1, 1.0, 5.0, safety=SafetyOptions(str(folder), always=True))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         guard = _open_guard(setup, Channel(theirs), Canary(time.monotonic))
@@ -130,3 +132,19 @@ def test_a_worker_with_a_broken_checker_tells_why_and_passes_nothing(tmp_path: P
     assert isinstance(told, CheckerChanged)
     assert told.status == "failed"
     assert "safetensors" in told.detail
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("policy", ["flag", "blur", "refuse"])
+def test_the_workers_previews_obey_the_policy(policy: Literal["flag", "blur", "refuse"]) -> None:
+    setup = Setup((), "cpu", 1, 1, 1.0, 5.0, safety=SafetyOptions(OPEN_NSFW, policy))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel, canary = Channel(theirs), Canary(time.monotonic)
+        guard = _open_guard(setup, channel, canary)
+        guarded = _previewer(channel, setup, {1}, canary, guard)
+        unguarded = _previewer(channel, setup, {1}, canary, None)
+        ours.recv(HEADER_BYTES)  # the checker is loaded, and its thread done
+    assert guarded._may_show(_JOB) is (policy == "flag")
+    assert guarded._may_show(replace(_JOB, safety_check=False))
+    assert unguarded._may_show(_JOB)
