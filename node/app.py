@@ -47,6 +47,7 @@ from node.config.catalogue import Catalogue, catalogue
 from node.config.loras import bounds_of
 from node.config.settings import (
     NodeSettings,
+    SafetySettings,
     check_access,
     database_url,
     is_loopback,
@@ -59,7 +60,8 @@ from node.discovery.hardware import Hardware
 from node.discovery.identity import Identity, open_identity
 from node.discovery.sessions import Sessions
 from node.engine.backend import Engine, open_process_engine
-from node.engine.options import Acceleration, EngineOptions
+from node.engine.checkers.presence import why_missing
+from node.engine.options import NO_CHECKER, Acceleration, EngineOptions, SafetyOptions
 from node.engine.work import LoraSpec, ModelFacts, ModelSpec
 from node.jobs.board import Policy
 from node.jobs.record import log_job
@@ -117,6 +119,7 @@ def open_engine(
         lora_cache_bytes=settings.engine.lora_cache_mib * 2**20,
         max_lora_bytes=bounds.max_bytes,
         max_lora_rank=bounds.max_rank,
+        safety=safety_options(settings.safety),
     )
     return open_process_engine(
         specs,
@@ -125,6 +128,11 @@ def open_engine(
         options=options,
         loras=[LoraSpec(lora.lora_id, lora.path) for lora in models.loras],
     )
+
+
+def safety_options(settings: SafetySettings) -> SafetyOptions:
+    """Return what the engine is told about the safety checker."""
+    return SafetyOptions(**dict(settings))
 
 
 @asynccontextmanager
@@ -140,6 +148,8 @@ async def open_node(
     and writes down how each ended. Raises ConfigError or DatabaseError when it cannot start.
     """
     check_access(settings)
+    if missing := await asyncio.to_thread(why_missing, safety_options(settings.safety)):
+        raise ConfigError("safety.checker", missing)
     models = await asyncio.to_thread(catalogue, settings)
     _warn(settings, models)
     async with AsyncExitStack() as stack:
@@ -161,6 +171,8 @@ def _warn(settings: NodeSettings, models: Catalogue) -> None:
         log.warning("left out models of another pipeline", pipeline=pipeline)
     if settings.open and serves_strangers(settings):
         log.warning("open: anybody may have work done, and nobody guarantees that they pay")
+    if settings.safety.checker == NO_CHECKER:
+        log.warning("no safety checker: every image is delivered unchecked", checker=NO_CHECKER)
     if not is_loopback(settings.admin_listen.rpartition(":")[0].strip("[]")):
         log.warning("others may reach the admin port", admin_listen=settings.admin_listen)
 

@@ -23,6 +23,7 @@ from network.errors import Problem, ProblemError
 from network.units import Wei, pixels_of
 from network.wire import headers, problems
 from network.wire.messages import TextToImageRequest
+from network.wire.safety import Safety
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ class Picture(Protocol):
     @property
     def seed(self) -> int: ...
     @property
-    def nsfw(self) -> bool: ...
+    def safety(self) -> Safety: ...
 
 
 class Delivery(Protocol):
@@ -134,7 +135,8 @@ class TextToImage:
             {
                 "url": await self._url(base, job_id, image.png),
                 "seed": image.seed,
-                "nsfw": image.nsfw,
+                "nsfw": image.safety.nsfw,
+                "safety": image.safety,
             }
             for image in delivery.images
         ]

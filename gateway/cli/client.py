@@ -17,6 +17,7 @@ from aiohttp import (
 
 from network.errors import LimnerError
 from network.wire import headers
+from network.wire.safety import Safety, told_safety
 
 _PROGRESS_SECONDS = 2.0
 _CONNECT_SECONDS = 10.0
@@ -42,7 +43,7 @@ class Image:
 
     url: str
     seed: int
-    nsfw: bool
+    safety: Safety
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,11 @@ def _answer(body: bytes, said: Mapping[str, str]) -> Answer:
     content: dict[str, Any] = orjson.loads(body)
     try:
         images = tuple(
-            Image(str(one["url"]), int(one["seed"]), bool(one["nsfw"]))
+            Image(
+                str(one["url"]),
+                int(one["seed"]),
+                told_safety(one.get("safety"), nsfw=bool(one["nsfw"])),
+            )
             for one in content["images"]
         )
     except (KeyError, TypeError) as error:

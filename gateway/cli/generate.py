@@ -13,10 +13,18 @@ from gateway.cli.client import GatewayClient, RefusedError, UnreachableError
 from gateway.cli.options import fail, in_loop
 from network.errors import LimnerError
 from network.runtime.supervisor import supervise
+from network.wire.safety import Safety
 
 _POLL_SECONDS = 0.2
 #: Exit statuses by what the caller should do.
 _NO_KEY, _REFUSED, _TRY_AGAIN = 3, 4, 5
+_SAFETY = {
+    Safety.PASSED: "",
+    Safety.FLAGGED: ", flagged by the safety check",
+    Safety.BLURRED: ", blurred by the safety check",
+    Safety.UNCHECKED: ", not checked for safety",
+    Safety.UNKNOWN: "",
+}
 
 
 @click.command()
@@ -107,8 +115,7 @@ async def _fetch_images(
         file = output if len(answer.images) == 1 else _numbered(output, number)
         png = await client.fetch(image.url)
         await asyncio.to_thread(file.write_bytes, png)
-        flag = ", flagged by the safety check" if image.nsfw else ""
-        console.print(f"{file}  seed {image.seed}{flag}", highlight=False)
+        console.print(f"{file}  seed {image.seed}{_SAFETY[image.safety]}", highlight=False)
     if answer.fee:
         console.print(f"paid {answer.fee} wei to {answer.orchestrator or 'an orchestrator'}")
 

@@ -317,6 +317,8 @@ class Dispatcher:
         self._books.end_attempt(journey, "busy" if kind is Refused.BUSY else "refused", text)
         if kind is Refused.CLIENT_FAULT:
             raise ProblemError(problems.bad_request(text or "The request was refused."))
+        if kind is Refused.UNSAFE:
+            raise ProblemError(problems.unsafe(text))
         times = journey.refusals[uri, kind] = journey.refusals.get((uri, kind), 0) + 1
         if times < (_MOST_BUSY if kind is Refused.BUSY else _MOST_MENDED):
             return

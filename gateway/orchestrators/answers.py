@@ -14,6 +14,7 @@ import msgspec
 import pybase64
 
 from network.errors import LimnerError
+from network.wire.safety import REFUSED_AS_UNSAFE, Safety, told_safety
 
 _PNG_URL = b'"data:image/png;base64,'
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -33,6 +34,8 @@ class Refused(Enum):
     CREDENTIALS = "credentials"
     #: The request itself is wrong. Tell the client, ask nobody else.
     CLIENT_FAULT = "client fault"
+    #: It found the images unsafe. Tell the client; others are not asked to draw the same.
+    UNSAFE = "unsafe"
     #: The price we expected is not its price. Refresh, ask another meanwhile.
     PRICE = "price"
 
@@ -64,7 +67,7 @@ class Picture:
 
     png: bytes
     seed: int
-    nsfw: bool
+    safety: Safety
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class Medium:
 
     image: bytes | Link
     seed: int
-    nsfw: bool
+    safety: Safety
 
 
 class _Entry(msgspec.Struct):
@@ -109,6 +112,8 @@ class _Entry(msgspec.Struct):
     url: int | str
     seed: int
     nsfw: bool
+    #: Only our own node says this; from others it may be anything.
+    safety: object = None
 
 
 class _Answer(msgspec.Struct):
@@ -121,7 +126,7 @@ _decoder = msgspec.json.Decoder(_Answer)
 def parse_answer(body: bytes, images: int) -> tuple[Medium, ...]:
     """Read `{"images": [{"url", "seed", "nsfw"}]}` (Livepeer wire, ImageResponse) of `images` entries.
 
-    Data URLs must hold PNG. Raises OrchestratorFailed.
+    Data URLs must hold PNG. `safety` beside `nsfw` is optional. Raises OrchestratorFailed.
     """
     rest, payloads = _cut_out(body, images)
     try:
@@ -140,7 +145,7 @@ def parse_answer(body: bytes, images: int) -> tuple[Medium, ...]:
         Medium(
             _decoded(payloads[entry.url]) if isinstance(entry.url, int) else _link(entry.url),
             entry.seed,
-            entry.nsfw,
+            told_safety(entry.safety, nsfw=entry.nsfw),
         )
         for entry in answer.images
     )
@@ -157,7 +162,7 @@ def check_pictures(media: tuple[Medium, ...], expected: Expected) -> tuple[Pictu
             raise OrchestratorFailed(
                 f"image {index} has seed {medium.seed} where {expected.seed + index} was asked"
             )
-        pictures.append(Picture(medium.image, medium.seed, medium.nsfw))
+        pictures.append(Picture(medium.image, medium.seed, medium.safety))
     return tuple(pictures)
 
 
@@ -189,9 +194,11 @@ def refusal(status: int, text: str) -> OrchestratorRefused | OrchestratorFailed:
     low = shown.lower()
     if "insufficient capacity" in low or "orchestratorcapped" in low:
         return OrchestratorRefused(Refused.BUSY, shown)
-    if "returned 400" in low:
-        reason = shown[shown.lower().find("returned 400") + len("returned 400") :].lstrip(": ")
-        return OrchestratorRefused(Refused.CLIENT_FAULT, reason)
+    said = low.find(_SAID_400)
+    reason = shown if said < 0 else shown[said + len(_SAID_400) :].lstrip(": ")
+    is_unsafe = REFUSED_AS_UNSAFE in low
+    if said >= 0 or is_unsafe:
+        return OrchestratorRefused(Refused.UNSAFE if is_unsafe else Refused.CLIENT_FAULT, reason)
     if "auth token" in low or "ticketparams expired" in low:
         return OrchestratorRefused(Refused.CREDENTIALS, shown)
     if "price" in low and status in _PRICE_STATUSES:
@@ -201,6 +208,7 @@ def refusal(status: int, text: str) -> OrchestratorRefused | OrchestratorFailed:
     return OrchestratorFailed(f"it answered {status}: {shown or 'nothing'}")
 
 
+_SAID_400 = "returned 400"
 _PRICE_STATUSES = frozenset({400, 402})
 _CLIENT_STATUSES = frozenset({400, 413, 422})
 #: Answers of status 400 that are about our payment, not about the client's request.

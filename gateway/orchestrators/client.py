@@ -252,7 +252,7 @@ class OrchestratorClient:
             if response.status != _OK:
                 raise OrchestratorFailed(f"an image url answered {response.status}")
             image = await _read(response, expected.largest_image)
-        return Medium(image, medium.seed, medium.nsfw)
+        return Medium(image, medium.seed, medium.safety)
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from network.wire.limits import (
     loras_pattern,
     model_id_pattern,
 )
+from network.wire.safety import Safety
 from network.wire.schema import problem_schema, request_schema, response_schema
 
 __all__ = [
@@ -92,13 +93,14 @@ class TextToImageRequest(BaseModel):
 
 
 class Media(BaseModel):
-    """One image of an answer; clients require all three fields."""
+    """One image of an answer; clients require the first three fields."""
 
     model_config = ConfigDict(frozen=True)
 
     url: str
     seed: int
     nsfw: bool
+    safety: Safety = Safety.UNKNOWN
 
 
 class ImageResponse(BaseModel):

@@ -92,6 +92,11 @@ def bad_request(message: str, code: str = "invalid_request", param: str | None =
     return Problem(400, message, _INVALID, code, param=param)
 
 
+def unsafe(message: str) -> Problem:
+    """The images were made and found unsafe; the code is the one OpenAI's clients know."""
+    return Problem(400, message, _INVALID, "content_policy_violation", param="prompt")
+
+
 def rate_limited(
     retry_after: float, message: str = "Too many requests with this key; try again later."
 ) -> Problem:

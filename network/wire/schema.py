@@ -16,6 +16,7 @@ from network.wire.limits import (
     negative_prompt_pattern,
     prompt_pattern,
 )
+from network.wire.safety import Safety
 
 Schema = dict[str, Any]
 
@@ -45,11 +46,15 @@ def response_schema() -> Schema:
     media = {
         "title": "Media",
         "type": "object",
-        "required": ["url", "seed", "nsfw"],
+        "required": ["url", "seed", "nsfw", "safety"],
         "properties": {
             "url": {"type": "string", "description": "Where the PNG can be fetched."},
             "seed": {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED},
-            "nsfw": {"type": "boolean", "description": "What the safety check found."},
+            "nsfw": {
+                "type": "boolean",
+                "description": "Whether a safety checker objects; see safety for whether one looked.",
+            },
+            "safety": {"enum": [word.value for word in Safety], "description": _SAFETY},
         },
     }
     return {
@@ -58,6 +63,12 @@ def response_schema() -> Schema:
         "required": ["images"],
         "properties": {"images": {"type": "array", "items": media}},
     }
+
+
+_SAFETY = (
+    "passed: a checker looked and found nothing; flagged: it objects; blurred: it objects, and the "
+    "image is made unrecognisable; unchecked: none looked; unknown: the orchestrator does not tell."
+)
 
 
 def problem_schema() -> Schema:
@@ -150,7 +161,10 @@ def _number_fields(limits: Limits) -> Schema:
         },
         "safety_check": {
             "type": "boolean",
-            "description": "Whether to look for images that may offend.",
+            "description": (
+                "Whether to look for images that may offend. What is done about one is the "
+                "orchestrator's policy: flag it, blur it, or refuse the request."
+            ),
             "default": True,
         },
         "seed": {

@@ -1,6 +1,6 @@
 """The operator's port: metrics, liveness and status. It is for this machine, not for strangers."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import orjson
 from aiohttp import web
@@ -57,6 +57,7 @@ class AdminService:
             "service_uri": self.service_uri,
             "version": self.version,
             "worker_pid": self.engine.worker_pid(),
+            "safety": asdict(self.engine.safety()),
             "models": models,
             "earned_since_start": str(self.journal.earned),
             "held": str(self.journal.held),

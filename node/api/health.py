@@ -25,7 +25,7 @@ class HealthService:
     def status(self) -> str:
         """Return LOADING, OK or ERROR."""
         states = {state.status for state in self.engine.models()}
-        if states == {"failed"}:
+        if states == {"failed"} or self.engine.safety().status == "failed":
             return "ERROR"
         if self.engine.healthy() and states & {"ready", "cold"}:
             return "OK"
@@ -38,8 +38,10 @@ class HealthService:
         )
 
     async def get_health(self, _request: web.Request) -> web.Response:
-        """Tell the status."""
-        return _json({"status": self.status()})
+        """Tell the status, and who checks images for safety."""
+        safety = self.engine.safety()
+        told = {"checker": safety.checker, "status": safety.status, "policy": safety.policy}
+        return _json({"status": self.status(), "safety": told})
 
     async def get_version(self, _request: web.Request) -> web.Response:
         """Tell the version."""

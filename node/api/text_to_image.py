@@ -151,7 +151,7 @@ class ImageService:
         except InsufficientBalanceError:
             raise Refusal(400, "Insufficient balance", "insufficient_balance") from None
         except JobFailedError as error:
-            if error.kind is not FailureKind.INVALID:
+            if error.kind not in {FailureKind.INVALID, FailureKind.UNSAFE}:
                 log.warning("job failed", job_id=job.job_id, kind=error.kind, why=error.message)
             raise _failure(error) from None
         except DatabaseError:
@@ -194,6 +194,9 @@ def _failure(error: JobFailedError) -> Refusal:
         case FailureKind.INVALID:
             text = f"text-to-image returned 400: Error during model execution: {error.message}"
             return Refusal(400, text, "invalid_for_model")
+        case FailureKind.UNSAFE:
+            # By the word 400 gateways tell their client, and ask nobody else to draw the same.
+            return Refusal(400, f"text-to-image returned 400: {error.message}", "unsafe")
         case FailureKind.OUT_OF_MEMORY:
             text = "Out of memory error. Try reducing output image resolution."
             return Refusal(500, text, "out_of_memory")
@@ -208,7 +211,8 @@ def _body(result: ImageResult) -> bytes:
         {
             "url": _DATA_URL + pybase64.b64encode_as_string(image.png),
             "seed": image.seed,
-            "nsfw": image.nsfw,
+            "nsfw": image.safety.nsfw,
+            "safety": image.safety,
         }
         for image in result.images
     ]

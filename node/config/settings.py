@@ -16,6 +16,8 @@ from network.units import Address, parse_price
 ENVIRONMENT_PREFIX: Final = "LIMNER_NODE__"
 _DATABASE_FILE: Final = "node.sqlite"
 _PRINTABLE: Final = re.compile("[!-~]+")
+_DEVICE: Final = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
+_UNSAFE_LABELS: Final = ("nsfw", "unsafe", "explicit", "porn", "hentai", "sexy", "nudity")
 
 
 def _parsed_price(value: object) -> object:
@@ -66,6 +68,10 @@ def _listen_address(text: str) -> str:
 
 def _home(path: Path) -> Path:
     return path.expanduser()
+
+
+def _checker(text: str) -> str:
+    return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
 Price = Annotated[Fraction, BeforeValidator(_parsed_price), Field(ge=0)]
@@ -135,13 +141,24 @@ class DatabaseSettings(_Section):
 class EngineSettings(_Section):
     """Where and how images are made. `threads` 0 is one a core; the rest has no effect on CPUs."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+    device: Annotated[str, Field(pattern=_DEVICE)] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     compile: Literal["auto", "off"] = "auto"
     fuse_projections: bool = False
     lora_cache_mib: Count = 1024
     max_lora_mib: Count = 512
     max_lora_rank: Annotated[int, Field(ge=1, le=4096)] = 256
+
+
+class SafetySettings(_Section):
+    """Who looks at finished images, and what becomes of those it objects to."""
+
+    checker: Annotated[str, Field(min_length=1), AfterValidator(_checker)] = "opennsfw"
+    policy: Literal["flag", "blur", "refuse"] = "flag"
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    device: Annotated[str, Field(pattern=_DEVICE)] = "auto"
+    unsafe_labels: tuple[Annotated[str, Field(min_length=1)], ...] = _UNSAFE_LABELS
+    always: bool = False
 
 
 class ModelSettings(_Section):
@@ -186,6 +203,7 @@ class NodeSettings(_Section):
     keystore: KeystoreSettings = KeystoreSettings()
     database: DatabaseSettings = DatabaseSettings()
     engine: EngineSettings = EngineSettings()
+    safety: SafetySettings = SafetySettings()
     log: LogSettings = LogSettings()
 
 

@@ -18,6 +18,7 @@ from node.engine.work import (
     ModelState,
     Preview,
     Progress,
+    SafetyState,
     Tally,
 )
 
@@ -36,6 +37,9 @@ class Engine(Protocol):
 
     def tally(self) -> Tally:
         """Return what became of all images asked for since the engine was opened."""
+
+    def safety(self) -> SafetyState:
+        """Return the safety checker's state, from memory. A failed one makes it unhealthy."""
 
     def resident_bytes(self) -> int:
         """Return the worker's resident memory as of its last heartbeat; 0 while there is none."""

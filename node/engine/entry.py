@@ -57,7 +57,9 @@ class Entry:
 
     def _take_image(self, message: ImageDone) -> None:
         seeds = self.job.seeds
-        self.images[message.index] = EncodedImage(message.png, seeds[message.index], message.nsfw)
+        self.images[message.index] = EncodedImage(
+            message.png, seeds[message.index], message.safety
+        )
         self.seconds += message.denoise_seconds
         if not self.wanted:
             images = tuple(self.images[index] for index in range(len(seeds)))

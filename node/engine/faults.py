@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from node.engine.families.base import InvalidJobError
+from node.engine.safety import UnsafeImageError
 from node.engine.work import FailureKind, ImageJob
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -22,6 +23,8 @@ def classify(error: BaseException, job: ImageJob) -> Fault:
     """Name an exception's kind, with a message that holds none of the job's texts."""
     if isinstance(error, InvalidJobError):
         return Fault(FailureKind.INVALID, str(error))
+    if isinstance(error, UnsafeImageError):
+        return Fault(FailureKind.UNSAFE, str(error))
     text = str(error)
     lowered = text.lower()
     if (

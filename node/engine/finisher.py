@@ -2,15 +2,19 @@
 
 import queue
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from network.wire.safety import Safety
 from node.engine.canary import Canary
 from node.engine.families.base import Family
 from node.engine.png import encode_png
 from node.engine.protocol import ImageDone
-from node.engine.safety import SafetyChecker
+from node.engine.safety import Guard, Pixels, UnsafeImageError
+
+#: Pictures checked in one call. They are held decoded meanwhile, and the first waits for the last.
+_MOST_TOGETHER: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,16 @@ class Delivered:
     error: Exception | None = None
 
 
+@dataclass(slots=True)
+class _Picture:
+    """A sample on its way. Without pixels: not decoded, as it was cancelled or failed."""
+
+    denoised: Denoised
+    pixels: Pixels | None = None
+    safety: Safety = Safety.UNCHECKED
+    error: Exception | None = None
+
+
 class Finisher:
     """Every `Denoised` put in comes out as exactly one `Delivered`, in the same order."""
 
@@ -44,14 +58,15 @@ class Finisher:
         cancelled: Container[int],
         canary: Canary,
         longest: float,
-        checker: SafetyChecker | None = None,
+        guard: Guard | None = None,
     ) -> None:
+        """Without a `guard` no picture is checked. `longest` is in seconds, for one picture."""
         self._send = send
         self._deliver = deliver
         self._cancelled = cancelled
         self._canary = canary
         self._longest = longest
-        self._checker = checker
+        self._guard = guard
         self._queue: queue.SimpleQueue[Denoised] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="finisher", daemon=True)
 
@@ -65,31 +80,70 @@ class Finisher:
 
     def _run(self) -> None:
         while True:
-            delivered = self._finish(self._queue.get())
+            self._finish([_Picture(denoised) for denoised in self._take()])
+
+    def _take(self) -> list[Denoised]:
+        """Wait for a sample; return it with those that wait already."""
+        taken = [self._queue.get()]
+        while len(taken) < _MOST_TOGETHER and not self._queue.empty():
+            taken.append(self._queue.get())
+        return taken
+
+    def _finish(self, pictures: Sequence[_Picture]) -> None:
+        for picture in pictures:
+            self._attempt(self._decode, [picture])
+        self._attempt(self._check, [one for one in pictures if self._is_to_be_checked(one)])
+        for picture in pictures:
+            self._attempt(self._encode, [picture])
             self._canary.rest("finisher")
-            self._deliver(delivered)
+            self._deliver(Delivered(picture.denoised.ticket, picture.error))
 
-    def _finish(self, denoised: Denoised) -> Delivered:
-        self._canary.note("finisher", "finishing an image", self._longest)
+    def _attempt(
+        self, work: Callable[[Sequence[_Picture]], None], pictures: Sequence[_Picture]
+    ) -> None:
+        """Do one thing to those that are still wanted and well; an error is theirs together."""
+        wanted = [
+            one
+            for one in pictures
+            if one.error is None and one.denoised.ticket not in self._cancelled
+        ]
+        if not wanted:
+            return
+        self._canary.note("finisher", "finishing images", self._longest * len(wanted))
         try:
-            image = self._make_image(denoised)
+            work(wanted)
         except Exception as error:  # noqa: BLE001  torch raises anything; the loop sorts it
-            return Delivered(denoised.ticket, error)
-        if image is not None:
-            self._send(image)
-        return Delivered(denoised.ticket)
+            for picture in wanted:
+                picture.error = error
 
-    def _make_image(self, denoised: Denoised) -> ImageDone | None:
-        if denoised.ticket in self._cancelled:
-            return None
-        pixels = denoised.family.decode(denoised.sample)
-        if denoised.ticket in self._cancelled:
-            return None
-        checker = self._checker if denoised.check else None
-        return ImageDone(
-            denoised.ticket,
-            denoised.index,
-            encode_png(pixels),
-            checker is not None and checker.is_unsafe(pixels),
-            denoised.denoise_seconds,
-        )
+    def _is_to_be_checked(self, picture: _Picture) -> bool:
+        return self._guard is not None and self._guard.wants(asked=picture.denoised.check)
+
+    def _decode(self, pictures: Sequence[_Picture]) -> None:
+        for picture in pictures:
+            picture.pixels = picture.denoised.family.decode(picture.denoised.sample)
+
+    def _check(self, pictures: Sequence[_Picture]) -> None:
+        if self._guard is None:
+            return
+        judged = self._guard.judge([one.pixels for one in pictures if one.pixels is not None])
+        for picture, verdict in zip(pictures, judged, strict=True):
+            picture.pixels = verdict.pixels
+            picture.safety = verdict.safety
+            if verdict.refused:
+                picture.error = UnsafeImageError()
+
+    def _encode(self, pictures: Sequence[_Picture]) -> None:
+        for picture in pictures:
+            if picture.pixels is None:
+                continue
+            denoised = picture.denoised
+            self._send(
+                ImageDone(
+                    denoised.ticket,
+                    denoised.index,
+                    encode_png(picture.pixels),
+                    denoised.denoise_seconds,
+                    picture.safety,
+                )
+            )

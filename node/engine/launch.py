@@ -54,6 +54,7 @@ def worker_environment(
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
         # Below errors, both libraries quote prompts that they cut short.
         "DIFFUSERS_VERBOSITY": "error",
         "TRANSFORMERS_VERBOSITY": "error",

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+OPEN_NSFW: Final = "opennsfw"
+NO_CHECKER: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +16,28 @@ class Acceleration:
     compile: Literal["auto", "off"] = "auto"
     #: one matrix in place of three in attention; leaves LoRAs without effect
     fuse_projections: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyOptions:
+    """Who looks at finished images, and what becomes of those it objects to.
+
+    `checker` is OPEN_NSFW, NO_CHECKER, or the folder of a classifier, whose `unsafe_labels` (in
+    any case) count. An image is unsafe from the score `threshold` on, from 0 to 1.
+    """
+
+    checker: str = NO_CHECKER
+    policy: Literal["flag", "blur", "refuse"] = "flag"
+    threshold: float = 0.5
+    device: str = "auto"
+    unsafe_labels: tuple[str, ...] = ()
+    always: bool = False  #: look even where the client asked for no check
+
+    @property
+    def name(self) -> str:
+        """What strangers may know the checker by: nothing of this machine's folders but the last."""
+        named = self.checker in {OPEN_NSFW, NO_CHECKER}
+        return self.checker if named else Path(self.checker).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +63,4 @@ class EngineOptions:
     start_attempts: int = 3  #: starts that fail in a row before waiting jobs are failed
     acceleration: Acceleration = Acceleration()
     compiled_dir: Path | None = None  #: where compiled code is kept from one start to the next
+    safety: SafetyOptions = SafetyOptions()

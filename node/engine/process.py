@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import structlog
 
@@ -14,12 +15,13 @@ from node.engine.audience import Audience
 from node.engine.entry import Entry
 from node.engine.launch import WorkerProcess, launch, worker_environment
 from node.engine.liveness import Signs, hang_reason, restart_delay
-from node.engine.options import EngineOptions
+from node.engine.options import NO_CHECKER, EngineOptions, SafetyOptions
 from node.engine.protocol import (
     HEADER_BYTES,
     Beat,
     Cancel,
     ChannelError,
+    CheckerChanged,
     Dying,
     Failed,
     FromWorker,
@@ -51,6 +53,7 @@ from node.engine.work import (
     ModelState,
     Preview,
     Progress,
+    SafetyState,
     Tally,
 )
 
@@ -95,6 +98,7 @@ class ProcessEngine:
         self._options = options
         self._command = tuple(command)
         self._states = {spec.model_id: _first_state(spec) for spec in specs}
+        self._safety = _first_safety(options.safety)
         self._entries: dict[int, Entry] = {}
         self._last_ticket = 0
         self._link: _Link | None = None
@@ -115,6 +119,8 @@ class ProcessEngine:
         link = self._link
         if link is None or link.device is None or self._closed:
             return False
+        if self._safety.status == "failed":
+            return False  # whoever was promised checked images is better served elsewhere
         silence = self._clock.monotonic() - link.signs.heard_at
         return silence <= self._options.hang_after
 
@@ -126,6 +132,9 @@ class ProcessEngine:
 
     def tally(self) -> Tally:
         return self._tally
+
+    def safety(self) -> SafetyState:
+        return self._safety
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         self._watchers.append(changed)
@@ -234,6 +243,7 @@ class ProcessEngine:
             lora_cache_bytes=self._options.lora_cache_bytes,
             max_lora_bytes=self._options.max_lora_bytes,
             max_lora_rank=self._options.max_lora_rank,
+            safety=self._options.safety,
         )
 
     async def _listen(self, link: _Link) -> None:
@@ -288,6 +298,8 @@ class ProcessEngine:
                 self._tell_watchers()
             case ModelChanged():
                 self._take_state(message.state)
+            case CheckerChanged():
+                self._take_safety(message)
             case Dying():
                 raise _WorkerLostError(f"the device failed: {message.reason}")
             case Previewed():
@@ -322,6 +334,17 @@ class ProcessEngine:
         # A new worker has measured nothing yet; what the last one knew is better than nothing.
         self._states[state.model_id] = replace(
             state, pace=state.pace or known.pace, facts=state.facts or known.facts
+        )
+        self._tell_watchers()
+
+    def _take_safety(self, message: CheckerChanged) -> None:
+        self._safety = replace(self._safety, status=message.status, detail=message.detail)
+        tell = _log.error if message.status == "failed" else _log.info
+        tell(
+            "engine.safety",
+            checker=self._safety.checker,
+            status=message.status,
+            detail=message.detail,
         )
         self._tell_watchers()
 
@@ -363,6 +386,7 @@ class ProcessEngine:
         if self._failed_starts >= self._options.start_attempts:
             for ticket in tuple(self._entries):
                 self._fail_crashed(ticket, "The worker process does not start.")
+        self._safety = _first_safety(self._options.safety)
         for spec in self._specs:
             fresh = _first_state(spec)
             self._states[spec.model_id] = replace(
@@ -390,6 +414,11 @@ def _refuse_unsendable(job: ImageJob) -> None:
 
 def _first_state(spec: ModelSpec) -> ModelState:
     return ModelState(spec.model_id, "loading" if spec.warm else "cold")
+
+
+def _first_safety(options: SafetyOptions) -> SafetyState:
+    status: Literal["off", "loading"] = "off" if options.checker == NO_CHECKER else "loading"
+    return SafetyState(options.name, options.policy, status)
 
 
 async def _relay_output(link: _Link) -> None:

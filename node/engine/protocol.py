@@ -11,7 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from node.engine.options import Acceleration
+from network.wire.safety import Safety
+from node.engine.options import Acceleration, SafetyOptions
 from node.engine.work import FailureKind, ImageJob, LoraSpec, ModelSpec, ModelState
 
 MAX_FRAME = 256 * 2**20  #: bytes; the largest image we would ever carry stays far below
@@ -66,6 +67,7 @@ class Setup(_Message, frozen=True, tag="setup"):
     lora_cache_bytes: int = 0
     max_lora_bytes: int = 0
     max_lora_rank: int = 0
+    safety: SafetyOptions = SafetyOptions()
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -125,6 +127,13 @@ class ModelChanged(_Message, frozen=True, tag="model"):
     state: ModelState
 
 
+class CheckerChanged(_Message, frozen=True, tag="checker"):
+    """The safety checker is loaded, or cannot be; `detail` says why."""
+
+    status: Literal["ready", "failed"]
+    detail: str = ""
+
+
 class Started(_Message, frozen=True, tag="started"):
     """The worker has begun with this job."""
 
@@ -160,8 +169,8 @@ class ImageDone(_Message, frozen=True, tag="image"):
     ticket: int
     index: int
     png: bytes
-    nsfw: bool
     denoise_seconds: float
+    safety: Safety = Safety.UNCHECKED
 
 
 class Failed(_Message, frozen=True, tag="failed"):
@@ -183,6 +192,7 @@ FromWorker = (
     Hello
     | Beat
     | ModelChanged
+    | CheckerChanged
     | Started
     | Warned
     | Stepped

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from network.units import JobId, ModelId
+from network.wire.safety import Safety
 
 #: LoRA ids with their weights, sorted, without such as have no effect.
 LoraSet = tuple[tuple[str, float], ...]
@@ -47,11 +48,11 @@ class ImageJob:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """One finished image. `nsfw` is False where no checker looked: this engine has none yet."""
+    """One finished image."""
 
     png: bytes = field(repr=False)
     seed: int
-    nsfw: bool
+    safety: Safety = Safety.UNCHECKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,19 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
+class SafetyState:
+    """The safety checker as the engine sees it now; `detail` says in words why it failed.
+
+    While it is not "ready", images that are to be checked wait or fail; "off": there is none.
+    """
+
+    checker: str
+    policy: Literal["flag", "blur", "refuse"]
+    status: Literal["off", "loading", "ready", "failed"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """Images by how they ended; each image asked for is counted exactly once, when it ends.
 
@@ -160,6 +174,7 @@ class FailureKind(StrEnum):
     """Why a job failed, by what the caller should do about it."""
 
     INVALID = "invalid"  # the request's fault: the message may go to the client
+    UNSAFE = "unsafe"  # refused by the operator's policy: the message may go to the client
     OUT_OF_MEMORY = "out_of_memory"  # too large for this device now
     WORKER_CRASHED = "worker_crashed"  # tried twice, the worker died both times
     INTERNAL = "internal"  # ours: the message is for the operator

@@ -27,6 +27,7 @@ from node.engine.loop import DevicePoisonedError, Event, StepLoop
 from node.engine.loras.gate import Gate
 from node.engine.loras.library import Library
 from node.engine.memory import resident_bytes, trim
+from node.engine.options import NO_CHECKER
 from node.engine.previewer import Previewer
 from node.engine.protocol import (
     Beat,
@@ -39,6 +40,7 @@ from node.engine.protocol import (
     Submit,
     Watch,
 )
+from node.engine.safety import CheckerError, CheckerInLoading, Guard, SafetyChecker
 from node.engine.shelf import Opener, Shelf
 from node.engine.turn_log import TurnLog
 
@@ -85,6 +87,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
     gate.start()
     _spawn("reader", lambda: _read(channel, inbox, gate, watched))
     open_model, relieve, hello = _import_torch(setup, library, gate)
+    guard = _open_guard(setup, channel, canary)
     canary.rest("steps")
     channel.send(hello)
     finisher = Finisher(
@@ -93,8 +96,9 @@ def _serve(channel: Channel, setup: Setup) -> int:
         cancelled=cancelled,
         canary=canary,
         longest=setup.longest_step,
+        guard=guard,
     )
-    previewer = _previewer(channel, setup, watched, canary)
+    previewer = _previewer(channel, setup, watched, canary, guard)
 
     def open_family(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
         family = open_model(path, dtype, on_progress)
@@ -165,7 +169,9 @@ def _import_torch(
     return open_model, relieve, Hello(name, torch.get_num_threads())
 
 
-def _previewer(channel: Channel, setup: Setup, watched: set[int], canary: Canary) -> Previewer:
+def _previewer(
+    channel: Channel, setup: Setup, watched: set[int], canary: Canary, guard: Guard | None
+) -> Previewer:
     from node.engine.families.latents import FamilyLatents  # noqa: PLC0415  imports torch
 
     return Previewer(
@@ -177,7 +183,31 @@ def _previewer(channel: Channel, setup: Setup, watched: set[int], canary: Canary
         interval=setup.preview_interval,
         longest=setup.longest_step,
         monotonic=time.monotonic,
+        may_show=lambda job: guard is None or guard.may_preview(asked=job.safety_check),
     )
+
+
+def _open_guard(setup: Setup, channel: Channel, canary: Canary) -> Guard | None:
+    """Begin to load the safety checker; None where there is to be none."""
+    options = setup.safety
+    if options.checker == NO_CHECKER:
+        return None
+    from node.engine.checkers.opening import prepare_checker  # noqa: PLC0415  after torch
+    from node.engine.families.loading import best_device  # noqa: PLC0415
+
+    try:
+        load = prepare_checker(options, str(best_device(setup.device)))
+    except CheckerError as error:
+        reason = str(error)
+
+        def load() -> SafetyChecker:
+            raise CheckerError(reason)
+
+    checker = CheckerInLoading(
+        load, report=channel.send, canary=canary, longest_load=setup.longest_load
+    )
+    checker.start()
+    return Guard(options, checker)
 
 
 def _beat(channel: Channel, canary: Canary, turns: TurnLog) -> None:

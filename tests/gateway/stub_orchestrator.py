@@ -37,6 +37,7 @@ from network.wire.codec import (
     decode_segment_credentials,
     encode_orchestrator_info,
 )
+from network.wire.safety import REFUSED_AS_UNSAFE
 
 #: How a job is answered. "deliver" is the one good answer.
 Behaviour = Literal[
@@ -48,6 +49,7 @@ Behaviour = Literal[
     "price_changed",
     "bad_request",
     "returned_400",
+    "unsafe",
     "crash_500",
     "hang",
     "drop",
@@ -117,6 +119,8 @@ class StubOrchestrator:
     image_bytes: int = 200
     #: What it warns of, in a header.
     warnings: str = ""
+    #: Added to what it says of each image.
+    verdict: dict[str, object] = field(default_factory=dict)
     uri: str = ""
     http_url: str = ""
     seen: list[SeenJob] = field(default_factory=list)
@@ -237,6 +241,7 @@ class StubOrchestrator:
             "price_changed": (400, "expected price 1 wei per pixel is below the 2 that m costs"),
             "bad_request": (400, "the scheduler does not know 77 steps"),
             "returned_400": (500, "text-to-image container returned 400: prompt too long"),
+            "unsafe": (400, f"text-to-image returned 400: {REFUSED_AS_UNSAFE}: it objects"),
             "crash_500": (500, "CUDA error: device-side assert"),
             "text_200": (200, "all is well"),
             "busy_200": (200, "Insufficient Capacity"),
@@ -291,7 +296,7 @@ class StubOrchestrator:
             data = png(width, height, self.image_bytes, marker=seed + index)
             url = self._url(behaviour, data, f"{seed + index}.png")
             shown = seed + index + (behaviour == "wrong_seed")
-            images.append({"url": url, "seed": shown, "nsfw": False})
+            images.append({"url": url, "seed": shown, "nsfw": False, **self.verdict})
         if behaviour == "null_fields":
             images[0]["seed"] = None
         if behaviour == "repeated_payload":

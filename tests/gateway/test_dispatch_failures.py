@@ -11,18 +11,23 @@ from gateway.dispatch import Routing
 from gateway.payments.budget import Limits
 from network.errors import DatabaseError, Problem, ProblemError
 from network.units import Wei
+from network.wire.safety import REFUSED_AS_UNSAFE, Safety
 from tests.gateway.routing import Desk, Key, open_desk, request_for, until
 from tests.gateway.stub_orchestrator import Behaviour, StubModel, StubOrchestrator, running
 
 GOOD = {"deliver", "deliver_by_link", "deliver_chunked", "undercharge"}
 #: Refusals in known words: the orchestrator is not thought worse of.
 INNOCENT = {"busy", "busy_200", "token_expired", "price_changed"}
-CLIENTS_FAULT = {"bad_request", "returned_400"}
+CLIENTS_FAULT = {
+    "bad_request": "the scheduler does not know 77 steps",
+    "returned_400": "prompt too long",
+    "unsafe": f"{REFUSED_AS_UNSAFE}: it objects",
+}
 SLOW = {"hang", "slow_drip", "huge_announced"}
 FAULTS = [
     behaviour
     for behaviour in get_args(Behaviour)
-    if behaviour not in GOOD | INNOCENT | CLIENTS_FAULT
+    if behaviour not in GOOD | INNOCENT | CLIENTS_FAULT.keys()
 ]
 
 
@@ -78,12 +83,32 @@ async def test_the_clients_mistake_is_told_to_the_client_and_tried_nowhere_else(
     async with running(first), running(second), open_desk(tmp_path, [first, second]) as desk:
         problem = await problem_of(desk)
         assert problem.status == 400
-        assert problem.message in {"the scheduler does not know 77 steps", "prompt too long"}
+        assert problem.message == CLIENTS_FAULT[behaviour]
+        assert (problem.code == "content_policy_violation") is (behaviour == "unsafe")
         assert not second.seen
         assert desk.directory.states()[0].failures == 0
         record = await desk.journal.request("r")
         assert record is not None
         assert (record.state, record.fee, record.reason) == ("failed", 0, problem.message)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "safety"),
+    [
+        ({}, Safety.UNKNOWN),  # as go-livepeer's orchestrators answer
+        ({"safety": "unchecked"}, Safety.UNCHECKED),
+        ({"nsfw": True, "safety": "blurred"}, Safety.BLURRED),
+    ],
+)
+@pytest.mark.parametrize("behaviour", ["deliver", "deliver_by_link"])
+async def test_what_an_orchestrator_says_of_safety_is_kept(
+    tmp_path: Path, behaviour: Behaviour, verdict: dict[str, object], safety: Safety
+) -> None:
+    stub = StubOrchestrator(verdict=verdict)
+    stub.script.append(behaviour)
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        result = await desk.dispatcher.run("r", Key(), request_for())
+        assert [picture.safety for picture in result.images] == [safety]
 
 
 @pytest.mark.parametrize("behaviour", ["deliver_by_link", "deliver_chunked"])

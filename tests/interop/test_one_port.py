@@ -99,7 +99,7 @@ def test_curl_gets_http_1_1_on_the_same_port(address: tuple[str, int]) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     body, _, versions = said.rpartition("\n")
     assert versions == "1.1 200"
-    assert json.loads(body) == {"status": "OK"}
+    assert json.loads(body)["status"] == "OK"
 
 
 def test_a_clear_text_node_serves_grpc_and_http_on_one_port_too(
@@ -112,5 +112,5 @@ def test_a_clear_text_node_serves_grpc_and_http_on_one_port_too(
         assert get_orchestrator(channel).transcoder == node.url
     command = ["curl", "-s", "--noproxy", "*", f"{node.url}/health"]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-    assert json.loads(said) == {"status": "OK"}
+    assert json.loads(said)["status"] == "OK"
     network.stop()

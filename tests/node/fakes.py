@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from network.runtime.clock import Clock
 from network.units import JobId, ModelId
+from network.wire.safety import Safety
 from node.config.catalogue import Catalogue
 from node.config.settings import NodeSettings
 from node.engine.backend import Engine
@@ -20,6 +21,7 @@ from node.engine.work import (
     ModelState,
     Preview,
     Progress,
+    SafetyState,
     Tally,
 )
 
@@ -63,6 +65,8 @@ class FakeEngine:
         self.cancelled: list[ImageJob] = []
         self.active = 0
         self.most_active = 0
+        self.safety_state = SafetyState("none", "flag", "off")
+        self.verdict = Safety.UNCHECKED
         self._done = Tally()
         self.previews_made = 0
         #: what a preview is
@@ -81,6 +85,9 @@ class FakeEngine:
 
     def tally(self) -> Tally:
         return self._done
+
+    def safety(self) -> SafetyState:
+        return self.safety_state
 
     def resident_bytes(self) -> int:
         return 0
@@ -127,7 +134,8 @@ class FakeEngine:
         finally:
             self.active -= 1
         images = tuple(
-            EncodedImage(png(job.width, job.height, seed), seed, nsfw=False) for seed in job.seeds
+            EncodedImage(png(job.width, job.height, seed), seed, self.verdict)
+            for seed in job.seeds
         )
         return ImageResult(images, total * self.step_seconds, self.warnings)
 

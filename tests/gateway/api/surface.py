@@ -26,6 +26,7 @@ from network.runtime.clock import SystemClock
 from network.units import ModelId, Wei
 from network.wire.limits import Limits
 from network.wire.messages import TextToImageRequest
+from network.wire.safety import Safety
 from tests.gateway.stub_orchestrator import png
 from tests.gateway.waiting import until
 
@@ -49,7 +50,7 @@ class FixedKeys:
 class FixedPicture:
     png: bytes
     seed: int
-    nsfw: bool
+    safety: Safety
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class ScriptedDispatcher:
     asked: int = 0
     pixel_bytes: int = 100
     warnings: str = ""
+    safety: Safety = Safety.PASSED
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -97,7 +99,7 @@ class ScriptedDispatcher:
         seed = 5 if request.seed is None else request.seed
         pictures = tuple(
             FixedPicture(
-                png(request.width, request.height, self.pixel_bytes), seed + i, nsfw=False
+                png(request.width, request.height, self.pixel_bytes), seed + i, self.safety
             )
             for i in range(request.num_images_per_prompt)
         )

@@ -4,11 +4,14 @@ import asyncio
 import re
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from gateway.storage.disk import ImageNotStoredError
 from network.errors import ProblemError
 from network.wire import problems
+from network.wire.messages import response_schema
+from network.wire.safety import Safety
 from tests.gateway.api.surface import DEFAULT, Surface, open_surface
 
 
@@ -46,13 +49,25 @@ async def test_every_image_is_answered_in_order_with_url_seed_and_flag(surface: 
     response = await surface.post({"prompt": "a boat", "seed": 7, "num_images_per_prompt": 3})
     assert response.content_type == "application/json"
     images = (await response.json())["images"]
-    assert [set(image) for image in images] == [{"url", "seed", "nsfw"}] * 3
+    assert [set(image) for image in images] == [{"url", "seed", "nsfw", "safety"}] * 3
     assert [image["seed"] for image in images] == [7, 8, 9]
     assert len({image["url"] for image in images}) == 3
     for image in images:
         async with surface.client.get(image["url"]) as answer:
             assert answer.status == 200
             assert (await answer.read()).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize("safety", list(Safety))
+async def test_clients_learn_whether_anybody_looked_and_what_was_found(
+    surface: Surface, safety: Safety
+) -> None:
+    surface.dispatcher.safety = safety
+    answer = await (await surface.post({"prompt": "a boat"})).json()
+    (image,) = answer["images"]
+    assert image["safety"] == safety.value
+    assert image["nsfw"] is (safety in {Safety.FLAGGED, Safety.BLURRED})
+    assert jsonschema_rs.validator_for(response_schema()).is_valid(answer)
 
 
 async def test_the_trailing_slash_makes_no_difference(surface: Surface) -> None:

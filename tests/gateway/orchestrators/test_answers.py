@@ -19,6 +19,7 @@ from gateway.orchestrators.answers import (
     parse_answer,
     refusal,
 )
+from network.wire.safety import REFUSED_AS_UNSAFE, Safety
 from tests.gateway.stub_orchestrator import png
 
 WANTED = Expected(images=2, width=64, height=32, seed=5)
@@ -38,7 +39,33 @@ def test_images_come_out_as_they_went_in() -> None:
     body = answer(entry(png(64, 32, marker=1)), entry(png(64, 32, marker=2), 6, nsfw=True), x=[1])
     pictures = check_pictures(parse_answer(body, 2), WANTED)
     assert [p.png for p in pictures] == [png(64, 32, marker=1), png(64, 32, marker=2)]
-    assert [(p.seed, p.nsfw) for p in pictures] == [(5, False), (6, True)]
+    assert [(p.seed, p.safety) for p in pictures] == [(5, Safety.UNKNOWN), (6, Safety.FLAGGED)]
+
+
+@pytest.mark.parametrize(
+    ("said", "nsfw", "safety"),
+    [
+        ("passed", False, Safety.PASSED),
+        ("unchecked", False, Safety.UNCHECKED),
+        ("blurred", True, Safety.BLURRED),
+        ("unknown", False, Safety.UNKNOWN),
+        # What warns is believed, whichever of the two it is.
+        ("passed", True, Safety.FLAGGED),
+        ("flagged", False, Safety.FLAGGED),
+        # Words of other programs, and what is no word at all.
+        ("checked by us", False, Safety.UNKNOWN),
+        (None, False, Safety.UNKNOWN),
+        ({"passed": ["passed"]}, False, Safety.UNKNOWN),
+        (1, True, Safety.FLAGGED),
+    ],
+)
+def test_the_safety_of_an_image_is_what_its_maker_says(
+    said: Any,
+    nsfw: bool,  # noqa: FBT001
+    safety: Safety,
+) -> None:
+    media = parse_answer(answer(entry(nsfw=nsfw, safety=said), entry(seed=6)), 2)
+    assert [medium.safety for medium in media] == [safety, Safety.UNKNOWN]
 
 
 def test_spaces_and_other_orders_of_keys_are_no_difference() -> None:
@@ -128,6 +155,8 @@ def test_damage_never_raises_anything_else(noise: bytes, position: int) -> None:
         (500, "text-to-image container returned 400: no such LoRA", Refused.CLIENT_FAULT),
         (413, "text-to-image returned 400: the body is too large", Refused.CLIENT_FAULT),
         (400, "bad parameters", Refused.CLIENT_FAULT),
+        (400, f"text-to-image returned 400: {REFUSED_AS_UNSAFE}: objects", Refused.UNSAFE),
+        (400, REFUSED_AS_UNSAFE, Refused.UNSAFE),
         (400, "expected price 1 wei per pixel is below the 2 that m costs", Refused.PRICE),
         (400, "invalid expected price sent with payment", Refused.PRICE),
         (400, "Insufficient balance", None),

@@ -17,6 +17,7 @@ EVERY = [
     (problems.too_large(1024), 413, "body_too_large"),
     (problems.unsupported_media(), 415, "unsupported_media_type"),
     (problems.bad_request("No."), 400, "invalid_request"),
+    (problems.unsafe("Unsafe."), 400, "content_policy_violation"),
     (problems.invalid_fields([FieldFault(("body", "a"), "No", "x")]), 422, "validation_error"),
     (problems.rate_limited(0.2), 429, "rate_limited"),
     (problems.no_capacity(3.1), 503, "no_capacity"),

@@ -98,7 +98,7 @@ def test_no_body_or_header_makes_a_500(tmp_path: Path) -> None:
         for body, headers, signed in cases:
             sent = {**(good if signed else {}), **headers}
             check(await buyer.post("/text-to-image", body, sent))
-        assert (await buyer.get("/health")).json == {"status": "OK"}
+        assert (await buyer.get("/health")).json["status"] == "OK"
 
     drive(tmp_path, rounds)
 

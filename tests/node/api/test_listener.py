@@ -70,7 +70,8 @@ async def test_stock_grpc_and_curl_share_the_port(tmp_path: Path, scheme: str) -
         assert info.capabilities.bitstring[0] == 0x0C005FFF
         verify_hashed(Address(info.address), b"v", pong.value)
         assert Address(info.address) == NODE_KEY.address
-        assert await asyncio.to_thread(curl, node) == '{"status":"OK"} 1.1'
+        body, _, version = (await asyncio.to_thread(curl, node)).rpartition(" ")
+        assert (orjson.loads(body)["status"], version) == ("OK", "1.1")
 
 
 @pytest.mark.parametrize(
@@ -284,10 +285,10 @@ async def test_liveness_is_refused_while_no_job_can_be_done(tmp_path: Path) -> N
     engine = FakeEngine()
     async with running_node(tmp_path, engine) as node, Buyer(node) as buyer:
         engine.change(ModelState(MODEL, "loading", 0.3))
-        assert (await buyer.get("/health")).json == {"status": "LOADING"}
+        assert (await buyer.get("/health")).json["status"] == "LOADING"
         assert (await buyer.get("/healthz", admin=True)).status == 503
         engine.change(ModelState(MODEL, "failed", detail="broken"))
-        assert (await buyer.get("/health")).json == {"status": "ERROR"}
+        assert (await buyer.get("/health")).json["status"] == "ERROR"
         engine.change(ModelState(MODEL, "ready"))
         engine.pid = 4712
         engine.change()

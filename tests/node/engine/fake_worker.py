@@ -10,10 +10,12 @@ from pathlib import Path
 
 from network.units import ModelId
 from node.engine.channel import Channel
+from node.engine.options import NO_CHECKER, SafetyOptions
 from node.engine.protocol import (
     Activity,
     Beat,
     Cancel,
+    CheckerChanged,
     Dying,
     Failed,
     Hello,
@@ -44,6 +46,7 @@ def main() -> None:
         os._exit(3)
     threading.Thread(target=_beat, args=(channel,), daemon=True).start()
     channel.send(Hello("fake", 1))
+    _tell_of_the_checker(channel, setup.safety)
     for model in setup.models:
         channel.send(ModelChanged(ModelState(ModelId(model.model_id), "ready", 1.0)))
     while (message := channel.receive()) is not None:
@@ -59,6 +62,13 @@ def main() -> None:
                     Path(os.environ["FAKE_WORKER_LOG"]).write_text(f"unwatched {message.ticket}")
             case Stop() | Setup():
                 return
+
+
+def _tell_of_the_checker(channel: Channel, options: SafetyOptions) -> None:
+    if Path(options.checker).name == "broken":
+        channel.send(CheckerChanged("failed", f"{options.checker} is broken"))
+    elif options.checker != NO_CHECKER:
+        channel.send(CheckerChanged("ready"))
 
 
 def _beat(channel: Channel) -> None:
@@ -104,7 +114,7 @@ def _draw(channel: Channel, submit: Submit, wanted: tuple[int, ...]) -> None:
     for index in wanted:
         channel.send(Stepped(submit.ticket, submit.job.steps))
         png = f"seed {submit.job.seeds[index]}".encode()
-        channel.send(ImageDone(submit.ticket, index, png, nsfw=False, denoise_seconds=0.5))
+        channel.send(ImageDone(submit.ticket, index, png, denoise_seconds=0.5))
 
 
 if __name__ == "__main__":

@@ -239,11 +239,12 @@ async def test_the_worker_finds_a_fixed_environment_without_the_nodes_secrets(
 ) -> None:
     monkeypatch.setenv("LIMNER_NODE__KEYSTORE__PASSPHRASE", "secret")
     async with _open() as engine:
-        names = "OMP_WAIT_POLICY HF_HUB_OFFLINE LIMNER_NODE__KEYSTORE__PASSPHRASE"
+        names = "OMP_WAIT_POLICY HF_HUB_OFFLINE ORT_DISABLE_TELEMETRY LIMNER_NODE__KEYSTORE__PASSPHRASE"
         with pytest.raises(JobFailedError) as answer:
             await _draw(engine, f"environment {names}")
     assert "'OMP_WAIT_POLICY': 'PASSIVE'" in answer.value.message
     assert "'HF_HUB_OFFLINE': '1'" in answer.value.message
+    assert "'ORT_DISABLE_TELEMETRY': '1'" in answer.value.message
     assert "secret" not in answer.value.message
 
 

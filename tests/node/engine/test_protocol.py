@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from network.units import JobId, ModelId
+from network.wire.safety import Safety
 from node.engine.channel import Channel, Inbox
+from node.engine.options import SafetyOptions
 from node.engine.protocol import (
     HEADER_BYTES,
     MAX_FRAME,
@@ -17,6 +19,7 @@ from node.engine.protocol import (
     Beat,
     Cancel,
     ChannelError,
+    CheckerChanged,
     Dying,
     Failed,
     FromWorker,
@@ -73,6 +76,13 @@ _to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         max_models=_small,
         longest_step=st.floats(),
         longest_load=st.floats(),
+        safety=st.builds(
+            SafetyOptions,
+            checker=st.text(),
+            threshold=st.floats(0, 1),
+            unsafe_labels=st.lists(st.text()).map(tuple),
+            always=st.booleans(),
+        ),
     ),
 )
 _from_worker: st.SearchStrategy[FromWorker] = st.one_of(
@@ -85,10 +95,11 @@ _from_worker: st.SearchStrategy[FromWorker] = st.one_of(
         step_seconds=st.floats(0, 10),
     ),
     st.builds(ModelChanged, state=_states),
+    st.builds(CheckerChanged),
     st.builds(Started, ticket=_small),
     st.builds(Stepped, ticket=_small, done=_small),
     st.builds(Previewed, ticket=_small, index=_small, step=_small, jpeg=st.binary()),
-    st.builds(ImageDone, ticket=_small, index=_small),
+    st.builds(ImageDone, ticket=_small, index=_small, safety=st.sampled_from(Safety)),
     st.builds(Failed, ticket=_small),
     st.builds(Dying),
 )

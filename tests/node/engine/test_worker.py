@@ -18,6 +18,7 @@ from PIL import Image
 import node
 from network.runtime.clock import SystemClock
 from network.units import JobId, ModelId
+from network.wire.safety import Safety
 from node.engine.backend import Engine, open_process_engine
 from node.engine.options import EngineOptions
 from node.engine.work import (
@@ -101,7 +102,7 @@ async def test_an_image_has_the_stock_pipelines_pixels_and_models_report_themsel
     told: list[Progress] = []
     result = await engine.generate(_JOB, told.append)
     assert _stock_matches(folder / "one", _JOB, result.images[0].png)
-    assert not result.images[0].nsfw
+    assert result.images[0].safety is Safety.UNCHECKED
     assert told[0].done_steps == 0
     assert told[-1] == Progress(_JOB.job_id, 6, 6)
     states = {state.model_id: state for state in engine.models()}

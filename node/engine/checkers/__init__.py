@@ -1,0 +1,1 @@
+"""The safety checkers there are, each behind `node.engine.safety.SafetyChecker`."""
