@@ -201,6 +201,7 @@ class ProcessEngine:
         return f"{reason} ({ending})"
 
     def _setup(self) -> Setup:
+        batch_file = self._options.batch_file
         return Setup(
             models=tuple(Model.of(spec) for spec in self._specs),
             device=self._device,
@@ -208,6 +209,9 @@ class ProcessEngine:
             max_models=self._options.max_models,
             longest_step=self._options.longest_step,
             longest_load=self._options.longest_load,
+            max_batch=self._options.max_batch,
+            batch_file=None if batch_file is None else str(batch_file),
+            prompt_cache_bytes=self._options.prompt_cache_bytes,
         )
 
     async def _listen(self, link: _Link) -> None:

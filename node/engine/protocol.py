@@ -47,6 +47,9 @@ class Setup(_Message, frozen=True, tag="setup"):
     max_models: int
     longest_step: float
     longest_load: float
+    max_batch: int = 32
+    batch_file: str | None = None
+    prompt_cache_bytes: int = 128 * 2**20
 
 
 class Submit(_Message, frozen=True, tag="submit"):

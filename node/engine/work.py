@@ -17,7 +17,8 @@ class ImageJob:
 
     `prompts` and `negative_prompts` hold one text per text encoder that the model's family can
     address apart; a part left out falls back to the first one. Width and height are pixels.
-    The texts stay out of `repr`: a job may end up in a log line or a traceback.
+    The texts stay out of `repr`: a job may end up in a log line or a traceback. A `deterministic`
+    job's images have the same bytes whatever else is under way: they share no forward pass.
     """
 
     job_id: JobId
@@ -31,6 +32,7 @@ class ImageJob:
     negative_prompts: tuple[str, ...] = field(default=(), repr=False)
     loras: tuple[tuple[str, float], ...] = ()
     safety_check: bool = True
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from node.engine.batch_book import BatchBook
 from node.engine.canary import Canary
 from node.engine.channel import Channel, ChannelError, Inbox
 from node.engine.finisher import Finisher
 from node.engine.loop import DevicePoisonedError, Event, StepLoop
 from node.engine.memory import resident_bytes, trim
+from node.engine.prompt_cache import PromptCache
 from node.engine.protocol import (
     Beat,
     Cancel,
@@ -32,6 +35,8 @@ from node.engine.protocol import (
     Submit,
 )
 from node.engine.shelf import Opener, Shelf
+from node.engine.stopwatch import EventLap, HostLap, Lap, Stopwatch
+from node.engine.turns import Turns
 
 EXIT_POISONED = 70
 _PR_SET_PDEATHSIG = 1
@@ -59,7 +64,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
     canary.note("steps", "starting", setup.longest_load)
     _spawn("heartbeat", lambda: _beat(channel, canary))
     _spawn("reader", lambda: _read(channel, inbox, cancelled))
-    open_model, relieve, hello = _import_torch(setup.device)
+    open_model, relieve, stopwatch, machine, hello = _import_torch(setup.device)
     canary.rest("steps")
     channel.send(hello)
     finisher = Finisher(
@@ -79,6 +84,8 @@ def _serve(channel: Channel, setup: Setup) -> int:
         monotonic=time.monotonic,
         relieve=relieve,
     )
+    batch_file = None if setup.batch_file is None else Path(setup.batch_file)
+    book = BatchBook(batch_file, machine, setup.max_batch)
     loop = StepLoop(
         inbox=inbox,
         cancelled=cancelled,
@@ -86,6 +93,8 @@ def _serve(channel: Channel, setup: Setup) -> int:
         shelf=shelf,
         finisher=finisher,
         canary=canary,
+        turns=Turns(book, stopwatch, shelf.pace),
+        prompts=PromptCache(setup.prompt_cache_bytes),
         max_active_samples=setup.max_active_samples,
         longest_step=setup.longest_step,
         monotonic=time.monotonic,
@@ -100,8 +109,13 @@ def _serve(channel: Channel, setup: Setup) -> int:
     return 0
 
 
-def _import_torch(device_name: str) -> tuple[Opener, Callable[[], None], Hello]:
-    """Import the heavy libraries: seconds, which is why the heartbeat runs already."""
+def _import_torch(
+    device_name: str,
+) -> tuple[Opener, Callable[[], None], Stopwatch, str, Hello]:
+    """Import the heavy libraries: seconds, which is why the heartbeat runs already.
+
+    The text names all that the duration of a step depends on, other than the step.
+    """
     import torch  # noqa: PLC0415
 
     from node.engine.families.loading import best_device, open_family  # noqa: PLC0415
@@ -113,11 +127,19 @@ def _import_torch(device_name: str) -> tuple[Opener, Callable[[], None], Hello]:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def lap() -> Lap:
+        if device.type == "cuda":
+            return EventLap(lambda: torch.cuda.Event(enable_timing=True))
+        return HostLap(time.monotonic)
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    threads = torch.get_num_threads()
     return (
         lambda path, dtype, on_progress: open_family(path, dtype, device, on_progress),
         relieve,
-        Hello(name, torch.get_num_threads()),
+        lap,
+        f"{name}, {threads} threads, torch {torch.__version__}",
+        Hello(name, threads),
     )
 
 

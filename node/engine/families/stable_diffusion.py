@@ -74,6 +74,11 @@ class StableDiffusion:
         self._bounds = Bounds(self.facts)
         self._step_arguments = frozenset(inspect.signature(pipeline.scheduler.step).parameters)
 
+    def prompt_key(self, job: ImageJob) -> Hashable:
+        """Return what `encode` depends on beside the texts. Raises InvalidJobError."""
+        self._bounds.check(job)
+        return self._is_guided(job)
+
     def encode(self, job: ImageJob) -> EncodedPrompt:
         self._bounds.check(job)
         with torch.inference_mode():
