@@ -106,7 +106,11 @@ def open_engine(
     specs = [
         ModelSpec(model.model_id, model.path, model.warm, model.dtype) for model in models.models
     ]
-    options = EngineOptions(threads=settings.engine.threads)
+    options = EngineOptions(
+        threads=settings.engine.threads,
+        # Absolute: the worker may run elsewhere.
+        batch_file=settings.data_dir.absolute() / "batching.json",
+    )
     return open_process_engine(specs, device=settings.engine.device, clock=clock, options=options)
 
 
@@ -238,6 +242,9 @@ async def _open_public(
         limits=lambda model_id: _limits(core, model_id),
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
+        deterministic=frozenset(
+            model.model_id for model in core.models.models if model.deterministic
+        ),
     )
     app = http_application(
         images, _health(core), ProgressService(core.runner), core.metrics.refused, connections

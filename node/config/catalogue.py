@@ -27,6 +27,7 @@ class ServedModel:
     warm: bool
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     payer_prices: tuple[tuple[Address, Fraction], ...] = ()
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def _configured(settings: NodeSettings, model: ModelSettings) -> ServedModel:
         capacity=model.capacity,
         warm=model.warm,
         dtype=model.dtype,
+        deterministic=model.deterministic,
     )
 
 
