@@ -115,6 +115,8 @@ def open_engine(
     options = EngineOptions(
         threads=settings.engine.threads,
         acceleration=Acceleration(settings.engine.compile, settings.engine.fuse_projections),
+        # Absolute: the worker may run elsewhere.
+        batch_file=settings.data_dir.absolute() / "batching.json",
         compiled_dir=settings.data_dir / "compiled",
         lora_cache_bytes=settings.engine.lora_cache_mib * 2**20,
         max_lora_bytes=bounds.max_bytes,
@@ -268,6 +270,9 @@ async def _open_public(
         loras=core.models.loras,
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
+        deterministic=frozenset(
+            model.model_id for model in core.models.models if model.deterministic
+        ),
     )
     app = http_application(
         images,

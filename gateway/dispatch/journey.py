@@ -162,7 +162,7 @@ def set_out(
         buyer=buyer,
         need=Need(model_id, pixels, request.num_inference_steps, min(caps, default=None)),
         expected=Expected(images, request.width, request.height, seed),
-        body=orjson.dumps({**vars(request), "seed": seed}),
+        body=_body(request, seed),
         # As they would stand in one line of text.
         private=tuple(
             words
@@ -172,3 +172,10 @@ def set_out(
         arrival=arrival,
         started=now,
     )
+
+
+def _body(request: TextToImageRequest, seed: int) -> bytes:
+    fields = {**vars(request), "seed": seed}
+    if not request.deterministic:
+        del fields["deterministic"]  # other makes of orchestrators do not know it
+    return orjson.dumps(fields)

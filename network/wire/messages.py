@@ -90,6 +90,8 @@ class TextToImageRequest(BaseModel):
     seed: _Seed = None
     num_inference_steps: _Int = 50
     num_images_per_prompt: _Int = 1
+    #: Ours: the same bytes for the same request at any load. Sent on only where it is set.
+    deterministic: _Bool = False
 
 
 class Media(BaseModel):

@@ -187,6 +187,14 @@ def _number_fields(limits: Limits) -> Schema:
             "minimum": 1,
             "maximum": limits.max_images,
         },
+        "deterministic": {
+            "type": "boolean",
+            "description": (
+                "Whether the same model, seed and parameters must give the same bytes whatever "
+                "else the orchestrator is at. Takes longer where it is busy."
+            ),
+            "default": False,
+        },
     }
 
 

@@ -47,6 +47,8 @@ class ImageService:
     """Serves requests for images.
 
     `limits` tells a model's bounds, None for one that is not served here. `loras` may be named.
+    Models in `deterministic` give the same bytes at any load whether a request asks for that or
+    not.
     """
 
     doorkeeper: Doorkeeper
@@ -56,6 +58,7 @@ class ImageService:
     loras: Collection[ServedLora]
     max_body_bytes: int
     body_timeout: float
+    deterministic: frozenset[ModelId] = frozenset()
 
     async def post(self, request: web.Request) -> web.Response:
         """Answer a gateway. Nothing is done, and nothing priced, before all is in bounds."""
@@ -127,7 +130,8 @@ class ImageService:
             price=quote.price,
             fee=quote.fee,
         )
-        return job, _work(job, asked, limits)
+        deterministic = asked.deterministic or model_id in self.deterministic
+        return job, _work(job, asked, limits, deterministic=deterministic)
 
     def _quote(self, asked: TextToImageRequest, grant: Grant, model_id: ModelId) -> Quote:
         pixels = pixels_of(asked.width, asked.height, asked.num_images_per_prompt)
@@ -168,7 +172,7 @@ def _attempt_id(headers: Mapping[str, str]) -> str | None:
     return given
 
 
-def _work(job: Job, asked: TextToImageRequest, limits: Limits) -> ImageJob:
+def _work(job: Job, asked: TextToImageRequest, limits: Limits, *, deterministic: bool) -> ImageJob:
     # None, when the client left it to us; the last image's seed has to stay in range as well.
     seed: int | None = asked.seed
     if seed is None:
@@ -186,6 +190,7 @@ def _work(job: Job, asked: TextToImageRequest, limits: Limits) -> ImageJob:
         seeds=tuple(range(seed, seed + job.images)),
         loras=parse_loras(asked.loras, limits),
         safety_check=asked.safety_check,
+        deterministic=deterministic,
     )
 
 

@@ -28,6 +28,7 @@ class ServedModel:
     warm: bool
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     payer_prices: tuple[tuple[Address, Fraction], ...] = ()
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,19 @@ def _loras(settings: NodeSettings, models: list[ServedModel]) -> tuple[ServedLor
 
 def _configured(settings: NodeSettings, model: ModelSettings) -> ServedModel:
     model_id = ModelId(model.id)
+    path = _checked(model_id, model.path) if model.path else _found(settings, model_id)
+    deterministic = model.deterministic
+    if deterministic is None:
+        # What newcomers try first gives the same bytes again, however busy they keep it.
+        deterministic = path == BUILTIN_FOLDER
     return ServedModel(
         model_id=model_id,
-        path=_checked(model_id, model.path) if model.path else _found(settings, model_id),
+        path=path,
         price=settings.price if model.price is None else model.price,
         capacity=model.capacity,
         warm=model.warm,
         dtype=model.dtype,
+        deterministic=deterministic,
     )
 
 

@@ -167,8 +167,10 @@ class ModelSettings(_Section):
     id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
     path: File | None = None
     price: Price | None = None
-    capacity: Annotated[int, Field(ge=1, le=256)] = 2
+    capacity: Annotated[int, Field(ge=1, le=256)] = 4
     warm: bool = True
+    #: None: the built-in model is, others are not.
+    deterministic: bool | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
 

@@ -6,7 +6,6 @@ cancelled tickets, which the channel's reader fills the moment a cancellation ar
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from network.units import ModelId
@@ -16,7 +15,7 @@ from node.engine.families.base import Family, InvalidJobError, SampleCancelledEr
 from node.engine.faults import Fault, classify
 from node.engine.finisher import Delivered, Denoised, Finisher
 from node.engine.liveness import step_allowance
-from node.engine.planner import Runnable, plan
+from node.engine.prompt_cache import PromptCache, prompt_key
 from node.engine.protocol import (
     Cancel,
     Failed,
@@ -28,38 +27,13 @@ from node.engine.protocol import (
     Warned,
 )
 from node.engine.shelf import ModelUnavailableError, Shelf
-from node.engine.turn_log import TurnLog
+from node.engine.turns import Active, Turn, Turns, Work, in_use
 from node.engine.work import FailureKind, ImageJob
 
 _PROGRESS_INTERVAL = 0.05  # seconds between two progress messages of a job
+_SAVE_INTERVAL = 60.0  # seconds between two notes of what was measured, while there is no rest
 
 Event = Submit | Cancel | Stop | Delivered
-
-
-@dataclass(slots=True)
-class _Work:
-    """A job in the worker. `live` counts samples being stepped or finished."""
-
-    ticket: int
-    job: ImageJob
-    pending: deque[int]
-    prompt: Any = None
-    started: bool = False
-    live: int = 0
-    last_turn: int = -1
-    done: dict[int, int] = field(default_factory=dict)
-    reported_at: float = float("-inf")
-
-
-@dataclass(slots=True)
-class _Active:
-    """A sample among the steps."""
-
-    work: _Work
-    index: int
-    family: Family
-    sample: Any
-    seconds: float = 0.0
 
 
 def _no_preview(ticket: int, index: int, job: ImageJob, family: Family, sample: Any) -> None:
@@ -82,12 +56,13 @@ class StepLoop:
         shelf: Shelf,
         finisher: Finisher,
         canary: Canary,
+        turns: Turns,
+        prompts: PromptCache,
         max_active_samples: int,
         longest_step: float,
         monotonic: Callable[[], float],
         relieve: Callable[[], None],
         preview: Callable[[int, int, ImageJob, Family, Any], None] = _no_preview,
-        turns: TurnLog | None = None,
     ) -> None:
         """`preview` gets ticket, image index, job, family and sample after each step."""
         self._inbox = inbox
@@ -96,17 +71,18 @@ class StepLoop:
         self._shelf = shelf
         self._finisher = finisher
         self._canary = canary
+        self._turns = turns
+        self._prompts = prompts
         self._max_active = max_active_samples
         self._longest_step = longest_step
         self._monotonic = monotonic
         self._relieve = relieve
         self._preview = preview
-        self._turn_log = turns or TurnLog()
-        self._works: dict[int, _Work] = {}
-        self._active: dict[int, _Active] = {}
+        self._works: dict[int, Work] = {}
+        self._active: dict[int, Active] = {}
         self._finishing = 0
-        self._turn = 0
         self._samples_begun = 0
+        self._saved_at = monotonic()
 
     def run(self) -> None:
         """Load the warm models, then work until a Stop arrives."""
@@ -124,12 +100,16 @@ class StepLoop:
         wait = not self._active and not self._next_pending()
         if wait and not self._finishing:
             self._relieve()
+        if wait or self._monotonic() - self._saved_at > _SAVE_INTERVAL:
+            self._turns.save()
+            self._saved_at = self._monotonic()
         for event in self._inbox.take(wait=wait):
             match event:
                 case Stop():
                     return False
                 case Submit():
-                    work = _Work(event.ticket, event.job, deque(event.wanted))
+                    pending = deque(event.wanted)
+                    work = Work(event.ticket, event.job, pending, len(pending))
                     self._works[event.ticket] = work
                 case Cancel():
                     self._cancelled.add(event.ticket)
@@ -148,7 +128,7 @@ class StepLoop:
         if not work.live and not work.pending:
             self._forget(work)
 
-    def _forget(self, work: _Work) -> None:
+    def _forget(self, work: Work) -> None:
         self._works.pop(work.ticket, None)
         self._cancelled.discard(work.ticket)
 
@@ -158,7 +138,7 @@ class StepLoop:
         for work in [work for ticket, work in self._works.items() if ticket in self._cancelled]:
             self._drop(work)
 
-    def _drop(self, work: _Work) -> None:
+    def _drop(self, work: Work) -> None:
         """Give up a job's samples; those being finished drop out by themselves."""
         work.pending.clear()
         for number in [n for n, active in self._active.items() if active.work is work]:
@@ -167,7 +147,7 @@ class StepLoop:
         if not work.live:
             self._forget(work)
 
-    def _fail(self, work: _Work, fault: Fault) -> None:
+    def _fail(self, work: Work, fault: Fault) -> None:
         """Tell that a job failed, unless that was told or it was cancelled meanwhile."""
         if work.ticket not in self._cancelled:
             self._send(Failed(work.ticket, fault.kind, fault.message))
@@ -176,80 +156,92 @@ class StepLoop:
         if fault.poisoned:
             raise DevicePoisonedError(fault.message)
         if fault.kind is FailureKind.OUT_OF_MEMORY:
-            self._relieve()
+            self._free_memory()
 
-    def _next_pending(self) -> _Work | None:
-        if len(self._active) + self._finishing >= self._max_active:
+    def _free_memory(self) -> None:
+        self._prompts.clear()
+        self._relieve()
+
+    def _next_pending(self) -> Work | None:
+        """Return the oldest job that waits, if all of its images have room.
+
+        A job's images start together. One that asks for more than there is room for in all has
+        the worker for itself.
+        """
+        work = next((work for work in self._works.values() if work.pending), None)
+        taken = len(self._active) + self._finishing
+        if work is None or (taken and taken + len(work.pending) > self._max_active):
             return None
-        return next((work for work in self._works.values() if work.pending), None)
+        return work
 
     def _admit(self) -> None:
+        """Let jobs in, for about as long as a step takes: encoding must not hold up the steps."""
+        began = self._monotonic()
         while (work := self._next_pending()) is not None:
             if work.ticket in self._cancelled:
                 self._drop(work)
                 continue
             try:
-                self._begin_sample(work)
+                self._begin(work)
             except ModelUnavailableError as error:
                 self._fail(work, Fault(FailureKind.INTERNAL, str(error)))
             except Exception as error:  # noqa: BLE001  torch raises anything
                 self._fail(work, classify(error, work.job))
+            if self._active and self._monotonic() - began > self._turns.last_seconds:
+                return
 
-    def _begin_sample(self, work: _Work) -> None:
+    def _begin(self, work: Work) -> None:
         job = work.job
-        in_use = {active.work.job.model_id for active in self._active.values()}
-        family = self._shelf.get(job.model_id, in_use)
+        family = self._shelf.get(job.model_id, in_use(self._active.values()))
         if not work.started:
             # From here on the job may be what kills this process; the engine keeps that in mind.
             self._send(Started(work.ticket))
             work.started = True
         self._canary.note("steps", "preparing an image", self._longest_step)
         try:
-            if work.prompt is None:
-                _use_loras(family, job)
-                work.prompt = family.encode(job)
-                if warnings := warnings_of(work.prompt):
-                    self._send(Warned(work.ticket, warnings))
-            index = work.pending[0]
-            sample = family.start(job, work.prompt, job.seeds[index])
+            prompt = self._encoded(family, job)
+            if warnings := warnings_of(prompt):
+                self._send(Warned(work.ticket, warnings))
+            while work.pending:
+                index = work.pending[0]
+                sample = family.start(job, prompt, job.seeds[index])
+                work.pending.popleft()
+                work.live += 1
+                number = self._samples_begun
+                self._samples_begun += 1
+                alone = family.alone or job.deterministic
+                self._active[number] = Active(number, work, index, family, sample, alone)
         finally:
             self._canary.rest("steps")
-        work.pending.popleft()
-        work.live += 1
-        self._active[self._samples_begun] = _Active(work, index, family, sample)
-        self._samples_begun += 1
+
+    def _encoded(self, family: Family, job: ImageJob) -> Any:
+        """Encode a job's prompts, or find them encoded. Raises InvalidJobError either way."""
+        key = prompt_key(family, job)
+        prompt = None if key is None else self._prompts.get(key)
+        if prompt is None:
+            _use_loras(family, job)
+            prompt = family.encode(job)
+            if key is not None:
+                self._prompts.put(key, prompt)
+        return prompt
 
     def _take_turn(self) -> None:
-        group = plan([self._runnable(n, active) for n, active in self._active.items()])
-        if group is None:
+        turn = self._turns.begin(self._active)
+        if turn is None:
             return
-        members = [self._active[number] for number in group.samples]
-        self._turn += 1
-        seconds = self._step(members)
-        self._turn_log.note(len(members), seconds)
-        for number, active in zip(group.samples, members, strict=True):
-            active.work.last_turn = self._turn
-            active.seconds += seconds / len(members)
-            if number not in self._active:
+        self._step(turn)
+        self._turns.end(turn)
+        for active in turn.members:
+            if active.number not in self._active:
                 continue  # its job failed or was cancelled in this step
             self._note_progress(active)
             if active.sample.finished:
-                self._hand_over(number, active)
+                self._hand_over(active)
 
-    def _runnable(self, number: int, active: _Active) -> Runnable:
-        return Runnable(
-            sample=number,
-            job=active.work.ticket,
-            key=(active.work.job.model_id, active.work.job.lora_set, active.sample.key),
-            alone=active.family.alone,
-            last_turn=active.work.last_turn,
-        )
-
-    def _step(self, members: list[_Active]) -> float:
-        """Advance a group; returns the seconds it took. A failure fails all of the group's jobs."""
-        lead = members[0]
-        began = self._monotonic()
-        allowed = self._allowance(members)
+    def _step(self, turn: Turn) -> None:
+        """Advance a group."""
+        lead = turn.members[0]
+        allowed = self._allowance(turn.members)
         self._canary.note("steps", "denoising", allowed)
 
         def checkpoint(done: int) -> bool:
@@ -260,17 +252,34 @@ class StepLoop:
 
         try:
             _use_loras(lead.family, lead.work.job)
-            lead.family.step([active.sample for active in members], checkpoint)
+            lead.family.step([active.sample for active in turn.members], checkpoint)
         except SampleCancelledError:
+            turn.failed = True
             self._drop(lead.work)
         except Exception as error:  # noqa: BLE001  torch raises anything
-            for active in members:
-                self._fail(active.work, classify(error, active.work.job))
+            turn.failed = True
+            self._take_failure(turn, error)
         finally:
             self._canary.rest("steps")
-        return self._monotonic() - began
 
-    def _allowance(self, members: list[_Active]) -> float:
+    def _take_failure(self, turn: Turn, error: Exception) -> None:
+        """Fail the job of a sample that stepped alone; let a group's members step apart.
+
+        What a group has too little memory for may fit in smaller ones, and what is one member's
+        fault must not be the others'. A step that fails leaves its samples as they were.
+        """
+        fault = classify(error, turn.members[0].work.job)
+        if len(turn.members) == 1 or fault.poisoned:
+            for active in turn.members:
+                self._fail(active.work, classify(error, active.work.job))
+        elif fault.kind is FailureKind.OUT_OF_MEMORY:
+            self._turns.out_of_memory(turn)
+            self._free_memory()
+        else:
+            for active in turn.members:
+                active.alone = True
+
+    def _allowance(self, members: list[Active]) -> float:
         job = members[0].work.job
         pace = self._shelf.pace(job.model_id)
         # A pipeline that runs whole goes from callback to callback, encoding and decoding between.
@@ -278,19 +287,18 @@ class StepLoop:
             return self._longest_step
         return step_allowance(pace * job.width * job.height * len(members), self._longest_step)
 
-    def _note_progress(self, active: _Active) -> None:
+    def _note_progress(self, active: Active) -> None:
         work = active.work
         self._preview(work.ticket, active.index, work.job, active.family, active.sample)
         work.done[active.index] = active.sample.done
         now = self._monotonic()
-        done = sum(work.done.values())
-        all_done = done >= work.job.steps * len(work.job.seeds)
-        if all_done or now - work.reported_at >= _PROGRESS_INTERVAL:
+        done = work.done_steps
+        if done >= work.all_steps or now - work.reported_at >= _PROGRESS_INTERVAL:
             work.reported_at = now
             self._send(Stepped(work.ticket, done))
 
-    def _hand_over(self, number: int, active: _Active) -> None:
-        del self._active[number]
+    def _hand_over(self, active: Active) -> None:
+        del self._active[active.number]
         job = active.work.job
         self._finishing += 1
         self._finisher.put(

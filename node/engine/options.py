@@ -46,7 +46,10 @@ class EngineOptions:
 
     threads: int = 0  #: for torch on the CPU; 0 means one a core
     max_jobs: int = 256  #: jobs held at once, waiting ones included
-    max_active_samples: int = 16  #: images under way at once in the worker; bounds its memory
+    max_active_samples: int = 64  #: images under way at once in the worker; bounds its memory
+    max_batch: int = 32  #: images in one denoise step; how many are worth it is measured
+    batch_file: Path | None = None  #: where measured batch sizes are kept between starts
+    prompt_cache_bytes: int = 128 * 2**20  #: of encoded prompts kept for the next request
     max_models: int = 4  #: models kept in memory; warm ones count and are never dropped
     lora_cache_bytes: int = 2**30  #: LoRAs kept: read ones in the worker, and attached to a model
     max_lora_bytes: int = 512 * 2**20  #: no LoRA's file may be larger

@@ -229,6 +229,7 @@ class ProcessEngine:
         return f"{reason} ({ending})"
 
     def _setup(self) -> Setup:
+        batch_file = self._options.batch_file
         return Setup(
             models=tuple(Model.of(spec) for spec in self._specs),
             device=self._device,
@@ -244,6 +245,9 @@ class ProcessEngine:
             max_lora_bytes=self._options.max_lora_bytes,
             max_lora_rank=self._options.max_lora_rank,
             safety=self._options.safety,
+            max_batch=self._options.max_batch,
+            batch_file=None if batch_file is None else str(batch_file),
+            prompt_cache_bytes=self._options.prompt_cache_bytes,
         )
 
     async def _listen(self, link: _Link) -> None:

@@ -68,6 +68,9 @@ class Setup(_Message, frozen=True, tag="setup"):
     max_lora_bytes: int = 0
     max_lora_rank: int = 0
     safety: SafetyOptions = SafetyOptions()
+    max_batch: int = 32
+    batch_file: str | None = None
+    prompt_cache_bytes: int = 128 * 2**20
 
 
 class Submit(_Message, frozen=True, tag="submit"):

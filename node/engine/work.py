@@ -24,7 +24,8 @@ class ImageJob:
     address apart; a part left out falls back to the first one. Width and height are pixels.
     The texts stay out of `repr`: a job may end up in a log line or a traceback.
     `true_guidance` is the scale between prompt and negative prompt in models whose `guidance` is
-    an input instead (FLUX); 1 or below leaves the negative prompt out.
+    an input instead (FLUX); 1 or below leaves the negative prompt out. A `deterministic` job's
+    images have the same bytes whatever else is under way: they share no forward pass.
     """
 
     job_id: JobId
@@ -39,6 +40,7 @@ class ImageJob:
     loras: tuple[tuple[str, float], ...] = ()
     safety_check: bool = True
     true_guidance: float = 1.0
+    deterministic: bool = False
 
     @property
     def lora_set(self) -> LoraSet:

@@ -16,9 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from node.config.lora_file import LoraBounds
+from node.engine.batch_book import BatchBook
 from node.engine.canary import Canary
 from node.engine.channel import Channel, ChannelError, Inbox
 from node.engine.families.base import Family
@@ -29,6 +31,7 @@ from node.engine.loras.library import Library
 from node.engine.memory import resident_bytes, trim
 from node.engine.options import NO_CHECKER
 from node.engine.previewer import Previewer
+from node.engine.prompt_cache import PromptCache
 from node.engine.protocol import (
     Beat,
     Cancel,
@@ -42,11 +45,24 @@ from node.engine.protocol import (
 )
 from node.engine.safety import CheckerError, CheckerInLoading, Guard, SafetyChecker
 from node.engine.shelf import Opener, Shelf
+from node.engine.stopwatch import EventLap, HostLap, Lap, Stopwatch
 from node.engine.turn_log import TurnLog
+from node.engine.turns import Turns
 
 EXIT_POISONED = 70
 _PR_SET_PDEATHSIG = 1
 _BEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """What needs torch. `signature` names all that a step's time depends on beside the step."""
+
+    open_model: Opener
+    relieve: Callable[[], None]
+    stopwatch: Stopwatch
+    signature: str
+    hello: Hello
 
 
 def main(arguments: list[str]) -> int:
@@ -69,8 +85,8 @@ def _serve(channel: Channel, setup: Setup) -> int:
     watched: set[int] = set()
     canary = Canary(time.monotonic)
     canary.note("steps", "starting", setup.longest_load)
-    turns = TurnLog()
-    _spawn("heartbeat", lambda: _beat(channel, canary, turns))
+    turn_log = TurnLog()
+    _spawn("heartbeat", lambda: _beat(channel, canary, turn_log))
     library = Library(
         setup.loras,
         LoraBounds(setup.max_lora_bytes, setup.max_lora_rank),
@@ -86,10 +102,10 @@ def _serve(channel: Channel, setup: Setup) -> int:
     gate = Gate(pass_on, canary, 2 * setup.longest_load)
     gate.start()
     _spawn("reader", lambda: _read(channel, inbox, gate, watched))
-    open_model, relieve, hello = _import_torch(setup, library, gate)
+    device = _import_torch(setup, library, gate)
     guard = _open_guard(setup, channel, canary)
     canary.rest("steps")
-    channel.send(hello)
+    channel.send(device.hello)
     finisher = Finisher(
         send=channel.send,
         deliver=inbox.put,
@@ -101,7 +117,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
     previewer = _previewer(channel, setup, watched, canary, guard)
 
     def open_family(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
-        family = open_model(path, dtype, on_progress)
+        family = device.open_model(path, dtype, on_progress)
         previewer.learn(family)
         return family
 
@@ -113,8 +129,10 @@ def _serve(channel: Channel, setup: Setup) -> int:
         report=lambda state: channel.send(ModelChanged(state)),
         canary=canary,
         monotonic=time.monotonic,
-        relieve=relieve,
+        relieve=device.relieve,
     )
+    batch_file = None if setup.batch_file is None else Path(setup.batch_file)
+    book = BatchBook(batch_file, device.signature, setup.max_batch)
     loop = StepLoop(
         inbox=inbox,
         cancelled=cancelled,
@@ -122,12 +140,13 @@ def _serve(channel: Channel, setup: Setup) -> int:
         shelf=shelf,
         finisher=finisher,
         canary=canary,
+        turns=Turns(book, device.stopwatch, shelf.pace, turn_log),
+        prompts=PromptCache(setup.prompt_cache_bytes),
         max_active_samples=setup.max_active_samples,
         longest_step=setup.longest_step,
         monotonic=time.monotonic,
-        relieve=relieve,
+        relieve=device.relieve,
         preview=previewer.offer,
-        turns=turns,
     )
     finisher.start()
     previewer.start()
@@ -139,9 +158,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
     return 0
 
 
-def _import_torch(
-    setup: Setup, library: Library, gate: Gate
-) -> tuple[Opener, Callable[[], None], Hello]:
+def _import_torch(setup: Setup, library: Library, gate: Gate) -> _Device:
     """Import the heavy libraries: seconds, which is why the heartbeat runs already."""
     import torch  # noqa: PLC0415
 
@@ -165,8 +182,20 @@ def _import_torch(
             gate.serve(model_ids[path], family.loras)
         return family
 
+    def lap() -> Lap:
+        if device.type == "cuda":
+            return EventLap(lambda: torch.cuda.Event(enable_timing=True))
+        return HostLap(time.monotonic)
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return open_model, relieve, Hello(name, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    return _Device(
+        open_model=open_model,
+        relieve=relieve,
+        stopwatch=lap,
+        signature=f"{name}, {threads} threads, torch {torch.__version__}",
+        hello=Hello(name, threads),
+    )
 
 
 def _previewer(

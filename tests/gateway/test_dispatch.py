@@ -46,6 +46,16 @@ async def test_a_busy_orchestrator_is_passed_over_without_a_grudge(tmp_path: Pat
         assert again.orchestrator == cheap.uri
 
 
+async def test_only_who_asks_for_determinism_sends_the_field_that_livepeers_do_not_know(
+    tmp_path: Path,
+) -> None:
+    stub = StubOrchestrator()
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        await desk.dispatcher.run("r1", Key(), request_for())
+        await desk.dispatcher.run("r2", Key(), request_for(deterministic=True))
+        assert [job.body.get("deterministic") for job in stub.seen] == [None, True]
+
+
 @pytest.mark.parametrize("count", [64])
 async def test_a_crowd_is_served_in_order_of_arrival(tmp_path: Path, count: int) -> None:
     stub = StubOrchestrator(capacity=2, job_seconds=0.005)

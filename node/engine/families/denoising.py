@@ -90,6 +90,11 @@ class LatentFamily(ABC):
         """The autoencoder, which tells previews what its latents look like."""
         return self._pipeline.vae
 
+    def prompt_key(self, job: ImageJob) -> Hashable:
+        """Return what `encode` depends on beside the texts and LoRAs. Raises InvalidJobError."""
+        self._bounds.check(job)
+        return (job.guidance > 1, job.true_guidance > 1)
+
     def encode(self, job: ImageJob) -> EncodedPrompt:
         self._bounds.check(job)
         with torch.inference_mode():

@@ -101,6 +101,7 @@ def bodies(limits: Limits) -> st.SearchStrategy[dict[str, Any]]:
             "seed": near(0, LARGEST_SEED, LARGEST_SEED - 4),
             "num_inference_steps": near(1, limits.max_steps),
             "num_images_per_prompt": near(1, 2, limits.max_images),
+            "deterministic": st.booleans(),
         },
     )
 

@@ -60,6 +60,7 @@ def test_defaults_are_those_of_the_endpoint() -> None:
         "seed": None,
         "num_inference_steps": 50,
         "num_images_per_prompt": 1,
+        "deterministic": False,
     }
 
 
@@ -125,6 +126,8 @@ def test_what_is_no_json_object_is_answered_422_in_the_shape_clients_parse(body:
         {"seed": "7"},
         {"seed": 1.5},
         {"safety_check": 1},
+        {"deterministic": "yes"},
+        {"deterministic": None},
         {"safety_check": "true"},
         {"safety_check": None},
         {"guidance_scale": "7.5"},

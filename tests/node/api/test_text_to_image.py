@@ -81,6 +81,24 @@ async def test_a_drawn_seed_leaves_room_for_every_image(tmp_path: Path) -> None:
         assert [image["seed"] for image in answer.json["images"]] == list(range(first, first + 4))
 
 
+@pytest.mark.parametrize(
+    ("model_says", "fields", "expected"),
+    [
+        (False, {}, False),
+        (False, {"deterministic": True}, True),
+        (True, {"deterministic": False}, True),
+    ],
+)
+async def test_a_job_is_deterministic_where_the_request_or_the_model_says_so(
+    tmp_path: Path, fields: dict[str, Any], *, model_says: bool, expected: bool
+) -> None:
+    engine = FakeEngine()
+    models = [{"id": MODEL, "path": tmp_path / "model", "deterministic": model_says}]
+    async with running_node(tmp_path, engine, models=models) as node, Buyer(node) as buyer:
+        assert (await buyer.ask(**fields)).status == 200
+        assert [job.deterministic for job in engine.jobs] == [expected]
+
+
 async def test_an_unsigned_gateway_is_served_on_loopback_and_books_to_nobody(
     tmp_path: Path,
 ) -> None:

@@ -138,14 +138,21 @@ def test_every_seed_of_a_job_gives_the_image_of_its_own_single_request(
         assert np.array_equal(_draw(family, replace(_JOB, seeds=(seed,)))[0], image)
 
 
-@pytest.mark.parametrize("guidance", [7.5, 1.0])
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("scheduler", tiny.SCHEDULERS)
 def test_samples_that_share_a_forward_pass_stay_within_a_level_of_their_solo_pixels(
-    folder_of: Callable[..., Path], guidance: float
+    folder_of: Callable[..., Path], scheduler: str, *, guided: bool
 ) -> None:
-    family = _open(folder_of("dpm"))
+    family = _open(folder_of(scheduler))
     jobs = [
-        replace(_JOB, guidance=guidance, steps=steps, seeds=(seed,), prompts=(prompt,))
-        for steps, seed, prompt in ((4, 1, "a"), (7, 2, "b"), (4, 3, "c"))
+        replace(
+            _JOB,
+            guidance=guidance if guided else 1.0,
+            steps=steps,
+            seeds=(seed,),
+            prompts=(prompt,),
+        )
+        for steps, seed, prompt, guidance in ((4, 1, "a", 7.5), (7, 2, "b", 2.0), (4, 3, "c", 9))
     ]
     samples = [family.start(job, family.encode(job), job.seeds[0]) for job in jobs]
     assert len({sample.key for sample in samples}) == 1

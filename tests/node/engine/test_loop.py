@@ -1,16 +1,22 @@
 """The worker's step loop over a family made of nothing: turns, cancellation, failures, models."""
 
+import itertools
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from network.units import JobId, ModelId
+from node.engine.batch_book import BatchBook
+from node.engine.batch_cap import BatchCap
 from node.engine.canary import Canary
 from node.engine.channel import Inbox
 from node.engine.families.base import (
@@ -24,6 +30,7 @@ from node.engine.families.folder import ModelFolderError
 from node.engine.families.prompts import EncodedPrompt, TextEmbedding
 from node.engine.finisher import Finisher
 from node.engine.loop import DevicePoisonedError, Event, StepLoop
+from node.engine.prompt_cache import PromptCache
 from node.engine.protocol import (
     Cancel,
     Failed,
@@ -38,6 +45,9 @@ from node.engine.protocol import (
     Warned,
 )
 from node.engine.shelf import Shelf
+from node.engine.stopwatch import HostLap
+from node.engine.turn_log import TurnLog
+from node.engine.turns import Turns
 from node.engine.work import FailureKind, ImageJob, LoraSet, ModelFacts
 
 _T = TypeVar("_T")
@@ -62,20 +72,31 @@ class _Family:
     alone: bool = False
     facts: ModelFacts = field(default_factory=ModelFacts)
     loras: Loras | None = None
+    fits: int = 64  # samples in a step
+    encoded: list[str] = field(default_factory=list)
     steps: list[tuple[JobId, int]] = field(default_factory=list)
+    groups: list[list[tuple[JobId, int]]] = field(default_factory=list)
     after_step: Callable[[_Sample], None] = lambda _sample: None
+
+    def prompt_key(self, job: ImageJob) -> bool:
+        Bounds(self.facts).check(job)
+        return job.guidance > 1
 
     def encode(self, job: ImageJob) -> str | EncodedPrompt:
         Bounds(self.facts).check(job)
+        self.encoded.append(job.prompts[0])
         if job.prompts[0] == "long":
             return EncodedPrompt(TextEmbedding(None), warnings=("it was cut",))
         return job.prompts[0]
 
     def start(self, job: ImageJob, prompt: object, seed: int) -> _Sample:
         del prompt
-        return _Sample(job, seed)
+        return _Sample(job, seed, key=(job.width, job.guidance > 1))
 
     def step(self, samples: Sequence[_Sample], checkpoint: Checkpoint) -> None:
+        self.groups.append([(sample.job.job_id, sample.seed) for sample in samples])
+        if len(samples) > self.fits:
+            _raise("memory")
         for sample in samples:
             while not sample.finished:
                 self.steps.append((sample.job.job_id, sample.seed))
@@ -106,10 +127,34 @@ def _raise(name: str) -> None:
             return
 
 
+class _FixedCap(BatchCap):
+    """Needs no measurements: as many as memory has held until now."""
+
+    @override
+    def choose(self, waiting: int) -> int:
+        return max(1, min(waiting, self._ceiling()))
+
+
+class _FixedBook(BatchBook):
+    """One cap for everything."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(None, "none", most)
+        self.only = _FixedCap(most)
+        self.kinds: set[str] = set()
+
+    @override
+    def cap(self, kind: str) -> BatchCap:
+        self.kinds.add(kind)
+        return self.only
+
+
 class _Bench:
     """A step loop whose messages are collected, run on the test's own thread."""
 
-    def __init__(self, family: _Family, *, max_active: int = 16, max_models: int = 2) -> None:
+    def __init__(
+        self, family: _Family, *, max_active: int = 16, max_models: int = 2, cap: int = 1
+    ) -> None:
         self.family = family
         self.sent: list[FromWorker] = []
         self.inbox: Inbox[Event] = Inbox()
@@ -117,6 +162,14 @@ class _Bench:
         self.opened: list[str] = []
         self.submitted: list[Submit] = []
         self.gone: set[int] = set()
+        self.book = _FixedBook(cap)
+        self.prompts = PromptCache(1000)
+        self.turn_log = TurnLog()
+        counter = itertools.count()
+
+        def ticks() -> float:
+            return float(next(counter))  # every step takes a second
+
         canary = Canary(time.monotonic)
         self.finisher = Finisher(
             send=self.send,
@@ -145,6 +198,8 @@ class _Bench:
             shelf=self.shelf,
             finisher=self.finisher,
             canary=canary,
+            turns=Turns(self.book, lambda: HostLap(ticks), self.shelf.pace, self.turn_log),
+            prompts=self.prompts,
             max_active_samples=max_active,
             longest_step=5.0,
             monotonic=time.monotonic,
@@ -162,7 +217,7 @@ class _Bench:
 
     def _relieve(self) -> None:
         """Called when there is nothing left to do: end the run."""
-        if not self.works_left():
+        if not self.works_left() and not self.loop._finishing:
             self.inbox.put(Stop())
 
     def works_left(self) -> bool:
@@ -198,16 +253,17 @@ def family() -> _Family:
     return _Family()
 
 
-def _submit(ticket: int, steps: int = 4, seeds: Sequence[int] = (1,), **changes: str) -> Submit:
+def _submit(ticket: int, steps: int = 4, seeds: Sequence[int] = (1,), **changes: Any) -> Submit:
     job = ImageJob(
         JobId(f"job {ticket}"),
         ModelId(changes.get("model", "warm")),
         (changes.get("prompt", "a star"),),
-        64,
+        changes.get("side", 64),
         64,
         steps,
-        7.5,
+        changes.get("guidance", 7.5),
         tuple(seeds),
+        deterministic=changes.get("deterministic", False),
     )
     return Submit(ticket, job, tuple(range(len(seeds))))
 
@@ -240,7 +296,7 @@ def test_what_a_family_warns_of_is_told_once_a_job(family: _Family) -> None:
 def test_a_short_job_finishes_long_before_a_long_one_that_came_first(family: _Family) -> None:
     _Bench(family).run(_submit(1, steps=50), _submit(2, steps=3))
     jobs = [job for job, _ in family.steps]
-    assert max(place for place, job in enumerate(jobs) if job == "job 2") == 5
+    assert max(place for place, job in enumerate(jobs) if job == "job 2") <= 6
 
 
 def test_a_cancelled_job_takes_no_further_step(family: _Family) -> None:
@@ -371,6 +427,174 @@ def test_every_step_has_its_jobs_loras_and_one_that_cannot_fails_alone(family: _
     assert all(wanted == active for wanted, active in seen)
 
 
+def _turns_of(family: _Family, job: str) -> list[list[tuple[JobId, int]]]:
+    return [group for group in family.groups if any(name == job for name, _ in group)]
+
+
+def test_jobs_of_different_steps_guidance_and_seeds_share_their_steps(family: _Family) -> None:
+    bench = _Bench(family, cap=8)
+    bench.run(_submit(1, steps=6, guidance=3.0), _submit(2, steps=4), _submit(3, seeds=(8, 9)))
+    assert sorted(len(group) for group in family.groups) == [1, 1, 4, 4, 4, 4]
+    assert len(bench.of(ImageDone)) == 4
+
+
+def test_what_cannot_share_a_step_does_not(family: _Family) -> None:
+    bench = _Bench(family, cap=8)
+    jobs = [_submit(1), _submit(2, side=128), _submit(3, guidance=1.0), _submit(4, model="a")]
+    bench.run(*jobs)
+    assert {len(group) for group in family.groups} == {1}
+    assert len(bench.of(ImageDone)) == 4
+    assert len(bench.book.kinds) == 4
+
+
+def test_a_deterministic_jobs_images_step_one_by_one_whatever_else_is_there(
+    family: _Family,
+) -> None:
+    bench = _Bench(family, cap=8)
+    bench.run(_submit(1), _submit(2, seeds=(2, 3), deterministic=True), _submit(3))
+    assert {len(group) for group in _turns_of(family, "job 2")} == {1}
+    assert {len(group) for group in _turns_of(family, "job 1")} == {2}
+    assert len(bench.of(ImageDone)) == 4
+
+
+def test_a_jobs_images_start_together_however_many_are_under_way(family: _Family) -> None:
+    bench = _Bench(family, max_active=4, cap=8)
+    bench.run(_submit(1, seeds=(1, 2, 3)), _submit(2, seeds=(4, 5)), _submit(3, seeds=range(6)))
+    together = [len(group) for group in family.groups]
+    assert together == [3] * 4 + [2] * 4 + [6] * 4
+    assert len(bench.of(ImageDone)) == 11
+
+
+def test_a_job_joins_those_under_way_at_the_next_step(family: _Family) -> None:
+    bench = _Bench(family, cap=8)
+    late = _submit(2, steps=3)
+    bench.submitted.append(late)
+
+    def join(sample: _Sample) -> None:
+        if sample.job.job_id == "job 1" and sample.done == 5:
+            bench.inbox.put(late)
+
+    family.after_step = join
+    bench.run(_submit(1, steps=12))
+    assert [len(group) for group in family.groups] == [1] * 5 + [2] * 3 + [1] * 4
+
+
+def test_cancelling_one_member_of_a_batch_leaves_its_neighbours_alone(family: _Family) -> None:
+    bench = _Bench(family, cap=8)
+
+    def cancel_at_third(sample: _Sample) -> None:
+        if sample.job.job_id == "job 2" and sample.done == 3:
+            bench.cancel(2)
+
+    family.after_step = cancel_at_third
+    bench.run(_submit(1, steps=7), _submit(2, steps=50, seeds=(4, 5)), _submit(3, steps=7))
+    assert [len(group) for group in family.groups] == [4] * 3 + [2] * 4
+    assert [image.ticket for image in bench.of(ImageDone)] == [1, 3]
+    assert not bench.of(Failed)
+    assert not bench.cancelled
+
+
+def test_a_group_that_does_not_fit_into_memory_is_halved_and_no_job_fails(
+    family: _Family,
+) -> None:
+    family.fits = 2
+    bench = _Bench(family, cap=8)
+    bench.run(*(_submit(ticket, steps=3) for ticket in range(1, 9)))
+    assert [len(group) for group in family.groups[:2]] == [8, 4]
+    assert {len(group) for group in family.groups[2:]} == {2}
+    assert len(bench.of(ImageDone)) == 8
+    assert not bench.of(Failed)
+    assert bench.book.only.limit == 3
+
+
+def test_memory_that_holds_not_even_one_sample_fails_that_job(family: _Family) -> None:
+    family.fits = 0
+    bench = _Bench(family, cap=8)
+    bench.run(_submit(1, seeds=(1, 2, 3)), _submit(2))
+    assert {(m.ticket, m.kind) for m in bench.of(Failed)} == {
+        (1, FailureKind.OUT_OF_MEMORY),
+        (2, FailureKind.OUT_OF_MEMORY),
+    }
+
+
+def test_a_members_fault_is_not_its_neighbours(family: _Family) -> None:
+    bench = _Bench(family, cap=8)
+    bench.run(_submit(1), _submit(2, prompt="quote", seeds=(1, 2)), _submit(3))
+    assert [failed.ticket for failed in bench.of(Failed)] == [2]
+    assert sorted(image.ticket for image in bench.of(ImageDone)) == [1, 3]
+
+
+def test_a_prompt_is_encoded_once_and_a_job_is_checked_all_the_same(family: _Family) -> None:
+    bench = _Bench(family)
+    bench.run(_submit(1, seeds=(1, 2)), _submit(2), _submit(3, guidance=2.0))
+    assert family.encoded == ["a star"]
+    bench.run(_submit(4, guidance=1.0), _submit(5, model="a"), _submit(6, prompt="a sun"))
+    assert family.encoded == ["a star", "a star", "a star", "a sun"]
+    bench.run(_submit(7, side=60))
+    assert [(m.ticket, m.kind) for m in bench.of(Failed)] == [(7, FailureKind.INVALID)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """A job in the test below; it is cancelled after so many of its steps."""
+
+    steps: int
+    images: int
+    prompt: str
+    cancel_at: int | None
+    deterministic: bool
+
+
+_fates = st.builds(
+    _Fate,
+    steps=st.integers(1, 6),
+    images=st.integers(1, 3),
+    prompt=st.sampled_from(["a star", "a star", "quote", "decode", "memory"]),
+    cancel_at=st.none() | st.integers(1, 4),
+    deterministic=st.booleans(),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(_fates, min_size=1, max_size=8), st.integers(1, 6), st.integers(1, 6))
+def test_every_job_ends_exactly_once_whatever_happens_to_it(
+    fates: list[_Fate], cap: int, fits: int
+) -> None:
+    family = _Family(fits=fits)
+    bench = _Bench(family, max_active=6, cap=cap)
+
+    def cancel(sample: _Sample) -> None:
+        ticket = int(sample.job.job_id.removeprefix("job "))
+        if sample.done == fates[ticket].cancel_at and ticket not in bench.gone:
+            bench.cancel(ticket)
+
+    family.after_step = cancel
+    bench.run(
+        *(
+            _submit(
+                ticket,
+                fate.steps,
+                range(fate.images),
+                prompt=fate.prompt,
+                deterministic=fate.deterministic,
+            )
+            for ticket, fate in enumerate(fates)
+        )
+    )
+    failed = [message.ticket for message in bench.of(Failed)]
+    images = [(message.ticket, message.index) for message in bench.of(ImageDone)]
+    assert len(set(failed)) == len(failed)
+    assert len(set(images)) == len(images)
+    for ticket, fate in enumerate(fates):
+        if ticket in bench.gone:
+            continue
+        whole = {(ticket, index) for index in range(fate.images)} <= set(images)
+        assert whole != (ticket in failed)
+    assert not bench.loop._works
+    assert not bench.loop._active
+    assert not bench.cancelled
+
+
 def test_progress_grows_to_the_last_step_and_is_not_told_at_every_one(family: _Family) -> None:
     bench = _Bench(family)
     bench.run(_submit(1, steps=2000))
@@ -430,7 +654,7 @@ def test_a_job_that_runs_whole_is_offered_at_its_checkpoints() -> None:
 def test_steps_are_counted_with_their_size_and_time(family: _Family) -> None:
     bench = _Bench(family)
     bench.run(_submit(1, steps=3, seeds=(5, 6)), _submit(2, steps=2))
-    batches, seconds = bench.loop._turn_log.take()
+    batches, seconds = bench.turn_log.take()
     assert sum(size * count for size, count in batches.items()) == 8
     assert seconds > 0
-    assert bench.loop._turn_log.take() == ({}, 0.0)
+    assert bench.turn_log.take() == ({}, 0.0)

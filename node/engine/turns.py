@@ -1,0 +1,168 @@
+"""Jobs and samples in the worker's loop, and whose turn it is: plans and what steps cost, joined.
+
+Owned by the step loop's thread.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from network.units import ModelId
+from node.engine.batch_book import BatchBook
+from node.engine.families.base import Family
+from node.engine.planner import Group, Planner, Runnable
+from node.engine.stopwatch import Lap, Stopwatch
+from node.engine.turn_log import TurnLog
+from node.engine.work import ImageJob, LoraSet
+
+#: Seconds per pixel and step of a model of which nothing was measured yet.
+_GUESSED_PACE = 1e-6
+
+
+class StepKey(NamedTuple):
+    """What must be equal for two samples to share a forward pass."""
+
+    model_id: ModelId
+    loras: LoraSet
+    shape: Hashable
+
+    @property
+    def kind(self) -> str:
+        """Names what steps of equal cost have in common, alike in every process."""
+        loras = f" loras {len(self.loras)}" if self.loras else ""
+        return f"{self.model_id} {self.shape!r}{loras}"
+
+
+@dataclass(slots=True)
+class Work:
+    """A job in the worker. `live` counts samples being stepped or finished, `done` their steps."""
+
+    ticket: int
+    job: ImageJob
+    pending: deque[int]
+    wanted: int
+    started: bool = False
+    live: int = 0
+    done: dict[int, int] = field(default_factory=dict)
+    reported_at: float = float("-inf")
+
+    @property
+    def all_steps(self) -> int:
+        """The denoise steps of all images that are wanted."""
+        return self.job.steps * self.wanted
+
+    @property
+    def done_steps(self) -> int:
+        return sum(self.done.values())
+
+
+@dataclass(slots=True)
+class Active:
+    """A sample among the steps. `alone`: it shares no forward pass."""
+
+    number: int
+    work: Work
+    index: int
+    family: Family
+    sample: Any
+    alone: bool
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> "StepKey":
+        return StepKey(self.work.job.model_id, self.work.job.lora_set, self.sample.key)
+
+
+@dataclass(slots=True)
+class Turn:
+    """Samples that step together, and how long that takes them."""
+
+    group: Group
+    members: list[Active]
+    lap: Lap
+    failed: bool = False
+
+
+class Turns:
+    """Plans turns by what the earlier ones took. A turn begun is ended before the next."""
+
+    def __init__(
+        self,
+        book: BatchBook,
+        stopwatch: Stopwatch,
+        pace: Callable[[ModelId], float | None],
+        log: TurnLog | None = None,
+    ) -> None:
+        """`pace` gives seconds per pixel and step of a model, None until measured."""
+        self._log = log or TurnLog()
+        self._book = book
+        self._stopwatch = stopwatch
+        self._pace = pace
+        self._planner = Planner(lambda key, waiting: book.cap(_kind(key)).choose(waiting))
+        self._open: deque[Turn] = deque()
+        self._last_seconds = float("inf")
+
+    @property
+    def last_seconds(self) -> float:
+        """How long the last turn took; for ever before the first one."""
+        return self._last_seconds
+
+    def begin(self, active: Mapping[int, Active]) -> Turn | None:
+        """Start the next turn; None when nothing wants a step."""
+        # The device may be one turn behind, which keeps it busy, and no more: cancelling and
+        # joining at step boundaries is worth little where many steps are queued already.
+        self._settle(all_but=1)
+        group = self._planner.plan([self._runnable(one) for one in active.values()])
+        if group is None:
+            return None
+        members = [active[number] for number in group.samples]
+        return Turn(group, members, self._stopwatch())
+
+    def end(self, turn: Turn) -> None:
+        """Finish a turn. A `failed` one costs its time, and teaches nothing about step times."""
+        turn.lap.stop()
+        self._open.append(turn)
+        self._settle(all_but=0 if any(one.sample.finished for one in turn.members) else 1)
+
+    def out_of_memory(self, turn: Turn) -> None:
+        """Learn that so many samples do not fit into the device's memory together."""
+        self._book.cap(turn.members[0].key.kind).out_of_memory(len(turn.members))
+
+    def save(self) -> None:
+        """Keep what was learned for the next start."""
+        self._book.save()
+
+    def _settle(self, all_but: int) -> None:
+        while self._open and (len(self._open) > all_but or self._open[0].lap.over()):
+            turn = self._open.popleft()
+            seconds = turn.lap.seconds()
+            self._last_seconds = seconds
+            self._log.note(len(turn.members), seconds)
+            self._planner.charge(turn.group, seconds)
+            for member in turn.members:
+                member.seconds += seconds / len(turn.members)
+            if not turn.failed and not turn.members[0].family.alone:
+                self._book.cap(turn.members[0].key.kind).observe(len(turn.members), seconds)
+
+    def _runnable(self, one: Active) -> Runnable:
+        work = one.work
+        left = (work.all_steps - work.done_steps) * self._step_seconds(one)
+        return Runnable(one.number, work.ticket, one.key, one.alone, left)
+
+    def _step_seconds(self, one: Active) -> float:
+        """Return what a step of this sample takes alone, as far as is known."""
+        solo = None if one.family.alone else self._book.cap(one.key.kind).solo_seconds()
+        if solo is not None:
+            return solo
+        job = one.work.job
+        return (self._pace(job.model_id) or _GUESSED_PACE) * job.width * job.height
+
+
+def in_use(active: Collection[Active]) -> set[ModelId]:
+    """Return the models that samples are stepped with."""
+    return {one.work.job.model_id for one in active}
+
+
+def _kind(key: Hashable) -> str:
+    return key.kind if isinstance(key, StepKey) else repr(key)
