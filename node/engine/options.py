@@ -14,7 +14,7 @@ class Acceleration:
 
     #: "auto" compiles the blocks that a model repeats when it is loaded
     compile: Literal["auto", "off"] = "auto"
-    #: one matrix in place of three in attention; leaves LoRAs without effect
+    #: one matrix in place of three in attention; models then take no LoRAs
     fuse_projections: bool = False
 
 
