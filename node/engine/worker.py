@@ -34,6 +34,7 @@ from node.engine.protocol import (
     Cancel,
     Dying,
     Hello,
+    Model,
     ModelChanged,
     Setup,
     Stop,
@@ -154,15 +155,19 @@ def _import_torch(
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    model_ids = {Path(model.path): model.model_id for model in setup.models}
-
-    def open_model(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
+    def open_model(model: Model, on_progress: Callable[[float], None]) -> Family:
         with library.building:
             family = open_family(
-                path, dtype, device, on_progress, setup.acceleration, library=library
+                Path(model.path),
+                model.dtype,
+                device,
+                on_progress,
+                setup.acceleration,
+                library=library,
+                scheduler=model.scheduler,
             )
         if family.loras is not None:
-            gate.serve(model_ids[path], family.loras)
+            gate.serve(model.model_id, family.loras)
         return family
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

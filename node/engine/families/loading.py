@@ -12,6 +12,7 @@ from node.engine.families.acceleration import accelerate, warm_up
 from node.engine.families.base import Family, InvalidJobError
 from node.engine.families.flux import Flux
 from node.engine.families.folder import ModelFolder, ModelFolderError, inspect_folder
+from node.engine.families.scheduler import replace_scheduler
 from node.engine.families.stable_diffusion import StableDiffusion
 from node.engine.families.stable_diffusion_3 import StableDiffusion3
 from node.engine.families.stable_diffusion_xl import StableDiffusionXL
@@ -19,6 +20,7 @@ from node.engine.families.whole import WholePipeline
 from node.engine.loras.library import Library
 from node.engine.loras.switch import loras_of
 from node.engine.options import Acceleration
+from node.engine.work import SchedulerChoice
 
 #: Components of the stock pipelines that this engine has no use for, and never loads.
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -66,10 +68,11 @@ def open_family(
     acceleration: Acceleration = _DEFAULT,
     *,
     library: Library | None = None,
+    scheduler: SchedulerChoice | None = None,
 ) -> Family:
     """Load a model from its folder. Raises ModelFolderError. `library` has the LoRAs for it.
 
-    `on_progress` gets the share that is loaded, from 0 to 1.
+    `on_progress` gets the share that is loaded, from 0 to 1. `scheduler` replaces the model's own.
     """
     folder = inspect_folder(path)
     pipeline_class = getattr(diffusers, folder.pipeline, None)
@@ -83,6 +86,8 @@ def open_family(
     try:
         pipeline = _load(pipeline_class, folder, number_format(dtype, device))
         on_progress(_LOADED)
+        if scheduler is not None:
+            replace_scheduler(pipeline, scheduler)
         pipeline.to(device)
         family = _adapted(
             pipeline, device, acceleration, lambda share: on_progress(_LOADED + share * _WARMING)
