@@ -11,7 +11,6 @@ from typing_extensions import override
 _COMMANDS: Final = {
     "run": ("node.cli.run:run", "Run the node until it is told to stop (Ctrl-C or SIGTERM)."),
     "models": ("node.cli.models:models", "List, add, pull and verify models."),
-    "bench": ("node.cli.bench:bench", "Measure the models here, and what a pixel has to cost."),
     "jobs": ("node.cli.journal:jobs", "List accepted jobs, the newest first."),
     "earnings": ("node.cli.journal:earnings", "Sum up what was earned, to the wei."),
     "address": ("node.cli.address:address", "Print the node's account."),

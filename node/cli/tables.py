@@ -12,10 +12,15 @@ from rich.table import Table
 _PIPED_WIDTH: Final = 200
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Return a console as wide as the terminal is."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _PIPED_WIDTH)
+
+
 def show(table: Table) -> None:
-    """Print a table as wide as the terminal is."""
-    console = Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
-    console.print(table)
+    """Print a table on standard output."""
+    console().print(table)
 
 
 def plain_table(title: str, *, show_footer: bool = False) -> Table:
