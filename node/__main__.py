@@ -11,6 +11,7 @@ from typing_extensions import override
 _COMMANDS: Final = {
     "run": ("node.cli.run:run", "Run the node until it is told to stop (Ctrl-C or SIGTERM)."),
     "models": ("node.cli.models:models", "List, add, pull and verify models."),
+    "bench": ("node.cli.bench:bench", "Measure the models here, and what a pixel has to cost."),
     "jobs": ("node.cli.journal:jobs", "List accepted jobs, the newest first."),
     "earnings": ("node.cli.journal:earnings", "Sum up what was earned, to the wei."),
     "address": ("node.cli.address:address", "Print the node's account."),
@@ -54,6 +55,8 @@ def main() -> None:
     \b
     Start with the built-in model, for this machine only:
         limner-node run
+    See how fast it is here, and what a pixel has to cost:
+        limner-node bench --cost-per-hour 0.40 --usd-per-eth 3000
     See what came in:
         limner-node jobs
         limner-node earnings --by model
