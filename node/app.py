@@ -45,6 +45,7 @@ from node.api.routes import http_application
 from node.api.text_to_image import ImageService
 from node.config.catalogue import Catalogue, catalogue
 from node.config.loras import bounds_of
+from node.config.profiles import Profile
 from node.config.settings import (
     NodeSettings,
     SafetySettings,
@@ -62,7 +63,7 @@ from node.discovery.sessions import Sessions
 from node.engine.backend import Engine, open_process_engine
 from node.engine.checkers.presence import why_missing
 from node.engine.options import NO_CHECKER, Acceleration, EngineOptions, SafetyOptions
-from node.engine.work import LoraSpec, ModelFacts, ModelSpec
+from node.engine.work import LoraSpec, ModelFacts, ModelSpec, SchedulerChoice
 from node.jobs.board import Policy
 from node.jobs.record import log_job
 from node.jobs.runner import JobRunner
@@ -108,9 +109,7 @@ def open_engine(
     settings: NodeSettings, models: Catalogue, clock: Clock
 ) -> AbstractAsyncContextManager[Engine]:
     """Start the worker process that the settings ask for."""
-    specs = [
-        ModelSpec(model.model_id, model.path, model.warm, model.dtype) for model in models.models
-    ]
+    specs = model_specs(models)
     bounds = bounds_of(settings)
     options = EngineOptions(
         threads=settings.engine.threads,
@@ -135,6 +134,20 @@ def open_engine(
 def safety_options(settings: SafetySettings) -> SafetyOptions:
     """Return what the engine is told about the safety checker."""
     return SafetyOptions(**dict(settings))
+
+
+def model_specs(models: Catalogue) -> list[ModelSpec]:
+    """Return the models as the engine is told of them."""
+    return [
+        ModelSpec(model.model_id, model.path, model.warm, model.dtype, _scheduler(model.profile))
+        for model in models.models
+    ]
+
+
+def _scheduler(profile: Profile | None) -> SchedulerChoice | None:
+    if profile is None or profile.scheduler is None:
+        return None
+    return SchedulerChoice(profile.scheduler, profile.scheduler_options)
 
 
 @asynccontextmanager
@@ -268,6 +281,7 @@ async def _open_public(
         runner=core.runner,
         limits=lambda model_id: _limits(core, model_id),
         loras=core.models.loras,
+        profiles=profiles(core.settings, core.models),
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
         deterministic=frozenset(
@@ -350,6 +364,13 @@ def price_list(settings: NodeSettings, models: Catalogue) -> PriceList:
             for payer, price in model.payer_prices
         },
     )
+
+
+def profiles(settings: NodeSettings, models: Catalogue) -> Mapping[ModelId, Profile]:
+    """Return what fills in for clients' unchosen values, by model; nothing under "as-sent"."""
+    if settings.defaults_policy == "as-sent":
+        return {}
+    return {model.model_id: model.profile for model in models.models if model.profile is not None}
 
 
 def _health(core: _Core) -> HealthService:

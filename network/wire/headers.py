@@ -24,6 +24,9 @@ FEE: Final = "Limner-Fee"
 PRICE: Final = "Limner-Price"
 #: What of a request had no effect: ASCII sentences that quote no prompt, joined by "; ".
 WARNINGS: Final = "Limner-Warnings"
+#: Denoise steps and guidance scale that an image was made with, which a profile may have set.
+STEPS: Final = "Limner-Steps"
+GUIDANCE: Final = "Limner-Guidance"
 REQUEST_ID: Final = "X-Request-Id"
 
 #: Characters of one header.

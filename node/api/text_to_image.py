@@ -15,7 +15,7 @@ from aiohttp import web
 from network.errors import DatabaseError, ProblemError
 from network.units import JobId, ModelId, format_price, pixels_of
 from network.wire import problems
-from network.wire.headers import FEE, JOB_ID, PRICE, WARNINGS
+from network.wire.headers import FEE, GUIDANCE, JOB_ID, PRICE, STEPS, WARNINGS
 from network.wire.limits import LARGEST_SEED, Limits
 from network.wire.messages import (
     TextToImageRequest,
@@ -30,6 +30,7 @@ from node.accounting.pricing import Declined, PriceList, Quote, judge_offer
 from node.api.credentials import Doorkeeper, Grant
 from node.api.refusals import Refusal, insufficient_capacity
 from node.config.loras import ServedLora, refusal
+from node.config.profiles import Profile, Sampling, sampling
 from node.engine.work import EngineBusyError, FailureKind, ImageJob, ImageResult, JobFailedError
 from node.jobs.model import NoPlaceError, RepeatedAttemptError
 from node.jobs.runner import JobRunner
@@ -49,6 +50,7 @@ class ImageService:
     `limits` tells a model's bounds, None for one that is not served here. `loras` may be named.
     Models in `deterministic` give the same bytes at any load whether a request asks for that or
     not.
+    `profiles` fill in what clients did not choose; a model without one gets what was sent.
     """
 
     doorkeeper: Doorkeeper
@@ -56,6 +58,7 @@ class ImageService:
     runner: JobRunner
     limits: Callable[[ModelId], Limits | None]
     loras: Collection[ServedLora]
+    profiles: Mapping[ModelId, Profile]
     max_body_bytes: int
     body_timeout: float
     deterministic: frozenset[ModelId] = frozenset()
@@ -68,11 +71,12 @@ class ImageService:
         model_id, limits = self._model(asked)
         check_limits(asked, limits)
         self._check_loras(asked, model_id, limits)
+        asked = _chosen(asked, self.profiles.get(model_id))
         job, work = self._job(request, asked, grant, model_id, limits)
         result = await self._run(job, work)
         if sum(len(image.png) for image in result.images) > _INLINE_BYTES:
-            return _answer(job, await asyncio.to_thread(_body, result), result.warnings)
-        return _answer(job, _body(result), result.warnings)
+            return _answer(job, work, await asyncio.to_thread(_body, result), result.warnings)
+        return _answer(job, work, _body(result), result.warnings)
 
     async def _body(self, request: web.Request) -> bytes:
         too_large = Refusal(
@@ -172,6 +176,14 @@ def _attempt_id(headers: Mapping[str, str]) -> str | None:
     return given
 
 
+def _chosen(asked: TextToImageRequest, profile: Profile | None) -> TextToImageRequest:
+    """The request with its model's profile in place of what the client did not choose."""
+    used = sampling(Sampling(asked.num_inference_steps, asked.guidance_scale), profile)
+    return asked.model_copy(
+        update={"num_inference_steps": used.steps, "guidance_scale": used.guidance}
+    )
+
+
 def _work(job: Job, asked: TextToImageRequest, limits: Limits, *, deterministic: bool) -> ImageJob:
     # None, when the client left it to us; the last image's seed has to stay in range as well.
     seed: int | None = asked.seed
@@ -224,8 +236,14 @@ def _body(result: ImageResult) -> bytes:
     return orjson.dumps({"images": images})
 
 
-def _answer(job: Job, body: bytes, warnings: Sequence[str]) -> web.Response:
-    headers = {JOB_ID: job.job_id, FEE: str(job.fee), PRICE: format_price(job.price)}
+def _answer(job: Job, work: ImageJob, body: bytes, warnings: Sequence[str]) -> web.Response:
+    headers = {
+        JOB_ID: job.job_id,
+        FEE: str(job.fee),
+        PRICE: format_price(job.price),
+        STEPS: str(work.steps),
+        GUIDANCE: f"{work.guidance:g}",
+    }
     if warnings:
         headers[WARNINGS] = "; ".join(warnings)
     return web.Response(body=body, content_type="application/json", headers=headers)

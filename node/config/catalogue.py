@@ -1,20 +1,36 @@
 """The models a node serves: settings, Livepeer's list and the built-in one, made into one list."""
 
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from network.errors import ConfigError
 from network.units import Address, ModelId
 from node.config.ai_models import ListedModel, read_ai_models
 from node.config.loras import ServedLora, allowed_loras, builtin_loras
-from node.config.settings import ModelSettings, NodeSettings
+from node.config.model_folders import (
+    BUILTIN_FOLDER,
+    BUILTIN_MODEL,
+    INDEX,
+    MAIN,
+    Root,
+    locate,
+    roots,
+)
+from node.config.profiles import KNOWN, Profile
+from node.config.settings import ModelSettings, NodeSettings, ProfileSettings
 
-BUILTIN_MODEL: Final = ModelId("limner/shapes")
-BUILTIN_FOLDER: Final = Path(__file__).resolve().parents[1] / "builtin" / "shapes"
-_INDEX: Final = "model_index.json"
+__all__ = [
+    "BUILTIN_FOLDER",
+    "BUILTIN_MODEL",
+    "Catalogue",
+    "ServedModel",
+    "catalogue",
+    "model_roots",
+    "models_dir",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,7 @@ class ServedModel:
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     payer_prices: tuple[tuple[Address, Fraction], ...] = ()
     deterministic: bool = False
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,11 @@ def _loras(settings: NodeSettings, models: list[ServedModel]) -> tuple[ServedLor
 
 def _configured(settings: NodeSettings, model: ModelSettings) -> ServedModel:
     model_id = ModelId(model.id)
-    path = _checked(model_id, model.path) if model.path else _found(settings, model_id)
+    path = (
+        _checked(model_id, model.path)
+        if model.path
+        else _found(settings, model_id, model.revision)
+    )
     deterministic = model.deterministic
     if deterministic is None:
         # What newcomers try first gives the same bytes again, however busy they keep it.
@@ -85,6 +106,7 @@ def _configured(settings: NodeSettings, model: ModelSettings) -> ServedModel:
         warm=model.warm,
         dtype=model.dtype,
         deterministic=deterministic,
+        profile=_profile(model.profile, model_id),
     )
 
 
@@ -96,42 +118,53 @@ def _listed(settings: NodeSettings, model: ListedModel) -> ServedModel:
         capacity=max(1, model.capacity),
         warm=model.warm,
         payer_prices=model.payer_prices,
+        profile=KNOWN.get(model.model_id),
     )
 
 
 def _checked(model_id: ModelId, path: Path) -> Path:
-    if not (path / _INDEX).is_file():
+    if not (path / INDEX).is_file():
         raise ConfigError(
             "models.path",
-            f"{path} holds no diffusers model for {model_id}: there is no {_INDEX} in it",
+            f"{path} holds no diffusers model for {model_id}: there is no {INDEX} in it",
         )
     return path.resolve()
 
 
-def _found(settings: NodeSettings, model_id: ModelId) -> Path:
-    if model_id == BUILTIN_MODEL:
-        return _checked(model_id, BUILTIN_FOLDER)
-    root = settings.models_dir or settings.data_dir / "models"
-    tried = list(_candidates(root, model_id))
-    for path in tried:
-        if (path / _INDEX).is_file():
-            return path.resolve()
+def _found(settings: NodeSettings, model_id: ModelId, revision: str = MAIN) -> Path:
+    where = model_roots(settings)
+    place = locate(model_id, revision, where)
+    if place is not None:
+        return _checked(model_id, place.path) if place.source == "built in" else place.path
+    wanted = model_id if revision == MAIN else f"{model_id} at {revision}"
+    at = "" if revision == MAIN else f" --revision {revision}"
     raise ConfigError(
         "models_dir",
-        f"{model_id} is not in {root}. Download it with\n"
-        f"    hf download {model_id} --local-dir {root / model_id}\n"
+        f"{wanted} is not in {' or '.join(str(root.path) for root in where)}. Download it with\n"
+        f"    limner-node models pull {model_id}{at}\n"
         "or set the model's path, or models_dir",
     )
 
 
-def _candidates(root: Path, model_id: ModelId) -> Iterator[Path]:
-    """A plain folder, or the cache layout that Livepeer's `aiModelsDir` has."""
-    if ".." in model_id.split("/") or model_id.startswith("/"):
-        raise ConfigError("models", f"{model_id!r} is not a model id")
-    yield root / model_id
-    cached = root / f"models--{model_id.replace('/', '--')}"
-    try:
-        revision = (cached / "refs" / "main").read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return
-    yield cached / "snapshots" / revision
+def models_dir(settings: NodeSettings) -> Path:
+    """Return the folder in which the operator keeps models."""
+    return settings.models_dir or settings.data_dir / "models"
+
+
+def model_roots(settings: NodeSettings) -> tuple[Root, ...]:
+    """Return the folders in which models are looked for, by id."""
+    return roots(models_dir(settings), os.environ)
+
+
+def _profile(settings: ProfileSettings | None, model_id: ModelId) -> Profile | None:
+    if settings is None:
+        return KNOWN.get(model_id)
+    return Profile(
+        steps=settings.steps,
+        guidance=settings.guidance,
+        size=settings.size,
+        scheduler=settings.scheduler,
+        scheduler_options=tuple(sorted(settings.scheduler_options.items())),
+        fixed=settings.fixed,
+        source="the settings",
+    )

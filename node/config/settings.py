@@ -4,20 +4,22 @@ import ipaddress
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from network.errors import ConfigError
 from network.identity import parse_address
 from network.units import Address, parse_price
+from node.config.profiles import SCHEDULERS, Value
 
 ENVIRONMENT_PREFIX: Final = "LIMNER_NODE__"
 _DATABASE_FILE: Final = "node.sqlite"
 _PRINTABLE: Final = re.compile("[!-~]+")
 _DEVICE: Final = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
 _UNSAFE_LABELS: Final = ("nsfw", "unsafe", "explicit", "porn", "hentai", "sexy", "nudity")
+_SIZE: Final = re.compile("([0-9]{1,4})x([0-9]{1,4})")
 
 
 def _parsed_price(value: object) -> object:
@@ -161,17 +163,58 @@ class SafetySettings(_Section):
     always: bool = False
 
 
+def _parsed_size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise ValueError('write width and height in pixels, for example "1024x576"')
+    return int(found[1]), int(found[2])
+
+
+def _scheduler(name: str) -> str:
+    if name not in SCHEDULERS:
+        raise ValueError(f"no such scheduler; there are {', '.join(sorted(SCHEDULERS))}")
+    return name
+
+
+Side = Annotated[int, Field(ge=8, le=8192)]
+
+
+class ProfileSettings(_Section):
+    """A model's own defaults, in place of what is known of it; see `node.config.profiles`."""
+
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
+    size: Annotated[tuple[Side, Side], BeforeValidator(_parsed_size)] | None = None
+    scheduler: Annotated[str, AfterValidator(_scheduler)] | None = None
+    scheduler_options: dict[str, Value] = Field(default_factory=dict)
+    fixed: frozenset[Literal["steps", "guidance"]] = frozenset()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.scheduler_options and self.scheduler is None:
+            raise ValueError("scheduler_options are for a scheduler; name it, too")
+        for name in sorted(self.fixed):
+            if getattr(self, name) is None:
+                raise ValueError(f'"{name}" is fixed, but has no value; set it, too')
+        return self
+
+
 class ModelSettings(_Section):
     """One model to serve. Without a path it is looked for in `models_dir`."""
 
     id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
     path: File | None = None
+    revision: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._/-]{0,199}$")] = "main"
     price: Price | None = None
     capacity: Annotated[int, Field(ge=1, le=256)] = 4
     warm: bool = True
     #: None: the built-in model is, others are not.
     deterministic: bool | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    #: None: what is known of the model, if anything is
+    profile: ProfileSettings | None = None
 
 
 class LoraSettings(_Section):
@@ -197,6 +240,7 @@ class NodeSettings(_Section):
     models_dir: File | None = None
     loras: tuple[LoraSettings, ...] = ()
     loras_dir: File | None = None
+    defaults_policy: Literal["profile", "as-sent"] = "profile"
     ai_models: File | None = None
     usd_per_eth: Amount | None = None
     limits: LimitSettings = LimitSettings()

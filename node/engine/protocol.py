@@ -13,7 +13,14 @@ import msgspec
 
 from network.wire.safety import Safety
 from node.engine.options import Acceleration, SafetyOptions
-from node.engine.work import FailureKind, ImageJob, LoraSpec, ModelSpec, ModelState
+from node.engine.work import (
+    FailureKind,
+    ImageJob,
+    LoraSpec,
+    ModelSpec,
+    ModelState,
+    SchedulerChoice,
+)
 
 MAX_FRAME = 256 * 2**20  #: bytes; the largest image we would ever carry stays far below
 _LENGTH = struct.Struct(">I")
@@ -34,10 +41,11 @@ class Model(msgspec.Struct, frozen=True):
     path: str
     warm: bool
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
+    scheduler: SchedulerChoice | None = None
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Model":
-        return cls(spec.model_id, str(spec.path), spec.warm, spec.dtype)
+        return cls(spec.model_id, str(spec.path), spec.warm, spec.dtype, spec.scheduler)
 
 
 class Lora(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from network.units import ModelId
 from node.engine.canary import Canary
@@ -11,8 +10,8 @@ from node.engine.families.folder import ModelFolderError
 from node.engine.protocol import Model
 from node.engine.work import ModelState
 
-#: Opens a model: its folder, its number format, and where to report the loaded share.
-Opener = Callable[[Path, str, Callable[[float], None]], Family]
+#: Opens a model; the second argument is where to report the loaded share.
+Opener = Callable[[Model, Callable[[float], None]], Family]
 
 _RETRY_AFTER = 30.0  # seconds before a model that failed to load is tried again
 _PACE_WEIGHT = 0.2  # of the newest image in the running mean
@@ -112,9 +111,7 @@ class Shelf:
         began = self._monotonic()
         try:
             family = self._open_model(
-                Path(model.path),
-                model.dtype,
-                lambda share: self._change(replace(state, progress=share)),
+                model, lambda share: self._change(replace(state, progress=share))
             )
         except ModelFolderError as error:
             self._failed_at[model_id] = self._monotonic()

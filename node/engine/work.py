@@ -93,13 +93,25 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulerChoice:
+    """One of diffusers' scheduler classes, and its options where they are not the model's own."""
+
+    name: str
+    options: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model folder in diffusers layout. `warm` ones load at start, others at first use."""
+    """A model folder in diffusers layout. `warm` ones load at start, others at first use.
+
+    `scheduler` replaces the one that the folder names.
+    """
 
     model_id: ModelId
     path: Path
     warm: bool = True
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    scheduler: SchedulerChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)

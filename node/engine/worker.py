@@ -37,6 +37,7 @@ from node.engine.protocol import (
     Cancel,
     Dying,
     Hello,
+    Model,
     ModelChanged,
     Setup,
     Stop,
@@ -116,8 +117,8 @@ def _serve(channel: Channel, setup: Setup) -> int:
     )
     previewer = _previewer(channel, setup, watched, canary, guard)
 
-    def open_family(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
-        family = device.open_model(path, dtype, on_progress)
+    def open_family(model: Model, on_progress: Callable[[float], None]) -> Family:
+        family = device.open_model(model, on_progress)
         previewer.learn(family)
         return family
 
@@ -171,15 +172,19 @@ def _import_torch(setup: Setup, library: Library, gate: Gate) -> _Device:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    model_ids = {Path(model.path): model.model_id for model in setup.models}
-
-    def open_model(path: Path, dtype: str, on_progress: Callable[[float], None]) -> Family:
+    def open_model(model: Model, on_progress: Callable[[float], None]) -> Family:
         with library.building:
             family = open_family(
-                path, dtype, device, on_progress, setup.acceleration, library=library
+                Path(model.path),
+                model.dtype,
+                device,
+                on_progress,
+                setup.acceleration,
+                library=library,
+                scheduler=model.scheduler,
             )
         if family.loras is not None:
-            gate.serve(model_ids[path], family.loras)
+            gate.serve(model.model_id, family.loras)
         return family
 
     def lap() -> Lap:

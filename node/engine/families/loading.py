@@ -11,7 +11,14 @@ import transformers
 from node.engine.families.acceleration import accelerate, warm_up
 from node.engine.families.base import Family, InvalidJobError
 from node.engine.families.flux import Flux
-from node.engine.families.folder import ModelFolder, ModelFolderError, inspect_folder
+from node.engine.families.folder import (
+    MAY_BE_LEFT_OUT,
+    NEVER_LOADED,
+    ModelFolder,
+    ModelFolderError,
+    inspect_folder,
+)
+from node.engine.families.scheduler import replace_scheduler
 from node.engine.families.stable_diffusion import StableDiffusion
 from node.engine.families.stable_diffusion_3 import StableDiffusion3
 from node.engine.families.stable_diffusion_xl import StableDiffusionXL
@@ -19,11 +26,8 @@ from node.engine.families.whole import WholePipeline
 from node.engine.loras.library import Library
 from node.engine.loras.switch import loras_of
 from node.engine.options import Acceleration
+from node.engine.work import SchedulerChoice
 
-#: Components of the stock pipelines that this engine has no use for, and never loads.
-_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-#: T5 beside SD3's two other text encoders is larger than the rest; owners may delete its folders.
-_MAY_MISS = ("text_encoder_3", "tokenizer_3")
 _DEFAULT = Acceleration()
 _LOADED = 0.8  # the share of loading that is done when all weights are in memory
 _WARMING = 1 - _LOADED
@@ -66,10 +70,11 @@ def open_family(
     acceleration: Acceleration = _DEFAULT,
     *,
     library: Library | None = None,
+    scheduler: SchedulerChoice | None = None,
 ) -> Family:
     """Load a model from its folder. Raises ModelFolderError. `library` has the LoRAs for it.
 
-    `on_progress` gets the share that is loaded, from 0 to 1.
+    `on_progress` gets the share that is loaded, from 0 to 1. `scheduler` replaces the model's own.
     """
     folder = inspect_folder(path)
     pipeline_class = getattr(diffusers, folder.pipeline, None)
@@ -83,6 +88,8 @@ def open_family(
     try:
         pipeline = _load(pipeline_class, folder, number_format(dtype, device))
         on_progress(_LOADED)
+        if scheduler is not None:
+            replace_scheduler(pipeline, scheduler)
         pipeline.to(device)
         family = _adapted(
             pipeline, device, acceleration, lambda share: on_progress(_LOADED + share * _WARMING)
@@ -112,10 +119,10 @@ def _adapted(
 
 def _load(pipeline_class: Any, folder: ModelFolder, dtype: torch.dtype) -> Any:
     unused: dict[str, bool | None] = {
-        name: None for name in _UNUSED if name in _optional_parts(pipeline_class)
+        name: None for name in NEVER_LOADED if name in _optional_parts(pipeline_class)
     }
     accepted = pipeline_class.__init__.__code__.co_varnames
-    for name in _MAY_MISS:
+    for name in MAY_BE_LEFT_OUT:
         if name in accepted and not (folder.path / name).is_dir():
             unused[name] = None
     if "requires_safety_checker" in accepted:

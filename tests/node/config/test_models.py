@@ -128,7 +128,7 @@ def test_models_are_found_in_plain_folders_and_in_livepeers_cache_layout(tmp_pat
 
 def test_a_missing_model_says_how_to_get_it(tmp_path: Path) -> None:
     settings = NodeSettings.model_validate({"models_dir": tmp_path, "models": [{"id": "a/b"}]})
-    with pytest.raises(ConfigError, match="hf download a/b --local-dir"):
+    with pytest.raises(ConfigError, match="limner-node models pull a/b"):
         catalogue(settings)
     for bad in ("../b", "/etc"):
         with pytest.raises(ConfigError, match="not a model id"):

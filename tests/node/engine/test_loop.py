@@ -4,7 +4,6 @@ import itertools
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -207,11 +206,10 @@ class _Bench:
         )
         self.finisher.start()
 
-    def _open(self, path: Path, dtype: str, on_progress: Callable[[float], None]) -> _Family:
-        del dtype
+    def _open(self, model: Model, on_progress: Callable[[float], None]) -> _Family:
         on_progress(0.5)
-        self.opened.append(path.name)
-        if path.name == "broken":
+        self.opened.append(model.model_id)
+        if model.model_id == "broken":
             raise ModelFolderError("it is empty")
         return self.family
 

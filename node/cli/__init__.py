@@ -1,0 +1,1 @@
+"""The commands of `limner-node`, a module each, loaded when asked for."""
