@@ -51,7 +51,7 @@ class EngineOptions:
     batch_file: Path | None = None  #: where measured batch sizes are kept between starts
     prompt_cache_bytes: int = 128 * 2**20  #: of encoded prompts kept for the next request
     max_models: int = 4  #: models kept in memory; warm ones count and are never dropped
-    lora_cache_bytes: int = 2**30  #: LoRAs kept: read ones in the worker, and attached to a model
+    lora_cache_bytes: int = 2**30  #: LoRAs that each loaded model keeps
     max_lora_bytes: int = 512 * 2**20  #: no LoRA's file may be larger
     max_lora_rank: int = 256  #: no LoRA's matrices may have a larger rank
     hang_after: float = 5.0  #: the worker's silence, or what a step may take beyond its allowance

@@ -86,7 +86,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], int, str | None]] = [
     ({"loras": "not json"}, 400, None),
     ({"loras": '["a"]'}, 400, None),
     ({"loras": '{"a": "heavy"}'}, 400, None),
-    ({"loras": '{"some/adapter": 1.0}'}, 400, None),
+    ({"loras": '{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}'}, 400, None),
     ({"loras": {}}, 422, "loras"),
     ({"model_id": None}, 422, "model_id"),
     ({"model_id": 5}, 422, "model_id"),
@@ -198,6 +198,24 @@ async def test_no_refusal_leaves_a_trace_in_a_journal(untouched_node: LocalNetwo
         for change, status, _ in BAD_FIELDS:
             answer = await ask(http, untouched_node.gateway, {**QUICK, **change})
             assert answer.status == status
+
+
+async def test_loras_go_to_the_node_and_its_refusal_of_an_unknown_one_comes_back(
+    one_node: LocalNetwork,
+) -> None:
+    """The gateway does not know which LoRAs there are; the node refuses before any work."""
+    jobs = len(node_jobs(one_node.nodes[0]))
+    async with session() as http:
+        unknown = {**QUICK, "loras": '{"limner/night": 1.0, "some/adapter": 1.0}'}
+        refused = await ask(http, one_node.gateway, unknown)
+        assert len(node_jobs(one_node.nodes[0])) == jobs
+        drawn = await ask(http, one_node.gateway, {**QUICK, "loras": '{"limner/night": 1.0}'})
+    assert refused.status == 400
+    assert_envelope(refused)
+    message = refused.body["error"]["message"]
+    assert "LoRa 'some/adapter' is not offered here." in message
+    assert "limner/night, limner/outlines" in message
+    assert drawn.status == 200, drawn.body
 
 
 async def test_unknown_keys_whole_floats_and_a_trailing_slash_are_taken(

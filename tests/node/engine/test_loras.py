@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch._dynamo.utils import counters
 
 from network.units import JobId, ModelId
 from node.config.lora_file import LoraBounds
+from node.engine.families import acceleration
 from node.engine.families.base import Family, InvalidJobError, Loras
 from node.engine.families.loading import best_device, open_family
+from node.engine.families.stable_diffusion import StableDiffusion
+from node.engine.families.whole import WholePipeline
+from node.engine.loras import switch
 from node.engine.loras.library import Library
+from node.engine.loras.switch import loras_of
 from node.engine.protocol import Lora
 from node.engine.work import ImageJob, LoraSet
 from tests.node.engine import tiny, tiny_loras
@@ -270,12 +276,94 @@ def test_more_loras_than_a_job_may_have_are_refused(root: Path) -> None:
         family.encode(job)
 
 
-def test_a_pipeline_that_runs_whole_takes_loras_too(tmp_path: Path) -> None:
-    pipeline = tiny.stable_diffusion_xl(tmp_path / "model")
-    file = tiny_loras.write(tmp_path / "x.safetensors", tiny_loras.tensors_for(pipeline, 4))
+_FAMILIES: dict[str, Callable[[Path], Any]] = {
+    "xl": tiny.stable_diffusion_xl,
+    "sd3": tiny.stable_diffusion_3,
+    "flux": tiny.flux,
+}
+
+
+@pytest.mark.parametrize("name", _FAMILIES)
+def test_every_family_draws_with_the_weights_that_peft_would_add(
+    tmp_path: Path, name: str
+) -> None:
+    pipeline = _FAMILIES[name](tmp_path / "model")
+    tensors = tiny_loras.tensors_for(pipeline, 4, text=True, strength=2.0)
+    file = tiny_loras.write(tmp_path / "x.safetensors", tensors)
     family = _open(tmp_path / "model", {"x": file})
     assert family.facts.max_loras == 4
-    image = _draw(family, replace(_JOB, loras=(("x", 0.6),)))
+    job = replace(_JOB, loras=(("x", 0.6),))
+    plain, image = _draw(family, _JOB), _draw(family, job)
+    assert not np.array_equal(image, plain)
+    assert np.array_equal(_draw(family, _JOB), plain)
     pipeline.load_lora_weights(str(tmp_path), weight_name="x.safetensors", adapter_name="x")
-    assert np.array_equal(image, _stock_draws(pipeline, (("x", 0.6),)))
-    assert not np.array_equal(image, _draw(family, _JOB))
+    pipeline.set_adapters(["x"], [0.6])
+    assert np.array_equal(image, _draw_without_switch(type(family)(pipeline), _JOB))  # type: ignore[call-arg]
+
+
+def _draw_without_switch(family: Family, job: ImageJob) -> NDArray[np.uint8]:
+    sample = family.start(job, family.encode(job), job.seeds[0])
+    while not sample.finished:
+        family.step([sample], lambda _: True)
+    return family.decode(sample)
+
+
+def test_a_pipeline_that_runs_whole_takes_loras_too(root: Path, stock: Any) -> None:
+    whole = WholePipeline(tiny.load(root / "model"))
+    library = Library(
+        [Lora("plain", str(root / "plain.safetensors"))], LoraBounds(), max_bytes=10**8
+    )
+    whole.loras = loras_of(whole._pipeline, library)
+    assert whole.facts.max_loras == 4
+    loras: LoraSet = (("plain", 0.6),)
+    assert np.array_equal(_draw(whole, replace(_JOB, loras=loras)), _stock_draws(stock, loras))
+    assert np.array_equal(_draw(whole, _JOB), _stock_draws(stock, ()))
+
+
+def test_a_model_with_fused_projections_says_that_it_takes_none(root: Path) -> None:
+    pipeline = tiny.load(root / "model")
+    acceleration.fuse_projections(pipeline.unet)
+    assert StableDiffusion(pipeline).facts.max_loras == 0
+    assert loras_of(pipeline, Library([], LoraBounds(), max_bytes=1)) is None
+
+
+def test_compiled_blocks_run_as_written_beneath_a_lora_and_nothing_is_compiled_anew(
+    root: Path, stock: Any
+) -> None:
+    family = _open_all(root)
+    pipeline: Any = family._pipeline  # type: ignore[attr-defined]
+    plain = _draw(family, _JOB)
+    assert acceleration.compile_blocks(pipeline.unet, "eager")
+    try:
+        assert np.array_equal(_draw(family, _JOB), plain)
+        compiled = counters["stats"]["unique_graphs"]
+        assert compiled
+        for loras in ((("plain", 1.0),), (("rank-5", 0.5),), ()):
+            image = _draw(family, replace(_JOB, loras=loras))
+            assert np.array_equal(image, _stock_draws(stock, loras))
+        assert counters["stats"]["unique_graphs"] == compiled
+        blocks = acceleration._blocks(pipeline.unet)
+        assert all(block._compiled_call_impl is not None for block in blocks)
+    finally:
+        torch._dynamo.reset()
+
+
+def test_a_lora_for_which_there_is_no_memory_leaves_nothing_in_the_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = _open_all(root)
+    plain = _draw(family, _JOB)
+    dressed: list[object] = []
+    dress = switch._Place.dress
+
+    def fail_at_the_third(place: Any, parts: Any) -> None:
+        dressed.append(place)
+        if len(dressed) == 3:
+            raise torch.OutOfMemoryError("no memory")
+        dress(place, parts)
+
+    monkeypatch.setattr(switch._Place, "dress", fail_at_the_third)
+    with pytest.raises(torch.OutOfMemoryError):
+        _loras(family).activate((("plain", 1.0),))
+    assert np.array_equal(_draw(family, _JOB), plain)
+    assert not np.array_equal(_draw(family, replace(_JOB, loras=(("plain", 1.0),))), plain)

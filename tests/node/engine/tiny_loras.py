@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-_UNET = ("to_q", "to_v", "conv1")
+_DENOISER = ("to_q", "to_v", "conv1")
 _TEXT = ("q_proj", "out_proj", "fc1")
 
 
@@ -17,7 +17,8 @@ def tensors_for(
     """Return a random LoRA by its modules' names: `<component>.<module>.lora_A.weight` and B."""
     random = torch.Generator().manual_seed(seed)
     tensors = {}
-    components = [("unet", _UNET), *([("text_encoder", _TEXT)] if text else [])]
+    denoiser = "transformer" if hasattr(pipeline, "transformer") else "unet"
+    components = [(denoiser, _DENOISER), *([("text_encoder", _TEXT)] if text else [])]
     for component, kinds in components:
         for name, module in _layers(getattr(pipeline, component), kinds):
             down, up = _matrices(module.weight.shape, rank, random, strength)
