@@ -6,32 +6,19 @@ Owned by the step loop's thread.
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from network.units import ModelId
 from node.engine.batch_book import BatchBook
 from node.engine.families.base import Family
 from node.engine.planner import Group, Planner, Runnable
 from node.engine.stopwatch import Lap, Stopwatch
-from node.engine.turn_log import TurnLog
 from node.engine.work import ImageJob, LoraSet
 
+#: Model, LoRAs, and what the family asks to be equal.
+Key = tuple[ModelId, LoraSet, Hashable]
 #: Seconds per pixel and step of a model of which nothing was measured yet.
 _GUESSED_PACE = 1e-6
-
-
-class StepKey(NamedTuple):
-    """What must be equal for two samples to share a forward pass."""
-
-    model_id: ModelId
-    loras: LoraSet
-    shape: Hashable
-
-    @property
-    def kind(self) -> str:
-        """Names what steps of equal cost have in common, alike in every process."""
-        loras = f" loras {len(self.loras)}" if self.loras else ""
-        return f"{self.model_id} {self.shape!r}{loras}"
 
 
 @dataclass(slots=True)
@@ -70,8 +57,10 @@ class Active:
     seconds: float = 0.0
 
     @property
-    def key(self) -> "StepKey":
-        return StepKey(self.work.job.model_id, self.work.job.lora_set, self.sample.key)
+    def key(self) -> Key:
+        """What samples that share a forward pass have in common."""
+        job = self.work.job
+        return (job.model_id, job.lora_set, self.sample.key)
 
 
 @dataclass(slots=True)
@@ -84,6 +73,10 @@ class Turn:
     failed: bool = False
 
 
+def _no_note(size: int, seconds: float) -> None:
+    """Tell nobody."""
+
+
 class Turns:
     """Plans turns by what the earlier ones took. A turn begun is ended before the next."""
 
@@ -92,13 +85,16 @@ class Turns:
         book: BatchBook,
         stopwatch: Stopwatch,
         pace: Callable[[ModelId], float | None],
-        log: TurnLog | None = None,
+        note: Callable[[int, float], None] = _no_note,
     ) -> None:
-        """`pace` gives seconds per pixel and step of a model, None until measured."""
-        self._log = log or TurnLog()
+        """`pace` gives seconds per pixel and step of a model, None until measured.
+
+        `note` gets how many samples shared a step, and its seconds, after each that succeeded.
+        """
         self._book = book
         self._stopwatch = stopwatch
         self._pace = pace
+        self._note = note
         self._planner = Planner(lambda key, waiting: book.cap(_kind(key)).choose(waiting))
         self._open: deque[Turn] = deque()
         self._last_seconds = float("inf")
@@ -127,7 +123,7 @@ class Turns:
 
     def out_of_memory(self, turn: Turn) -> None:
         """Learn that so many samples do not fit into the device's memory together."""
-        self._book.cap(turn.members[0].key.kind).out_of_memory(len(turn.members))
+        self._book.cap(_kind(turn.members[0].key)).out_of_memory(len(turn.members))
 
     def save(self) -> None:
         """Keep what was learned for the next start."""
@@ -138,12 +134,16 @@ class Turns:
             turn = self._open.popleft()
             seconds = turn.lap.seconds()
             self._last_seconds = seconds
-            self._log.note(len(turn.members), seconds)
             self._planner.charge(turn.group, seconds)
             for member in turn.members:
                 member.seconds += seconds / len(turn.members)
-            if not turn.failed and not turn.members[0].family.alone:
-                self._book.cap(turn.members[0].key.kind).observe(len(turn.members), seconds)
+            if turn.failed:
+                continue
+            self._note(len(turn.members), seconds)
+            if not turn.members[0].family.alone:
+                self._book.cap(_kind(turn.members[0].key)).observe(
+                    len(turn.members), turn.lap.effort()
+                )
 
     def _runnable(self, one: Active) -> Runnable:
         work = one.work
@@ -152,7 +152,7 @@ class Turns:
 
     def _step_seconds(self, one: Active) -> float:
         """Return what a step of this sample takes alone, as far as is known."""
-        solo = None if one.family.alone else self._book.cap(one.key.kind).solo_seconds()
+        solo = None if one.family.alone else self._book.cap(_kind(one.key)).solo_seconds()
         if solo is not None:
             return solo
         job = one.work.job
@@ -165,4 +165,8 @@ def in_use(active: Collection[Active]) -> set[ModelId]:
 
 
 def _kind(key: Hashable) -> str:
-    return key.kind if isinstance(key, StepKey) else repr(key)
+    """Name a kind of step alike in every process. It costs the same with any LoRAs of a number."""
+    if not isinstance(key, tuple):
+        raise TypeError(f"{key!r} is no key of samples")
+    model_id, loras, shape = key
+    return f"{model_id} {shape!r}" + (f" {len(loras)} loras" if loras else "")

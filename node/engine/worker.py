@@ -141,7 +141,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
         shelf=shelf,
         finisher=finisher,
         canary=canary,
-        turns=Turns(book, device.stopwatch, shelf.pace, turn_log),
+        turns=Turns(book, device.stopwatch, shelf.pace, turn_log.note),
         prompts=PromptCache(setup.prompt_cache_bytes),
         max_active_samples=setup.max_active_samples,
         longest_step=setup.longest_step,
@@ -189,8 +189,9 @@ def _import_torch(setup: Setup, library: Library, gate: Gate) -> _Device:
 
     def lap() -> Lap:
         if device.type == "cuda":
-            return EventLap(lambda: torch.cuda.Event(enable_timing=True))
-        return HostLap(time.monotonic)
+            stream = torch.cuda.current_stream(device)
+            return EventLap(lambda: torch.cuda.Event(enable_timing=True), stream)
+        return HostLap(time.monotonic, time.thread_time)
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = torch.get_num_threads()

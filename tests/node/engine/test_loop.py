@@ -197,7 +197,9 @@ class _Bench:
             shelf=self.shelf,
             finisher=self.finisher,
             canary=canary,
-            turns=Turns(self.book, lambda: HostLap(ticks), self.shelf.pace, self.turn_log),
+            turns=Turns(
+                self.book, lambda: HostLap(ticks, ticks), self.shelf.pace, self.turn_log.note
+            ),
             prompts=self.prompts,
             max_active_samples=max_active,
             longest_step=5.0,
@@ -410,7 +412,7 @@ def test_every_step_has_its_jobs_loras_and_one_that_cannot_fails_alone(family: _
     seen: list[tuple[LoraSet, LoraSet]] = []
     family.after_step = lambda sample: seen.append((sample.job.lora_set, loras.active))
     sets: list[LoraSet] = [(), (("a", 1.0),), (("unknown", 1.0),), (("a", 0.5), ("b", 1.0)), ()]
-    bench = _Bench(family)
+    bench = _Bench(family, cap=4)
     bench.run(
         *(
             Submit(ticket, replace(_submit(ticket).job, loras=wanted), (0,))
@@ -423,6 +425,7 @@ def test_every_step_has_its_jobs_loras_and_one_that_cannot_fails_alone(family: _
     assert {image.ticket for image in bench.of(ImageDone)} == {1, 2, 4, 5}
     assert {wanted for wanted, _ in seen} == {sets[0], sets[1], sets[3]}
     assert all(wanted == active for wanted, active in seen)
+    assert sorted({len(group) for group in family.groups}) == [1, 2], "equal sets share steps"
 
 
 def _turns_of(family: _Family, job: str) -> list[list[tuple[JobId, int]]]:

@@ -10,6 +10,8 @@ from node.engine.turns import Active, Turns, Work
 from node.engine.work import ImageJob
 from tests.node.engine.test_loop import _Family, _Sample
 
+_KIND = "m 'same'"
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -30,7 +32,8 @@ class _Event:
         self._stream = stream
         self._at = 0.0
 
-    def record(self) -> None:
+    def record(self, stream: _Stream) -> None:
+        assert stream is self._stream
         self._at = max(self._stream.device, self._stream.host)
 
     def query(self) -> bool:
@@ -53,7 +56,7 @@ def _active(steps: int) -> Active:
 def test_the_host_is_one_step_ahead_of_the_device_and_step_times_are_the_devices() -> None:
     stream = _Stream()
     book = BatchBook(None, "gpu", 4)
-    turns = Turns(book, lambda: EventLap(lambda: _Event(stream)), lambda _model: None)
+    turns = Turns(book, lambda: EventLap(lambda: _Event(stream), stream), lambda _model: None)
     active = _active(10)
     ahead = []
     for _ in range(10):
@@ -68,7 +71,7 @@ def test_the_host_is_one_step_ahead_of_the_device_and_step_times_are_the_devices
     assert all(seconds > 0.4 for seconds in ahead[:-1]), "the device is never idle"
     assert ahead[-1] == 0, "a finished sample's time is known before it is handed over"
     assert abs(active.seconds - 5.0) < 0.1
-    solo = book.cap("m 'same'").solo_seconds()
+    solo = book.cap(_KIND).solo_seconds()
     assert solo is not None
     assert abs(solo - 0.5) < 0.01
 
@@ -76,7 +79,7 @@ def test_the_host_is_one_step_ahead_of_the_device_and_step_times_are_the_devices
 def test_a_failed_step_costs_time_and_teaches_nothing() -> None:
     now = [0.0]
     book = BatchBook(None, "cpu", 4)
-    turns = Turns(book, lambda: HostLap(lambda: now[0]), lambda _model: None)
+    turns = Turns(book, lambda: HostLap(lambda: now[0], lambda: 0.0), lambda _model: None)
     active = _active(10)
     turn = turns.begin({0: active})
     assert turn is not None
@@ -85,4 +88,19 @@ def test_a_failed_step_costs_time_and_teaches_nothing() -> None:
     turns.end(turn)
     assert turns.last_seconds == 3.0
     assert active.seconds == 3.0
-    assert not book.cap("m 'same'").seconds
+    assert not book.cap(_KIND).seconds
+
+
+def test_what_other_programs_took_of_the_processor_does_not_count_as_a_steps_effort() -> None:
+    now, used = [0.0], [0.0]
+    book = BatchBook(None, "cpu", 4)
+    turns = Turns(book, lambda: HostLap(lambda: now[0], lambda: used[0]), lambda _model: None)
+    active = _active(10)
+    for _ in range(6):
+        turn = turns.begin({0: active})
+        assert turn is not None
+        now[0] += 4.0
+        used[0] += 1.0
+        turns.end(turn)
+    assert book.cap(_KIND).seconds == {1: (1.0,) * 5}
+    assert active.seconds == 24.0
