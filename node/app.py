@@ -113,6 +113,8 @@ def open_engine(
     bounds = bounds_of(settings)
     options = EngineOptions(
         threads=settings.engine.threads,
+        memory_budget=settings.engine.memory_budget,
+        host_memory_budget=settings.engine.host_memory_budget,
         acceleration=Acceleration(settings.engine.compile, settings.engine.fuse_projections),
         # Absolute: the worker may run elsewhere.
         batch_file=settings.data_dir.absolute() / "batching.json",

@@ -77,6 +77,10 @@ class AdminService:
             "waiting": load.waiting,
             "free": load.free,
             "load_seconds": state.load_seconds,
+            "swap_seconds": state.swap_seconds,
+            "bytes": state.bytes,
+            "in_host_memory": state.in_host,
+            "refused_pixels": state.refused_pixels,
             "seconds_per_pixel_step": state.pace,
         }
 

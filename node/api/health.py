@@ -38,10 +38,28 @@ class HealthService:
         )
 
     async def get_health(self, _request: web.Request) -> web.Response:
-        """Tell the status, and who checks images for safety."""
+        """Tell the status, who checks images for safety, and how far loading models are.
+
+        IDLE, which Livepeer's runner knows as well, makes its orchestrator take the runner for
+        unused, and is never said.
+        """
         safety = self.engine.safety()
-        told = {"checker": safety.checker, "status": safety.status, "policy": safety.policy}
-        return _json({"status": self.status(), "safety": told})
+        told: dict[str, object] = {
+            "status": self.status(),
+            "safety": {
+                "checker": safety.checker,
+                "status": safety.status,
+                "policy": safety.policy,
+            },
+        }
+        states = self.engine.models()
+        if told["status"] != "OK":
+            details = (f"{state.model_id}: {state.detail}" for state in states if state.detail)
+            told["detail"] = "; ".join(details)
+        if told["status"] == "LOADING":
+            shares = [state.progress for state in states if state.status in {"loading", "ready"}]
+            told["progress"] = round(sum(shares) / len(shares), 3) if shares else 0.0
+        return _json(told)
 
     async def get_version(self, _request: web.Request) -> web.Response:
         """Tell the version."""

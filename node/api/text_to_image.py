@@ -215,8 +215,8 @@ def _failure(error: JobFailedError) -> Refusal:
             # By the word 400 gateways tell their client, and ask nobody else to draw the same.
             return Refusal(400, f"text-to-image returned 400: {error.message}", "unsafe")
         case FailureKind.OUT_OF_MEMORY:
-            text = "Out of memory error. Try reducing output image resolution."
-            return Refusal(500, text, "out_of_memory")
+            # Another node may have the memory, and this one has it for smaller images.
+            return Refusal(503, f"insufficient capacity: {error.message}", "out_of_memory")
         case FailureKind.WORKER_CRASHED:
             return Refusal(500, "the image worker crashed during this job", "worker_crashed")
         case FailureKind.INTERNAL:

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    model_validator,
+)
 
 from network.errors import ConfigError
 from network.identity import parse_address
@@ -36,6 +47,17 @@ def _parsed_amount(value: object) -> object:
         return Fraction(value) if isinstance(value, str | int) else value
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{str(value)[:40]!r} is not a number") from None
+
+
+def _parsed_bytes(value: object) -> object:
+    if value is None or value == "auto":
+        return None
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(value, strict=not isinstance(value, str)))
+    except ValueError:
+        raise ValueError(
+            f'{str(value)[:40]!r} is no amount of memory; write it as in "16 GiB", or "auto"'
+        ) from None
 
 
 def _parsed_address(value: object) -> object:
@@ -141,10 +163,15 @@ class DatabaseSettings(_Section):
 
 
 class EngineSettings(_Section):
-    """Where and how images are made. `threads` 0 is one a core; the rest has no effect on CPUs."""
+    """Where and how images are made. `threads` 0 is one a core; compiling has no effect on CPUs.
+
+    The budgets are bytes of weights; None, which is written "auto", leaves them to the engine.
+    """
 
     device: Annotated[str, Field(pattern=_DEVICE)] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    memory_budget: Annotated[PositiveInt | None, BeforeValidator(_parsed_bytes)] = None
+    host_memory_budget: Annotated[NonNegativeInt | None, BeforeValidator(_parsed_bytes)] = None
     compile: Literal["auto", "off"] = "auto"
     fuse_projections: bool = False
     lora_cache_mib: Count = 1024

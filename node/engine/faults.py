@@ -26,19 +26,30 @@ def classify(error: BaseException, job: ImageJob) -> Fault:
     if isinstance(error, UnsafeImageError):
         return Fault(FailureKind.UNSAFE, str(error))
     text = str(error)
-    lowered = text.lower()
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(phrase in lowered for phrase in _NO_MEMORY)
-    ):
+    if is_out_of_memory(error):
         return Fault(
             FailureKind.OUT_OF_MEMORY,
             f"{job.width}x{job.height} does not fit into the device's memory now.",
         )
-    poisoned = type(error).__name__ == "AcceleratorError" or any(p in lowered for p in _POISON)
     first_line = _without_prompts(text, job).strip().partition("\n")[0][:300]
-    return Fault(FailureKind.INTERNAL, f"{type(error).__name__}: {first_line}", poisoned)
+    message = f"{type(error).__name__}: {first_line}"
+    return Fault(FailureKind.INTERNAL, message, is_poison(error))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, on the device or in the host."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    lowered = str(error).lower()
+    return any(phrase in lowered for phrase in _NO_MEMORY)
+
+
+def is_poison(error: BaseException) -> bool:
+    """Tell whether the device's state is lost for this process."""
+    if is_out_of_memory(error):
+        return False
+    lowered = str(error).lower()
+    return type(error).__name__ == "AcceleratorError" or any(p in lowered for p in _POISON)
 
 
 def _without_prompts(text: str, job: ImageJob) -> str:

@@ -9,14 +9,21 @@ from node.engine.protocol import Activity
 #: interpreter lock for long, so that even the heartbeat thread falls silent.
 QUIET_ACTIVITIES = frozenset({"starting", "loading"})
 QUIET_SECONDS = 60.0
+#: How many times the usual silence is forgiven while the system says that the process runs: on a
+#: machine that others keep busy, its heartbeat may just not get its turn.
+_STIRRING_PATIENCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What is known of a worker: when it was last heard of and what it was at then."""
+    """What is known of a worker: when it was last heard of and what it was at then.
+
+    `stirred_at` is when one of its threads was last seen to run or to wait for a disk.
+    """
 
     heard_at: float
     activities: Sequence[Activity]
+    stirred_at: float
 
 
 def hang_reason(signs: Signs, now: float, hang_after: float) -> str | None:
@@ -26,8 +33,10 @@ def hang_reason(signs: Signs, now: float, hang_after: float) -> str | None:
     lock), or it still beats while one thread is at the same thing for longer than that may take.
     """
     silence = now - signs.heard_at
+    stillness = now - max(signs.heard_at, signs.stirred_at)
     quiet = any(activity.name in QUIET_ACTIVITIES for activity in signs.activities)
-    if silence > max(hang_after, QUIET_SECONDS if quiet else 0.0):
+    patience = max(_STIRRING_PATIENCE * hang_after, QUIET_SECONDS if quiet else 0.0)
+    if stillness > hang_after or silence > patience:
         return f"no sign of life for {silence:.1f} s"
     for activity in signs.activities:
         if activity.age > activity.allowed + hang_after:
@@ -39,9 +48,10 @@ def step_allowance(expected: float | None, longest: float) -> float:
     """Return how long a denoise step may take (seconds) before it counts as hung.
 
     `expected` is what the model's measured pace says; without one only the ceiling is known. The
-    factor leaves room for a machine that others use as well.
+    factor leaves room for a machine that others use as well, and is small enough to find a step
+    of half a second hung within ten.
     """
-    return longest if expected is None else min(longest, 20.0 * expected + 1.0)
+    return longest if expected is None else min(longest, 8.0 * expected + 1.0)
 
 
 def restart_delay(crashes: int, base: float, cap: float) -> float:

@@ -15,6 +15,7 @@ from node.engine.families.base import Family, InvalidJobError, SampleCancelledEr
 from node.engine.faults import Fault, classify
 from node.engine.finisher import Delivered, Denoised, Finisher
 from node.engine.liveness import step_allowance
+from node.engine.loader import Loaded
 from node.engine.prompt_cache import PromptCache, prompt_key
 from node.engine.protocol import (
     Cancel,
@@ -27,13 +28,13 @@ from node.engine.protocol import (
     Warned,
 )
 from node.engine.shelf import ModelUnavailableError, Shelf
-from node.engine.turns import Active, Turn, Turns, Work, in_use
+from node.engine.turns import Active, Turn, Turns, Work
 from node.engine.work import FailureKind, ImageJob
 
 _PROGRESS_INTERVAL = 0.05  # seconds between two progress messages of a job
 _SAVE_INTERVAL = 60.0  # seconds between two notes of what was measured, while there is no rest
 
-Event = Submit | Cancel | Stop | Delivered
+Event = Submit | Cancel | Stop | Delivered | Loaded
 
 
 def _no_preview(ticket: int, index: int, job: ImageJob, family: Family, sample: Any) -> None:
@@ -85,12 +86,8 @@ class StepLoop:
         self._saved_at = monotonic()
 
     def run(self) -> None:
-        """Load the warm models, then work until a Stop arrives."""
-        for model_id in self._shelf.cold_warm_models():
-            try:
-                self._shelf.get(model_id)
-            except ModelUnavailableError:
-                continue  # its state says why, and so will every job that asks for it
+        """Have the warm models loaded, and work until a Stop arrives."""
+        self._shelf.load_warm()
         while self._take_events():
             self._drop_cancelled()
             self._admit()
@@ -117,6 +114,8 @@ class StepLoop:
                         self._cancelled.discard(event.ticket)
                 case Delivered():
                     self._settle(event)
+                case Loaded():
+                    self._shelf.take(event)
         return True
 
     def _settle(self, delivered: Delivered) -> None:
@@ -141,6 +140,7 @@ class StepLoop:
     def _drop(self, work: Work) -> None:
         """Give up a job's samples; those being finished drop out by themselves."""
         work.pending.clear()
+        self._ask_again()
         for number in [n for n, active in self._active.items() if active.work is work]:
             del self._active[number]
             work.live -= 1
@@ -163,20 +163,28 @@ class StepLoop:
         self._relieve()
 
     def _next_pending(self) -> Work | None:
-        """Return the oldest job that waits, if all of its images have room.
+        """Return the oldest job that waits for nothing but room, if all of its images have it.
 
         A job's images start together. One that asks for more than there is room for in all has
         the worker for itself.
         """
-        work = next((work for work in self._works.values() if work.pending), None)
+        works = self._works.values()
+        work = next((work for work in works if work.pending and not work.held_up), None)
         taken = len(self._active) + self._finishing
         if work is None or (taken and taken + len(work.pending) > self._max_active):
             return None
         return work
 
+    def _ask_again(self) -> None:
+        """Let every job ask for its model: one may have come, or its room been freed."""
+        for work in self._works.values():
+            work.held_up = False
+
     def _admit(self) -> None:
         """Let jobs in, for about as long as a step takes: encoding must not hold up the steps."""
         began = self._monotonic()
+        self._ask_again()
+        self._shelf.begin_round({w.job.model_id for w in self._works.values() if w.live})
         while (work := self._next_pending()) is not None:
             if work.ticket in self._cancelled:
                 self._drop(work)
@@ -192,7 +200,10 @@ class StepLoop:
 
     def _begin(self, work: Work) -> None:
         job = work.job
-        family = self._shelf.get(job.model_id, in_use(self._active.values()))
+        family = self._shelf.ask(job.model_id)
+        if family is None:
+            work.held_up = True
+            return
         if not work.started:
             # From here on the job may be what kills this process; the engine keeps that in mind.
             self._send(Started(work.ticket))

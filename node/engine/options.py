@@ -50,11 +50,15 @@ class EngineOptions:
     max_batch: int = 32  #: images in one denoise step; how many are worth it is measured
     batch_file: Path | None = None  #: where measured batch sizes are kept between starts
     prompt_cache_bytes: int = 128 * 2**20  #: of encoded prompts kept for the next request
-    max_models: int = 4  #: models kept in memory; warm ones count and are never dropped
+    #: bytes of weights on the device, and of those kept in host memory beside it; None: by the
+    #: memory there is. On a CPU the first is all
+    memory_budget: int | None = None
+    host_memory_budget: int | None = None
+    forget_after: float = 300.0  #: how long a size that did not fit into memory is refused
     lora_cache_bytes: int = 2**30  #: LoRAs that each loaded model keeps
     max_lora_bytes: int = 512 * 2**20  #: no LoRA's file may be larger
     max_lora_rank: int = 256  #: no LoRA's matrices may have a larger rank
-    hang_after: float = 5.0  #: the worker's silence, or what a step may take beyond its allowance
+    hang_after: float = 3.0  #: the worker's silence, or what a step may take beyond its allowance
     longest_step: float = 120.0  #: no denoise step, text encoding or decode may take longer
     longest_load: float = 600.0  #: no model may take longer to load
     preview_steps: int = 1  #: from one preview of a watched image to the next
@@ -62,7 +66,7 @@ class EngineOptions:
     restart_backoff: float = 0.2  #: after the second crash in a row; doubles up to the cap
     restart_backoff_cap: float = 30.0
     steady_after: float = 60.0  #: a worker that lived this long ends a row of crashes
-    attempts: int = 2  #: how often a job may be running in a worker that dies before it fails
+    attempts: int = 3  #: how often a job may be running in a worker that dies before it fails
     start_attempts: int = 3  #: starts that fail in a row before waiting jobs are failed
     acceleration: Acceleration = Acceleration()
     compiled_dir: Path | None = None  #: where compiled code is kept from one start to the next

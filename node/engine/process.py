@@ -15,9 +15,11 @@ from node.engine.audience import Audience
 from node.engine.entry import Entry
 from node.engine.launch import WorkerProcess, launch, worker_environment
 from node.engine.liveness import Signs, hang_reason, restart_delay
+from node.engine.models import Models
 from node.engine.options import NO_CHECKER, EngineOptions, SafetyOptions
 from node.engine.protocol import (
     HEADER_BYTES,
+    Activity,
     Beat,
     Cancel,
     ChannelError,
@@ -28,7 +30,6 @@ from node.engine.protocol import (
     Hello,
     ImageDone,
     Lora,
-    Model,
     ModelChanged,
     Previewed,
     Setup,
@@ -42,6 +43,7 @@ from node.engine.protocol import (
     encode_frame,
 )
 from node.engine.recovery import after_crash, to_send
+from node.engine.vitals import is_stirring
 from node.engine.work import (
     EngineBusyError,
     FailureKind,
@@ -60,6 +62,7 @@ from node.engine.work import (
 _log = structlog.get_logger("node.engine")
 
 _WATCH_INTERVAL = 0.5  # seconds
+_OVERDUE = 1.5  # seconds without a message, after which the worker is looked at from outside
 _LINE = 500  # characters of a line of the worker's output that are worth logging
 
 
@@ -91,13 +94,12 @@ class ProcessEngine:
         *,
         loras: Sequence[LoraSpec] = (),
     ) -> None:
-        self._specs = tuple(specs)
+        self._models = Models(specs, attempts=options.attempts, forget_after=options.forget_after)
         self._loras = tuple(loras)
         self._device = device
         self._clock = clock
         self._options = options
         self._command = tuple(command)
-        self._states = {spec.model_id: _first_state(spec) for spec in specs}
         self._safety = _first_safety(options.safety)
         self._entries: dict[int, Entry] = {}
         self._last_ticket = 0
@@ -110,10 +112,10 @@ class ProcessEngine:
         self._audience = Audience(self._tell_worker_who_is_watched)
 
     def models(self) -> tuple[ModelState, ...]:
-        return tuple(self._states.values())
+        return self._models.all()
 
     def model(self, model_id: ModelId) -> ModelState | None:
-        return self._states.get(model_id)
+        return self._models.get(model_id)
 
     def healthy(self) -> bool:
         link = self._link
@@ -146,7 +148,7 @@ class ProcessEngine:
     async def generate(
         self, job: ImageJob, on_progress: Callable[[Progress], None]
     ) -> ImageResult:
-        if job.model_id not in self._states:
+        if self._models.get(job.model_id) is None:
             raise JobFailedError(
                 FailureKind.INVALID, f"There is no model {job.model_id} on this node."
             )
@@ -210,7 +212,8 @@ class ProcessEngine:
         except OSError as error:
             return f"the worker cannot be started: {error}"
         now = self._clock.monotonic()
-        self._link = link = _Link(worker, Signs(now, ()), now)
+        beginning = Activity("starting", 0.0, self._options.longest_load)
+        self._link = link = _Link(worker, Signs(now, (beginning,), now), now)
         reason = ""
         try:
             worker.send(self._setup())
@@ -231,12 +234,14 @@ class ProcessEngine:
     def _setup(self) -> Setup:
         batch_file = self._options.batch_file
         return Setup(
-            models=tuple(Model.of(spec) for spec in self._specs),
+            models=self._models.for_worker(),
             device=self._device,
             max_active_samples=self._options.max_active_samples,
-            max_models=self._options.max_models,
+            memory_budget=self._options.memory_budget,
+            host_memory_budget=self._options.host_memory_budget,
             longest_step=self._options.longest_step,
             longest_load=self._options.longest_load,
+            forget_after=self._options.forget_after,
             acceleration=self._options.acceleration,
             preview_steps=self._options.preview_steps,
             preview_interval=self._options.preview_interval,
@@ -272,12 +277,13 @@ class ProcessEngine:
                 # We ourselves were held up (a suspended laptop): its messages wait unread.
                 link.signs = replace(link.signs, heard_at=now)
                 continue
-            if link.signs.activities or link.device is not None:
-                reason = hang_reason(link.signs, now, self._options.hang_after)
-            elif now - link.born_at > self._options.longest_load:
-                reason = "it never began"
-            else:
-                reason = None
+            if self._models.forget_refused_sizes(now):
+                self._tell_watchers()
+            if now - link.signs.heard_at > _OVERDUE and await asyncio.to_thread(
+                is_stirring, link.worker.pid
+            ):
+                link.signs = replace(link.signs, stirred_at=now)
+            reason = hang_reason(link.signs, now, self._options.hang_after)
             if reason is not None:
                 link.worker.kill()
                 raise _WorkerLostError(f"the worker hangs: {reason}")
@@ -324,10 +330,7 @@ class ProcessEngine:
             self._tally = replace(self._tally, batches=dict(batches), step_seconds=seconds)
 
     def _take_state(self, state: ModelState) -> None:
-        known = self._states.get(state.model_id)
-        if known is None:
-            return
-        if state.status != known.status:
+        if self._models.take(state, self._clock.monotonic()):
             _log.info(
                 "engine.model",
                 model=state.model_id,
@@ -335,10 +338,6 @@ class ProcessEngine:
                 detail=state.detail,
                 load_seconds=state.load_seconds,
             )
-        # A new worker has measured nothing yet; what the last one knew is better than nothing.
-        self._states[state.model_id] = replace(
-            state, pace=state.pace or known.pace, facts=state.facts or known.facts
-        )
         self._tell_watchers()
 
     def _take_safety(self, message: CheckerChanged) -> None:
@@ -391,14 +390,7 @@ class ProcessEngine:
             for ticket in tuple(self._entries):
                 self._fail_crashed(ticket, "The worker process does not start.")
         self._safety = _first_safety(self._options.safety)
-        for spec in self._specs:
-            fresh = _first_state(spec)
-            self._states[spec.model_id] = replace(
-                self._states[spec.model_id],
-                status=fresh.status,
-                progress=0.0,
-                detail="the worker process is being replaced",
-            )
+        self._models.worker_lost()
         self._tell_watchers()
 
     def _fail_crashed(self, ticket: int, message: str) -> None:
@@ -414,10 +406,6 @@ def _refuse_unsendable(job: ImageJob) -> None:
             FailureKind.INVALID,
             f"The job holds a text or a number that cannot be carried: {type(error).__name__}.",
         ) from None
-
-
-def _first_state(spec: ModelSpec) -> ModelState:
-    return ModelState(spec.model_id, "loading" if spec.warm else "cold")
 
 
 def _first_safety(options: SafetyOptions) -> SafetyState:

@@ -35,17 +35,32 @@ class _Message(msgspec.Struct, frozen=True, tag_field="t"):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A ModelSpec with its path as text."""
+    """A ModelSpec with its path as text, and what a former worker has shown of the model.
+
+    `broken` says why it is not to be loaded; empty: it may be.
+    """
 
     model_id: str
     path: str
     warm: bool
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
     scheduler: SchedulerChoice | None = None
+    load_seconds: float | None = None
+    pace: float | None = None
+    broken: str = ""
 
     @classmethod
-    def of(cls, spec: ModelSpec) -> "Model":
-        return cls(spec.model_id, str(spec.path), spec.warm, spec.dtype, spec.scheduler)
+    def of(cls, spec: ModelSpec, known: ModelState, broken: str = "") -> "Model":
+        return cls(
+            model_id=spec.model_id,
+            path=str(spec.path),
+            warm=spec.warm,
+            dtype=spec.dtype,
+            scheduler=spec.scheduler,
+            load_seconds=known.load_seconds,
+            pace=known.pace,
+            broken=broken,
+        )
 
 
 class Lora(msgspec.Struct, frozen=True):
@@ -60,14 +75,19 @@ class Lora(msgspec.Struct, frozen=True):
 
 
 class Setup(_Message, frozen=True, tag="setup"):
-    """The first message to a worker: what to serve and within which bounds (seconds)."""
+    """The first message to a worker: what to serve and within which bounds (seconds, bytes).
+
+    A budget of None is the worker's own choice, by the memory that it finds.
+    """
 
     models: tuple[Model, ...]
     device: str
     max_active_samples: int
-    max_models: int
     longest_step: float
     longest_load: float
+    memory_budget: int | None = None
+    host_memory_budget: int | None = None
+    forget_after: float = 300.0
     acceleration: Acceleration = Acceleration()
     preview_steps: int = 1
     preview_interval: float = 0.1

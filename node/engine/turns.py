@@ -4,7 +4,7 @@ Owned by the step loop's thread.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Work:
     pending: deque[int]
     wanted: int
     started: bool = False
+    held_up: bool = False  # its model is not there yet, or has no room yet
     live: int = 0
     done: dict[int, int] = field(default_factory=dict)
     reported_at: float = float("-inf")
@@ -157,11 +158,6 @@ class Turns:
             return solo
         job = one.work.job
         return (self._pace(job.model_id) or _GUESSED_PACE) * job.width * job.height
-
-
-def in_use(active: Collection[Active]) -> set[ModelId]:
-    """Return the models that samples are stepped with."""
-    return {one.work.job.model_id for one in active}
 
 
 def _kind(key: Hashable) -> str:

@@ -144,7 +144,9 @@ class ModelState:
 
     `cold`: known, not in memory, loaded by the first job that asks for it. `detail` says in words
     why a model failed or what it is loading. `pace` is seconds per pixel and denoise step, a
-    running mean over finished images; None until one was made.
+    running mean over finished images; None until one was made. `load_seconds` is the way from
+    disk, `swap_seconds` that from host memory, where a cold model's weights are if `in_host`.
+    Images of `refused_pixels` and more did not fit into memory lately and are not tried again yet.
     """
 
     model_id: ModelId
@@ -154,6 +156,18 @@ class ModelState:
     facts: ModelFacts | None = None
     load_seconds: float | None = None
     pace: float | None = None
+    bytes: int | None = None
+    swap_seconds: float | None = None
+    in_host: bool = False
+    refused_pixels: int | None = None
+
+    @property
+    def seconds_to_ready(self) -> float:
+        """How long a job has to wait for this model's weights, as far as that was measured."""
+        if self.status == "ready":
+            return 0.0
+        whole = self.swap_seconds if self.in_host else self.load_seconds
+        return (whole or 0.0) * (1.0 - self.progress)
 
 
 @dataclass(frozen=True, slots=True)

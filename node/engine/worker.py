@@ -19,16 +19,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from network.units import ModelId
 from node.config.lora_file import LoraBounds
 from node.engine.batch_book import BatchBook
 from node.engine.canary import Canary
 from node.engine.channel import Channel, ChannelError, Inbox
 from node.engine.families.base import Family
+from node.engine.faults import is_poison
 from node.engine.finisher import Finisher
+from node.engine.ladder import Rung
+from node.engine.loader import LoadedModel, Opener
 from node.engine.loop import DevicePoisonedError, Event, StepLoop
 from node.engine.loras.gate import Gate
 from node.engine.loras.library import Library
-from node.engine.memory import resident_bytes, trim
+from node.engine.memory import default_budget, resident_bytes, trim
 from node.engine.options import NO_CHECKER
 from node.engine.previewer import Previewer
 from node.engine.prompt_cache import PromptCache
@@ -44,8 +48,9 @@ from node.engine.protocol import (
     Submit,
     Watch,
 )
+from node.engine.residency import Budget
 from node.engine.safety import CheckerError, CheckerInLoading, Guard, SafetyChecker
-from node.engine.shelf import Opener, Shelf
+from node.engine.shelf import Estimator, Shelf
 from node.engine.stopwatch import EventLap, HostLap, Lap, Stopwatch
 from node.engine.turn_log import TurnLog
 from node.engine.turns import Turns
@@ -60,6 +65,9 @@ class _Device:
     """What needs torch. `signature` names all that a step's time depends on beside the step."""
 
     open_model: Opener
+    estimate: Estimator
+    budget: Budget
+    rungs: tuple[Rung, ...]
     relieve: Callable[[], None]
     stopwatch: Stopwatch
     signature: str
@@ -103,7 +111,7 @@ def _serve(channel: Channel, setup: Setup) -> int:
     gate = Gate(pass_on, canary, 2 * setup.longest_load)
     gate.start()
     _spawn("reader", lambda: _read(channel, inbox, gate, watched))
-    device = _import_torch(setup, library, gate)
+    device = _import_torch(setup, library)
     guard = _open_guard(setup, channel, canary)
     canary.rest("steps")
     channel.send(device.hello)
@@ -117,17 +125,23 @@ def _serve(channel: Channel, setup: Setup) -> int:
     )
     previewer = _previewer(channel, setup, watched, canary, guard)
 
-    def open_family(model: Model, on_progress: Callable[[float], None]) -> Family:
-        family = device.open_model(model, on_progress)
+    def arrived(model_id: ModelId, family: Family) -> None:
         previewer.learn(family)
-        return family
+        if family.loras is not None:
+            gate.serve(model_id, family.loras)
 
     shelf = Shelf(
         setup.models,
-        open_family,
-        max_models=setup.max_models,
+        budget=device.budget,
+        open_model=device.open_model,
+        estimate=device.estimate,
+        rungs=device.rungs,
+        forget_after=setup.forget_after,
         longest_load=setup.longest_load,
+        longest_move=setup.longest_step,
+        deliver=inbox.put,
         report=lambda state: channel.send(ModelChanged(state)),
+        arrived=arrived,
         canary=canary,
         monotonic=time.monotonic,
         relieve=device.relieve,
@@ -156,25 +170,35 @@ def _serve(channel: Channel, setup: Setup) -> int:
     except DevicePoisonedError as error:
         channel.send(Dying(str(error)))
         return EXIT_POISONED
+    except Exception as error:
+        if not is_poison(error):
+            raise
+        channel.send(Dying(type(error).__name__))
+        return EXIT_POISONED
     return 0
 
 
-def _import_torch(setup: Setup, library: Library, gate: Gate) -> _Device:
+def _import_torch(setup: Setup, library: Library) -> _Device:
     """Import the heavy libraries: seconds, which is why the heartbeat runs already."""
     import torch  # noqa: PLC0415
 
-    from node.engine.families.loading import best_device, open_family  # noqa: PLC0415
+    from node.engine.families.loading import (  # noqa: PLC0415
+        best_device,
+        open_model,
+        weight_bytes,
+    )
 
     device = best_device(setup.device)
+    on_gpu = device.type == "cuda"
 
     def relieve() -> None:
         trim()
-        if device.type == "cuda":
+        if on_gpu:
             torch.cuda.empty_cache()
 
-    def open_model(model: Model, on_progress: Callable[[float], None]) -> Family:
+    def open_one(model: Model, on_progress: Callable[[float], None]) -> LoadedModel:
         with library.building:
-            family = open_family(
+            return open_model(
                 Path(model.path),
                 model.dtype,
                 device,
@@ -183,25 +207,37 @@ def _import_torch(setup: Setup, library: Library, gate: Gate) -> _Device:
                 library=library,
                 scheduler=model.scheduler,
             )
-        if family.loras is not None:
-            gate.serve(model.model_id, family.loras)
-        return family
 
     def lap() -> Lap:
-        if device.type == "cuda":
+        if on_gpu:
             stream = torch.cuda.current_stream(device)
             return EventLap(lambda: torch.cuda.Event(enable_timing=True), stream)
         return HostLap(time.monotonic, time.thread_time)
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = torch.cuda.get_device_name(device) if on_gpu else device.type
     threads = torch.get_num_threads()
     return _Device(
-        open_model=open_model,
+        open_model=open_one,
+        estimate=lambda model: weight_bytes(Path(model.path), model.dtype, device),
+        budget=_budget(setup, torch.cuda.mem_get_info(device)[1] if on_gpu else None),
+        # On a CPU, what left the device would still be in the same memory.
+        rungs=(Rung.TILED, Rung.OFFLOADED) if on_gpu else (Rung.TILED,),
         relieve=relieve,
         stopwatch=lap,
         signature=f"{name}, {threads} threads, torch {torch.__version__}",
         hello=Hello(name, threads),
     )
+
+
+def _budget(setup: Setup, device_bytes: int | None) -> Budget:
+    """Return what the operator grants, and where they leave it to us, a share of what there is.
+
+    `device_bytes` is None where the device has no memory of its own.
+    """
+    default = default_budget(device_bytes)
+    device = default.device if setup.memory_budget is None else setup.memory_budget
+    host = default.host if setup.host_memory_budget is None else setup.host_memory_budget
+    return Budget(device, 0 if device_bytes is None else host)
 
 
 def _previewer(

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     QUEUE_FULL = "queue_full"
     WAIT_TOO_LONG = "wait_too_long"
     WAITED_IN_VAIN = "waited_in_vain"
+    OUT_OF_MEMORY = "size_does_not_fit_into_memory"
     CLOSING = "closing"
 
 

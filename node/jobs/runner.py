@@ -161,8 +161,14 @@ class JobRunner:
 
     def _submit(self, job: Job) -> Start | Wait:
         state = self._engine.model(job.model_id)
-        pace = state.pace if state is not None else None
-        expected = (pace or 0.0) * job.pixels * job.steps
+        expected = 0.0
+        if state is not None:
+            refused = state.refused_pixels
+            if refused is not None and job.width * job.height >= refused:
+                raise NoPlaceError(Reason.OUT_OF_MEMORY)
+            expected = (state.pace or 0.0) * job.pixels * job.steps
+            if state.status == "cold":
+                expected += state.seconds_to_ready
         event = board_module.Submitted(job.job_id, job.model_id, expected, self._clock.monotonic())
         (place,) = self._board.handle(event)
         if isinstance(place, Refuse):

@@ -18,6 +18,7 @@ from node.engine.families.folder import (
     ModelFolderError,
     inspect_folder,
 )
+from node.engine.families.placement import PlacedPipeline
 from node.engine.families.scheduler import replace_scheduler
 from node.engine.families.stable_diffusion import StableDiffusion
 from node.engine.families.stable_diffusion_3 import StableDiffusion3
@@ -26,9 +27,11 @@ from node.engine.families.whole import WholePipeline
 from node.engine.loras.library import Library
 from node.engine.loras.switch import loras_of
 from node.engine.options import Acceleration
+from node.engine.weights import estimated_bytes, read_ahead
 from node.engine.work import SchedulerChoice
 
 _DEFAULT = Acceleration()
+_READ = 0.7  # the share of loading that is done when all weights have been read from the disk
 _LOADED = 0.8  # the share of loading that is done when all weights are in memory
 _WARMING = 1 - _LOADED
 #: The pipelines whose steps we take ourselves; all others run whole.
@@ -72,9 +75,33 @@ def open_family(
     library: Library | None = None,
     scheduler: SchedulerChoice | None = None,
 ) -> Family:
-    """Load a model from its folder. Raises ModelFolderError. `library` has the LoRAs for it.
+    """Load a model as `open_model` does, and bring it to the device. Raises ModelFolderError."""
+    model = open_model(
+        path, dtype, device, on_progress, acceleration, library=library, scheduler=scheduler
+    )
+    return model.attach()
 
-    `on_progress` gets the share that is loaded, from 0 to 1. `scheduler` replaces the model's own.
+
+def weight_bytes(path: Path, dtype: str, device: torch.device) -> int:
+    """Return the bytes that a model will take, from its files' headers. Raises ModelFolderError."""
+    float_bytes = number_format(dtype, device).itemsize
+    return estimated_bytes(inspect_folder(path), float_bytes)
+
+
+def open_model(
+    path: Path,
+    dtype: str,
+    device: torch.device,
+    on_progress: Callable[[float], None],
+    acceleration: Acceleration = _DEFAULT,
+    *,
+    library: Library | None = None,
+    scheduler: SchedulerChoice | None = None,
+) -> PlacedPipeline:
+    """Load a model from its folder, and bring it to the device unless there is no room for it.
+
+    Raises ModelFolderError. `library` has the LoRAs for the model, `scheduler` replaces its own;
+    `on_progress` gets the share that is loaded, from 0 to 1.
     """
     folder = inspect_folder(path)
     pipeline_class = getattr(diffusers, folder.pipeline, None)
@@ -84,21 +111,26 @@ def open_family(
         raise ModelFolderError(f"{path}: no stock pipeline is called {folder.pipeline}")
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    on_progress(0.1)
+
+    def adapted(pipeline: Any) -> Family:
+        family = _adapted(
+            pipeline, device, acceleration, lambda share: on_progress(_LOADED + share * _WARMING)
+        )
+        if library is not None:
+            family.loras = loras_of(pipeline, library)
+        return family
+
     try:
+        read_ahead(folder, lambda share: on_progress(_READ * share))
         pipeline = _load(pipeline_class, folder, number_format(dtype, device))
         on_progress(_LOADED)
         if scheduler is not None:
             replace_scheduler(pipeline, scheduler)
-        pipeline.to(device)
-        family = _adapted(
-            pipeline, device, acceleration, lambda share: on_progress(_LOADED + share * _WARMING)
-        )
+        model = PlacedPipeline(pipeline, device, adapted)
+        model.attach_if_it_fits()
     except (OSError, ValueError, TypeError, ImportError, AttributeError, InvalidJobError) as error:
         raise ModelFolderError(f"{path}: {error}") from error
-    if library is not None:
-        family.loras = loras_of(pipeline, library)
-    return family
+    return model
 
 
 def _adapted(

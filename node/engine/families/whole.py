@@ -87,11 +87,13 @@ class WholePipeline:
         negatives = (f"negative_{name}" for name in _PROMPTS)
         arguments |= zip(negatives, job.negative_prompts, strict=False)
         known = {name: value for name, value in arguments.items() if name in self._parameters}
-        return WholeSample(known, job.steps)
+        return WholeSample(known, job.steps, key=(job.height, job.width))
 
     def step(self, samples: Sequence[WholeSample], checkpoint: Checkpoint) -> None:
         (sample,) = samples
-        arguments = dict(sample.arguments)
+        # A sample that ran out of memory half-way begins again, with the same noise.
+        seed = sample.arguments["generator"].initial_seed()
+        arguments = sample.arguments | {"generator": torch.Generator("cpu").manual_seed(seed)}
         if "callback_on_step_end" in self._parameters:
             arguments["callback_on_step_end"] = _watch(sample, checkpoint)
         output = self._pipeline(**arguments)

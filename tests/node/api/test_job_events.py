@@ -154,7 +154,7 @@ async def test_a_failure_ends_the_stream_with_its_reason(tmp_path: Path) -> None
         job = asking(buyer)
         async with watching(buyer) as stream:
             assert (await stream.rest())[-1] == ("failed", {"reason": "out_of_memory"})
-        assert (await job).status == 500
+        assert (await job).status == 503
 
 
 async def test_who_waits_in_line_hears_of_every_place(tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ async def test_an_allow_list_serves_its_gateways_only(tmp_path: Path) -> None:
             400,
             "text-to-image returned 400: Error during model execution: odd",
         ),
-        (FailureKind.OUT_OF_MEMORY, 500, "Out of memory error"),
+        (FailureKind.OUT_OF_MEMORY, 503, "insufficient capacity: odd"),
         (FailureKind.WORKER_CRASHED, 500, "crashed"),
         (FailureKind.INTERNAL, 500, "Text-to-image pipeline error."),
     ],

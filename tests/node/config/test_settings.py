@@ -95,6 +95,9 @@ def test_the_service_uri_follows_from_what_is_listened_on() -> None:
         ("limits", {"max_steps": 0}),
         ("queue", {"max_waiting": -1}),
         ("engine", {"device": "tpu"}),
+        ("engine", {"memory_budget": "lots"}),
+        ("engine", {"memory_budget": "0 B"}),
+        ("engine", {"host_memory_budget": True}),
         ("models", [{"id": "a b"}]),
         ("models", [{"id": "a/b", "capacity": 0}]),
         ("log", {"level": "loud"}),
@@ -105,6 +108,12 @@ def test_a_wrong_value_is_named_with_its_key(key: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         load(NodeSettings, None, "LIMNER_NODE__", {key: value}, {})
     assert caught.value.key.startswith(key)
+
+
+def test_memory_is_written_with_its_unit() -> None:
+    read = settings(engine={"memory_budget": "1.5 GiB", "host_memory_budget": "0 B"}).engine
+    assert (read.memory_budget, read.host_memory_budget) == (3 * 2**29, 0)
+    assert settings(engine={"memory_budget": "auto"}).engine == settings().engine
 
 
 def test_prices_are_exact() -> None:

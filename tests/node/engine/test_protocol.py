@@ -73,7 +73,8 @@ _to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         models=st.tuples(st.builds(Model)),
         device=st.text(),
         max_active_samples=_small,
-        max_models=_small,
+        memory_budget=st.none() | _small,
+        host_memory_budget=st.none() | _small,
         longest_step=st.floats(),
         longest_load=st.floats(),
         safety=st.builds(
@@ -83,6 +84,7 @@ _to_worker: st.SearchStrategy[ToWorker] = st.one_of(
             unsafe_labels=st.lists(st.text()).map(tuple),
             always=st.booleans(),
         ),
+        forget_after=st.floats(),
     ),
 )
 _from_worker: st.SearchStrategy[FromWorker] = st.one_of(

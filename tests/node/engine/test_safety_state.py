@@ -120,7 +120,7 @@ async def test_the_real_worker_judges_every_image_within_its_memory(tmp_path: Pa
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_with_a_broken_checker_tells_why_and_passes_nothing(tmp_path: Path) -> None:
     folder = checkers.without_safetensors(checkers.red_is_unsafe(tmp_path / "pickled"))
-    setup = Setup((), "cpu", 1, 1, 1.0, 5.0, safety=SafetyOptions(str(folder), always=True))
+    setup = Setup((), "cpu", 1, 1.0, 5.0, safety=SafetyOptions(str(folder), always=True))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         guard = _open_guard(setup, Channel(theirs), Canary(time.monotonic))
@@ -137,7 +137,7 @@ def test_a_worker_with_a_broken_checker_tells_why_and_passes_nothing(tmp_path: P
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("policy", ["flag", "blur", "refuse"])
 def test_the_workers_previews_obey_the_policy(policy: Literal["flag", "blur", "refuse"]) -> None:
-    setup = Setup((), "cpu", 1, 1, 1.0, 5.0, safety=SafetyOptions(OPEN_NSFW, policy))
+    setup = Setup((), "cpu", 1, 1.0, 5.0, safety=SafetyOptions(OPEN_NSFW, policy))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel, canary = Channel(theirs), Canary(time.monotonic)
