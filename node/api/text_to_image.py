@@ -30,7 +30,7 @@ from node.accounting.pricing import Declined, PriceList, Quote, judge_offer
 from node.api.credentials import Doorkeeper, Grant
 from node.api.refusals import Refusal, insufficient_capacity
 from node.config.loras import ServedLora, refusal
-from node.config.profiles import Profile, Sampling, sampling
+from node.config.profiles import Profile, Sampling, replaced, sampling
 from node.engine.work import EngineBusyError, FailureKind, ImageJob, ImageResult, JobFailedError
 from node.jobs.model import NoPlaceError, RepeatedAttemptError
 from node.jobs.runner import JobRunner
@@ -65,18 +65,20 @@ class ImageService:
 
     async def post(self, request: web.Request) -> web.Response:
         """Answer a gateway. Nothing is done, and nothing priced, before all is in bounds."""
-        body = await self._body(request)
-        asked = parse_request(body)
+        asked = parse_request(await self._body(request))
         grant = self.doorkeeper.check(request)
         model_id, limits = self._model(asked)
         check_limits(asked, limits)
         self._check_loras(asked, model_id, limits)
+        sent = _sampling(asked)
         asked = _chosen(asked, self.profiles.get(model_id))
         job, work = self._job(request, asked, grant, model_id, limits)
         result = await self._run(job, work)
         if sum(len(image.png) for image in result.images) > _INLINE_BYTES:
-            return _answer(job, work, await asyncio.to_thread(_body, result), result.warnings)
-        return _answer(job, work, _body(result), result.warnings)
+            body = await asyncio.to_thread(_body, result)
+        else:
+            body = _body(result)
+        return _answer(job, work, body, (*replaced(sent, _sampling(asked)), *result.warnings))
 
     async def _body(self, request: web.Request) -> bytes:
         too_large = Refusal(
@@ -176,9 +178,13 @@ def _attempt_id(headers: Mapping[str, str]) -> str | None:
     return given
 
 
+def _sampling(asked: TextToImageRequest) -> Sampling:
+    return Sampling(asked.num_inference_steps, asked.guidance_scale)
+
+
 def _chosen(asked: TextToImageRequest, profile: Profile | None) -> TextToImageRequest:
     """The request with its model's profile in place of what the client did not choose."""
-    used = sampling(Sampling(asked.num_inference_steps, asked.guidance_scale), profile)
+    used = sampling(_sampling(asked), profile)
     return asked.model_copy(
         update={"num_inference_steps": used.steps, "guidance_scale": used.guidance}
     )

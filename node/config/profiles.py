@@ -125,6 +125,16 @@ class Sampling:
     guidance: float
 
 
+def replaced(asked: Sampling, used: Sampling) -> tuple[str, ...]:
+    """Say, for the client, which of its values had no effect."""
+    words = []
+    if used.steps != asked.steps:
+        words.append(f"num_inference_steps {used.steps} for {asked.steps}")
+    if used.guidance != asked.guidance:
+        words.append(f"guidance_scale {used.guidance:g} for {asked.guidance:g}")
+    return (f"by the model's profile: {' and '.join(words)}",) if words else ()
+
+
 def sampling(asked: Sampling, profile: Profile | None) -> Sampling:
     """Return what a request gets, for what it asked; without a profile, just that."""
     if profile is None:

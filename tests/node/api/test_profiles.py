@@ -42,10 +42,13 @@ async def test_unchosen_values_are_the_profiles_and_chosen_ones_the_clients(
     ):
         plain = await buyer.ask(**UNASKED)
         assert used(plain) == ("8", "5")
+        told = "by the model's profile: num_inference_steps 8 for 50 and guidance_scale 5 for 7.5"
+        assert plain.headers["Limner-Warnings"] == told
         assert used(await buyer.ask(**{**UNASKED, "num_inference_steps": 20})) == ("20", "5")
         assert used(await buyer.ask(**{**UNASKED, "guidance_scale": 1.0})) == ("8", "1")
         chosen = await buyer.ask(num_inference_steps=20, guidance_scale=0.5)
         assert used(chosen) == ("20", "0.5")
+        assert "Limner-Warnings" not in chosen.headers
         jobs = json.loads((await run("jobs", "--data-dir", tmp_path / "data", "--json")).stdout)
     assert [job["steps"] for job in reversed(jobs)] == [8, 20, 8, 20]
     assert {(job.width, job.height) for job in engine.jobs[:3]} == {(1024, 576)}
