@@ -107,9 +107,6 @@ class Turns:
 
     def begin(self, active: Mapping[int, Active]) -> Turn | None:
         """Start the next turn; None when nothing wants a step."""
-        # The device may be one turn behind, which keeps it busy, and no more: cancelling and
-        # joining at step boundaries is worth little where many steps are queued already.
-        self._settle(all_but=1)
         group = self._planner.plan([self._runnable(one) for one in active.values()])
         if group is None:
             return None
@@ -120,6 +117,9 @@ class Turns:
         """Finish a turn. A `failed` one costs its time, and teaches nothing about step times."""
         turn.lap.stop()
         self._open.append(turn)
+        # The device may be one turn behind, which keeps it busy, and no more: cancelling and
+        # joining at step boundaries is worth little where many steps are queued already. A
+        # finished sample's time is known when it is handed over.
         self._settle(all_but=0 if any(one.sample.finished for one in turn.members) else 1)
 
     def out_of_memory(self, turn: Turn) -> None:
