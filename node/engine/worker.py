@@ -224,7 +224,14 @@ def _import_torch(setup: Setup, library: Library) -> _Device:
         rungs=(Rung.TILED, Rung.OFFLOADED) if on_gpu else (Rung.TILED,),
         relieve=relieve,
         stopwatch=lap,
-        signature=f"{name}, {threads} threads, torch {torch.__version__}",
+        signature=", ".join(
+            [
+                name,
+                f"{threads} threads",
+                f"torch {torch.__version__}",
+                *([repr(setup.acceleration)] if on_gpu else []),
+            ]
+        ),
         hello=Hello(name, threads),
     )
 
