@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
@@ -30,6 +31,14 @@ def pytest_runtest_setup() -> None:
     socket_allow_hosts(["127.0.0.1", "::1", "localhost"], allow_unix_socket=True)
     # py_ecc, which comes with web3, raises it so far that deep nesting overflows the C stack.
     sys.setrecursionlimit(1000)
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_as_they_were() -> Iterator[None]:
+    """A command that a test runs in this process sets up logging for the whole of it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import re
 from typing import Final, Literal
 
 from gateway.accounting.journal import Journal
@@ -39,6 +40,8 @@ from network.wire.messages import LARGEST_SEED, TextToImageRequest
 #: An orchestrator may refuse the same request for want of a place this often, as places come and
 #: go; one that advertises places it never gives is given up then.
 _MOST_BUSY: Final = 20
+#: In our own nodes' words; as with an unknown model, another name may be offered.
+_UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 #: And this often for credentials or a price that a refresh should have mended.
 _MOST_MENDED: Final = 2
 
@@ -316,6 +319,8 @@ class Dispatcher:
         kind, text = refusal.kind, journey.scrubbed(refusal.text)
         self._books.end_attempt(journey, "busy" if kind is Refused.BUSY else "refused", text)
         if kind is Refused.CLIENT_FAULT:
+            if _UNKNOWN_LORA.match(text):
+                raise ProblemError(problems.lora_not_found(text))
             raise ProblemError(problems.bad_request(text or "The request was refused."))
         if kind is Refused.UNSAFE:
             raise ProblemError(problems.unsafe(text))

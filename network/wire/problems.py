@@ -47,6 +47,11 @@ def model_not_found(model: str, known: Collection[str]) -> Problem:
     )
 
 
+def lora_not_found(message: str) -> Problem:
+    """`message` is the orchestrator's, which names the LoRA and those there are."""
+    return Problem(404, message, _INVALID, "lora_not_found", param="loras")
+
+
 def method_not_allowed(allowed: Collection[str]) -> Problem:
     methods = ", ".join(sorted(allowed))
     return Problem(

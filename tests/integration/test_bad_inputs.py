@@ -210,7 +210,7 @@ async def test_loras_go_to_the_node_and_its_refusal_of_an_unknown_one_comes_back
         refused = await ask(http, one_node.gateway, unknown)
         assert len(node_jobs(one_node.nodes[0])) == jobs
         drawn = await ask(http, one_node.gateway, {**QUICK, "loras": '{"limner/night": 1.0}'})
-    assert refused.status == 400
+    assert (refused.status, refused.body["error"]["code"]) == (404, "lora_not_found")
     assert_envelope(refused)
     message = refused.body["error"]["message"]
     assert "LoRa 'some/adapter' is not offered here." in message

@@ -33,6 +33,7 @@ async def test_only_the_prompt_is_needed_and_the_rest_has_livepeers_defaults(
         "seed": None,
         "num_inference_steps": 50,
         "num_images_per_prompt": 1,
+        "deterministic": False,
     }
 
 
