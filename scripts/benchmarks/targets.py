@@ -109,7 +109,10 @@ async def node_target(
             "listen": "http://127.0.0.1:0",
             "admin_listen": "127.0.0.1:0",
             "data_dir": folder,
-            "models": [{"id": model, "path": path, "capacity": _MOST_CALLERS}],
+            "models": [
+                # The built-in model would share no steps otherwise.
+                {"id": model, "path": path, "capacity": _MOST_CALLERS, "deterministic": False}
+            ],
             "queue": {"max_waiting": _MOST_CALLERS, "max_wait_seconds": 3600},
             "engine": engine,
         }
