@@ -1,0 +1,104 @@
+"""What the chain says, as values, and the questions that payments ask it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from network.errors import LimnerError
+from network.payments.tickets import CreationRound, Ticket
+from network.units import Address, Wei
+
+
+class ChainError(LimnerError):
+    """The chain could not be asked, or its answer is no answer; nothing was changed."""
+
+
+class ChainUnavailableError(ChainError):
+    """No RPC endpoint answers, or what was read last is too old to act on. It may pass."""
+
+
+class WrongChainError(ChainError):
+    """An endpoint serves another chain than the configured one; its operator has to mend it."""
+
+
+class RevertedError(ChainError):
+    """A contract refuses the call; `reason` is its revert string, "" where it gives none."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the contract refused: {reason or 'without a reason'}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The moving state that tickets depend on, read at one moment.
+
+    Blocks are L1 blocks as contracts see them (`RoundsManager.blockNum`), never L2's. `creation` is
+    what new tickets carry: the last initialised round, or the one before it where the chain stored no
+    hash for it. `gas_price` in wei. `read_at` in monotonic seconds of whoever read it.
+    """
+
+    l1_block: int
+    current_round: int
+    last_initialized_round: int
+    creation: CreationRound
+    ticket_validity_period: int
+    pool_size: int
+    gas_price: Wei
+    is_paused: bool
+    read_at: float
+
+    @property
+    def is_round_initialized(self) -> bool:
+        """Nothing can be redeemed, bonded or rewarded until somebody initialises the round."""
+        return self.current_round == self.last_initialized_round
+
+
+@dataclass(frozen=True, slots=True)
+class SenderInfo:
+    """A payer's funds in the TicketBroker. `withdraw_round` 0: not unlocking."""
+
+    deposit: Wei
+    withdraw_round: int
+    reserve_remaining: Wei
+    reserve_claimed_in_round: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """What one redemption moved, by its WinningTicketTransfer event; 0 wei is possible."""
+
+    ticket_hash: bytes
+    amount: Wei
+    transaction_hash: bytes
+    block_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTicket:
+    """All that a redemption needs."""
+
+    ticket: Ticket
+    signature: bytes
+    recipient_rand: int
+
+
+class Chain(Protocol):
+    """Reads of Livepeer's contracts. Every method raises ChainUnavailableError or ChainError."""
+
+    async def head(self) -> Head: ...
+
+    async def sender_info(self, sender: Address) -> SenderInfo: ...
+
+    async def claimed_reserve(self, sender: Address, claimant: Address) -> Wei:
+        """What `claimant` took of the sender's reserve in the current round."""
+        ...
+
+    async def is_active(self, orchestrator: Address) -> bool: ...
+
+    async def is_registered(self, orchestrator: Address) -> bool: ...
+
+    async def is_used(self, ticket_hash: bytes) -> bool: ...
+
+    async def balance(self, account: Address) -> Wei:
+        """The account's own ether, which pays for gas."""
+        ...
