@@ -10,7 +10,7 @@ import hmac
 from typing import Final, Protocol
 
 import coincurve
-from eth_hash.auto import keccak as _keccak
+import sha3
 from typing_extensions import override
 
 from network.errors import SignatureError
@@ -58,7 +58,8 @@ class KeySigner:
 
 def keccak(data: bytes) -> bytes:
     """Keccak-256, which is not SHA3-256."""
-    return _keccak(data)
+    digest: bytes = sha3.keccak_256(data).digest()
+    return digest
 
 
 def checksum(address: Address) -> str:

@@ -74,20 +74,34 @@ class Ticket:
     @property
     def hash(self) -> bytes:
         """32 bytes that name the ticket on chain and that its sender signs."""
-        return keccak(
-            self.recipient
-            + self.sender
-            + self.face_value.to_bytes(32, "big")
-            + self.win_prob.to_bytes(32, "big")
-            + self.sender_nonce.to_bytes(32, "big")
-            + self.recipient_rand_hash
-            + self.creation.aux_data
+        head, tail = hash_parts(
+            self.recipient,
+            self.sender,
+            face_value=self.face_value,
+            win_prob=self.win_prob,
+            recipient_rand_hash=self.recipient_rand_hash,
+            creation=self.creation,
         )
+        return keccak(head + self.sender_nonce.to_bytes(32, "big") + tail)
 
     @property
     def expected_value(self) -> Fraction:
         """Wei that the ticket is worth before it is drawn, exactly."""
         return expected_value(self.face_value, self.win_prob)
+
+
+def hash_parts(
+    recipient: Address,
+    sender: Address,
+    *,
+    face_value: Wei,
+    win_prob: int,
+    recipient_rand_hash: bytes,
+    creation: CreationRound,
+) -> tuple[bytes, bytes]:
+    """What stands before and after the nonce in the bytes that a ticket's hash covers."""
+    head = recipient + sender + face_value.to_bytes(32, "big") + win_prob.to_bytes(32, "big")
+    return head, recipient_rand_hash + creation.aux_data
 
 
 def ticket_of(params: TicketParams, sender: Address, nonce: int) -> Ticket:
