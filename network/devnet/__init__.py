@@ -1,0 +1,1 @@
+"""A development chain with contracts that behave as the network's do."""
