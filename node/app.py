@@ -41,6 +41,7 @@ from node.api.listener import (
     open_listener,
 )
 from node.api.metrics import Metrics
+from node.api.receipts import ReceiptService
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
 from node.config.catalogue import Catalogue, catalogue
@@ -295,6 +296,7 @@ async def _open_public(
         _health(core),
         ProgressService(core.runner),
         JobEventService(core.runner),
+        ReceiptService(core.journal.receipt),
         refused=core.metrics.refused,
         connections=connections,
     )

@@ -102,3 +102,20 @@ class Chain(Protocol):
     async def balance(self, account: Address) -> Wei:
         """The account's own ether, which pays for gas."""
         ...
+
+
+class ChainView(Protocol):
+    """The chain as it was read last, for those who cannot wait for it."""
+
+    @property
+    def head(self) -> Head:
+        """Raises ChainUnavailableError where it is too old to act on."""
+        ...
+
+    async def sender_info(self, sender: Address) -> SenderInfo:
+        """As of the last head, or read now. Raises ChainUnavailableError."""
+        ...
+
+    async def claimed_reserve(self, sender: Address, claimant: Address) -> Wei: ...
+
+    async def is_active(self, orchestrator: Address) -> bool: ...

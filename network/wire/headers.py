@@ -22,6 +22,8 @@ PROTOCOL_MARK: Final = "Livepeer-AI-Worker-1.0"
 JOB_ID: Final = "Limner-Job-Id"
 FEE: Final = "Limner-Fee"
 PRICE: Final = "Limner-Price"
+#: What the payment of this very attempt brought, in wei as a fraction; on refusals too.
+CREDIT: Final = "Limner-Credit"
 #: What of a request had no effect: ASCII sentences that quote no prompt, joined by "; ".
 WARNINGS: Final = "Limner-Warnings"
 #: Denoise steps and guidance scale that an image was made with, which a profile may have set.

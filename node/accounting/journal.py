@@ -1,6 +1,7 @@
 """The ledger, written down: each change is on disk before anything follows from it."""
 
 from collections import deque
+from fractions import Fraction
 from typing import Final
 
 import structlog
@@ -9,10 +10,11 @@ from sqlalchemy import Connection, select
 from network.errors import DatabaseError, LimnerError
 from network.runtime.clock import Clock
 from network.runtime.database import Database
+from network.runtime.inserting import Row
 from network.units import Address, JobId, Wei, format_price
-from node.accounting.ledger import Accepted, Insufficient, Ledger, Repeated
-from node.accounting.model import Ending, Job, Outcome
-from node.accounting.tables import ends, jobs
+from node.accounting.ledger import Accepted, Account, Insufficient, Ledger, Repeated
+from node.accounting.model import Credit, Ending, Job, Outcome, Receipt
+from node.accounting.tables import ends, jobs, payments
 
 #: Where the journal's migrations are, for `open_database`.
 MIGRATIONS: Final = "node.accounting.migrations"
@@ -24,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 class InsufficientBalanceError(LimnerError):
     """The payer has not paid in enough."""
+
+
+class PaymentRefusedError(LimnerError):
+    """The payment does not do; the message is for the payer, in the wire's words."""
 
 
 class Journal:
@@ -62,19 +68,51 @@ class Journal:
             log.warning("released what jobs of an interrupted run had reserved", jobs=len(left))
         return len(left)
 
-    async def reserve(self, job: Job) -> None:
-        """Hold a job's fee. Raises InsufficientBalanceError or DatabaseError; then nothing is held."""
+    async def restore_accounts(self) -> None:
+        """Begin with the payers' balances as they were written down; before any job is reserved."""
+        for payer, account in (await self._database.read(_accounts)).items():
+            self._ledger.restore(payer, account)
+
+    async def receipt(self, attempt_id: str) -> Receipt | None:
+        """What is on disk about an attempt; None if it never reached the books."""
+        return await self._database.read(lambda connection: _receipt(connection, attempt_id))
+
+    async def reserve(self, job: Job, credit: Credit | None = None) -> None:
+        """Hold a job's fee, out of what its payment brings; both become durable together.
+
+        Raises PaymentRefusedError, InsufficientBalanceError or DatabaseError; then nothing is held.
+        What the payment brought is kept but with the last.
+        """
+        rows: list[Row] = []
+        if credit is not None:
+            self._ledger.credit(credit.payer, credit.amount)
+            rows += [(payments, _payment_row(job.attempt_id, credit, self._clock.now()))]
+            rows += credit.rows
+        refused = self._refused(job, credit)
+        if refused is None:
+            rows.append((jobs, _job_row(job, self._clock.now())))
+        try:
+            await self._database.append(rows)
+        except DatabaseError:
+            if refused is None:
+                self._ledger.release(job.job_id)
+                self._ledger.forget(job.job_id)
+            if credit is not None:
+                self._ledger.retract(credit.payer, credit.amount)
+            raise
+        if refused is not None:
+            raise refused
+
+    def _refused(self, job: Job, credit: Credit | None) -> LimnerError | None:
+        """Hold the fee, or tell why not."""
+        if credit is not None and credit.refusal:
+            return PaymentRefusedError(credit.refusal)
         outcome = self._ledger.reserve(job.job_id, job.payer, job.fee)
         if isinstance(outcome, Insufficient):
-            raise InsufficientBalanceError(f"{outcome.shortfall} wei are missing")
+            return InsufficientBalanceError(f"{outcome.shortfall} wei are missing")
         if isinstance(outcome, Repeated):
             raise ValueError(f"job {job.job_id} was reserved before")  # noqa: TRY004  its value, not its type
-        try:
-            await self._database.append([(jobs, _job_row(job, self._clock.now()))])
-        except DatabaseError:
-            self._ledger.release(job.job_id)
-            self._ledger.forget(job.job_id)
-            raise
+        return None
 
     async def settle(self, job: Job, ending: Ending) -> None:
         """Charge a delivered job. Raises DatabaseError; the job then stays open on disk."""
@@ -117,6 +155,47 @@ def payer_text(payer: Address) -> str:
 def _unended(connection: Connection) -> list[JobId]:
     query = select(jobs.c.job_id).outerjoin(ends).where(ends.c.job_id.is_(None))
     return [JobId(job_id) for job_id in connection.scalars(query)]
+
+
+def _accounts(connection: Connection) -> dict[Address, Account]:
+    credited: dict[str, Fraction] = {}
+    for payer, credit in connection.execute(select(payments.c.payer, payments.c.credit)):
+        credited[payer] = credited.get(payer, Fraction(0)) + Fraction(credit)
+    charged: dict[str, int] = {}
+    query = select(jobs.c.payer, ends.c.charged).join(ends)
+    for payer, amount in connection.execute(query):
+        charged[payer] = charged.get(payer, 0) + amount
+    return {
+        Address(bytes.fromhex(payer)): Account(
+            credited=credited.get(payer, Fraction(0)), charged=Wei(charged.get(payer, 0))
+        )
+        for payer in credited.keys() | charged.keys()
+    }
+
+
+def _receipt(connection: Connection, attempt_id: str) -> Receipt | None:
+    credit = connection.scalar(
+        select(payments.c.credit).where(payments.c.attempt_id == attempt_id)
+    )
+    job = connection.execute(
+        select(ends.c.state, ends.c.charged)
+        .select_from(jobs.outerjoin(ends))
+        .where(jobs.c.attempt_id == attempt_id)
+    ).first()
+    if credit is None and job is None:
+        return None
+    state, charged = ("refused", Wei(0)) if job is None else (job.state or "open", job.charged)
+    return Receipt(Fraction(credit or 0), charged or Wei(0), state)
+
+
+def _payment_row(attempt_id: str, credit: Credit, now: float) -> dict[str, object]:
+    return {
+        "attempt_id": attempt_id,
+        "payer": payer_text(credit.payer),
+        "credit": str(credit.amount),
+        "tickets": credit.tickets,
+        "received_at": now,
+    }
 
 
 def _job_row(job: Job, now: float) -> dict[str, object]:

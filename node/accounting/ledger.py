@@ -2,12 +2,15 @@
 
 A payer's balance is what they paid in, less what they were charged and what open jobs hold. How
 far it may go below zero is the ledger's `overdraft`: without bound where no payment is made
-beforehand (off-chain), zero where tickets pay first.
+beforehand (off-chain), zero where tickets pay first. Credit is a fraction of a wei where tickets
+brought it; what jobs hold and cost are whole wei.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
@@ -38,14 +41,14 @@ class Hold:
 class Account:
     """A payer's sums over their whole history."""
 
-    credited: Wei = _NOTHING
+    credited: Fraction = Fraction(0)
     held: Wei = _NOTHING
     charged: Wei = _NOTHING
 
     @property
-    def available(self) -> Wei:
+    def available(self) -> Fraction:
         """What is left to spend; negative for those who run up a debt."""
-        return Wei(self.credited - self.held - self.charged)
+        return self.credited - self.held - self.charged
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,23 @@ class Ledger:
         """Return what is known of a job's reservation."""
         return self._holds.get(job_id)
 
-    def credit(self, payer: Address, amount: Wei) -> None:
+    def credit(self, payer: Address, amount: Fraction) -> None:
         """Add a payment. Raises ValueError for a negative one."""
         _check(amount)
         account = self._account(payer)
-        self._accounts[payer] = replace(account, credited=Wei(account.credited + amount))
+        self._accounts[payer] = replace(account, credited=account.credited + amount)
+
+    def retract(self, payer: Address, amount: Fraction) -> None:
+        """Take back a payment that could not be written down.
+
+        What was spent of it meanwhile is a debt then, which the next payments make good.
+        """
+        account = self._account(payer)
+        self._accounts[payer] = replace(account, credited=account.credited - amount)
+
+    def restore(self, payer: Address, account: Account) -> None:
+        """Begin with what an earlier process had written down."""
+        self._accounts[payer] = account
 
     def reserve(
         self, job_id: JobId, payer: Address, amount: Wei
@@ -106,7 +121,7 @@ class Ledger:
         if self._overdraft is not None:
             shortfall = amount - account.available - self._overdraft
             if shortfall > 0:
-                return Insufficient(Wei(shortfall))
+                return Insufficient(Wei(math.ceil(shortfall)))
         self._holds[job_id] = Hold(payer, amount)
         self._accounts[payer] = replace(account, held=Wei(account.held + amount))
         return Accepted()
@@ -150,7 +165,7 @@ class Ledger:
         for payer, account in self._accounts.items():
             if account.held != held.get(payer, 0):
                 raise AssertionError("an account's held sum is not the sum of its open holds")
-            if min(account.credited, account.held, account.charged) < 0:
+            if account.credited < 0 or account.held < 0 or account.charged < 0:
                 raise AssertionError("a sum is negative")
             if self._overdraft is not None and account.available < -self._overdraft:
                 raise AssertionError("an account is overdrawn")
@@ -168,6 +183,6 @@ class Ledger:
         self._holds[job_id] = replace(hold, state=state, charged=charged)
 
 
-def _check(amount: Wei) -> None:
+def _check(amount: Wei | Fraction) -> None:
     if amount < 0:
         raise ValueError(f"an amount of {amount} wei is negative")

@@ -5,6 +5,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
+from network.runtime.inserting import Row
 from network.units import Address, JobId, ModelId, Pixels, Wei
 
 #: Who pays when a gateway did not say who it is (off-chain, open or loopback nodes only).
@@ -50,3 +51,26 @@ class Ending:
     reason: str = ""
     waited_seconds: float = 0.0
     run_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What one payment brought, in wei, and the rows that must be on disk together with it.
+
+    `refusal`, unless empty, is why the payment does not do; the payer keeps the credit all the same.
+    """
+
+    payer: Address
+    amount: Fraction
+    tickets: int
+    rows: tuple[Row, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an attempt brought and cost; `state` is "refused" for one that never became a job."""
+
+    credited: Fraction
+    charged: Wei
+    state: str

@@ -30,7 +30,12 @@ class Grant:
     """A gateway that may have work done. `sender` None: it did not say, and need not."""
 
     sender: Address | None
-    expected_price: Fraction | None
+    payment: Payment
+
+    @property
+    def expected_price(self) -> Fraction | None:
+        """Return the price that it expects, in wei per pixel."""
+        return self.payment.expected_price
 
     @property
     def payer(self) -> Address:
@@ -42,8 +47,16 @@ class Doorkeeper:
     """Checks the headers of a job."""
 
     def __init__(
-        self, access: Access, sessions: Sessions, advertiser: Advertiser, clock: Clock
+        self,
+        access: Access,
+        sessions: Sessions,
+        advertiser: Advertiser,
+        clock: Clock,
+        *,
+        must_pay: bool = False,
     ) -> None:
+        """`must_pay`: whoever asks has to say who it is, because its account is charged."""
+        self._must_pay = must_pay
         self._access = access
         self._sessions = sessions
         self._advertiser = advertiser
@@ -64,7 +77,7 @@ class Doorkeeper:
         fault = self._sessions.check(credentials.auth_token, sender, self._clock.now())
         if fault is not None:
             raise _forbidden(fault, fault.name.lower() + "_auth_token")
-        return Grant(sender, payment.expected_price)
+        return Grant(sender, payment)
 
     def _payment(self, request: web.Request) -> Payment:
         try:
@@ -83,7 +96,8 @@ class Doorkeeper:
             raise _forbidden(str(error), "bad_credentials") from None
 
     def _sender(self, credentials: SegmentCredentials, payment: Payment) -> Address | None:
-        if not payment.sender and not credentials.signature and self._access.is_open:
+        is_nobody = not payment.sender and not credentials.signature
+        if is_nobody and self._access.is_open and not self._must_pay:
             return None
         # A named sender has to prove it even where anybody is served: else one could run up
         # the debts of another.

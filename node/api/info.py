@@ -12,7 +12,7 @@ from grpclib.exceptions import GRPCError
 from network.errors import SignatureError, WireError
 from network.wire.codec import decode_orchestrator_request, encode_orchestrator_info
 from network.wire.generated import lp_rpc_pb2 as pb
-from node.discovery.advertiser import Advertiser
+from node.discovery.advertiser import Advertiser, NoTermsError
 
 _MAX_PING_MESSAGE: Final = 1024
 _CHECK_FAILED: Final = "Invalid orchestrator request: orchestrator req sig check failed"
@@ -37,13 +37,16 @@ def grpc_methods(terms: Advertiser, refused: Callable[[str], None]) -> Mapping[s
             refused("malformed_info_request")
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
         try:
-            info = terms.info(request)
+            info = await terms.info(request)
         except SignatureError as error:
             # Gateways match this sentence (Livepeer wire, 2.5); which part of it failed is
             # nothing to a stranger.
             refused("unknown_gateway")
             log.info("refused a gateway", address=request.address.hex(), reason=str(error))
             raise GRPCError(Status.UNKNOWN, _CHECK_FAILED) from None
+        except NoTermsError as error:
+            refused("no_terms")
+            raise GRPCError(Status.UNKNOWN, str(error)) from None
         await stream.send_message(encode_orchestrator_info(info))
 
     async def ping(stream: _Stream) -> None:

@@ -32,6 +32,10 @@ class Refusal(Exception):  # noqa: N818  it is an answer
         self.reason = reason
         self.headers = headers
 
+    def with_headers(self, headers: Mapping[str, str]) -> "Refusal":
+        """Return the same refusal with more headers."""
+        return Refusal(self.status, self.text, self.reason, {**(self.headers or {}), **headers})
+
     def response(self) -> web.Response:
         """Return the answer."""
         return plain(self.status, self.text, self.headers)

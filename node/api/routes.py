@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler, Middleware
 from node.api.health import HealthService, ProgressService
 from node.api.job_events import JobEventService
 from node.api.listener import Connections
+from node.api.receipts import ReceiptService
 from node.api.refusals import answering
 from node.api.text_to_image import ImageService
 
@@ -17,6 +18,7 @@ def http_application(
     health: HealthService,
     progress: ProgressService,
     events: JobEventService,
+    receipts: ReceiptService,
     *,
     refused: Callable[[str], None],
     connections: Connections,
@@ -30,6 +32,7 @@ def http_application(
     _twins(app, "POST", "/text-to-image", images.post)
     _twins(app, "GET", "/jobs/{job_id}", progress.get_job)
     _twins(app, "GET", "/jobs/{job_id}/events", events.get_events)
+    _twins(app, "GET", "/jobs/{job_id}/receipt", receipts.get_receipt)
     _twins(app, "GET", "/health", health.get_health)
     _twins(app, "GET", "/hardware/info", health.get_hardware_info)
     _twins(app, "GET", "/hardware/stats", health.get_hardware_stats)

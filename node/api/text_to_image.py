@@ -4,7 +4,8 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Final
 
 import orjson
@@ -12,10 +13,11 @@ import pybase64
 import structlog
 from aiohttp import web
 
+from network.chain.model import ChainError
 from network.errors import DatabaseError, ProblemError
 from network.units import JobId, ModelId, format_price, pixels_of
 from network.wire import problems
-from network.wire.headers import FEE, GUIDANCE, JOB_ID, PRICE, STEPS, WARNINGS
+from network.wire.headers import CREDIT, FEE, GUIDANCE, JOB_ID, PRICE, STEPS, WARNINGS
 from network.wire.limits import LARGEST_SEED, Limits
 from network.wire.messages import (
     TextToImageRequest,
@@ -24,8 +26,8 @@ from network.wire.messages import (
     parse_request,
     prompt_parts,
 )
-from node.accounting.journal import InsufficientBalanceError
-from node.accounting.model import Job
+from node.accounting.journal import InsufficientBalanceError, PaymentRefusedError
+from node.accounting.model import Credit, Job
 from node.accounting.pricing import Declined, PriceList, Quote, judge_offer
 from node.api.credentials import Doorkeeper, Grant
 from node.api.refusals import Refusal, insufficient_capacity
@@ -34,6 +36,7 @@ from node.config.profiles import Profile, Sampling, replaced, sampling
 from node.engine.work import EngineBusyError, FailureKind, ImageJob, ImageResult, JobFailedError
 from node.jobs.model import NoPlaceError, RepeatedAttemptError
 from node.jobs.runner import JobRunner
+from node.payments.till import NotPaid, Till
 
 _ATTEMPT_ID: Final = re.compile(r"[0-9A-Za-z_-]{16,64}")
 #: Encoding more than this takes longer than a thread costs.
@@ -62,6 +65,8 @@ class ImageService:
     max_body_bytes: int
     body_timeout: float
     deterministic: frozenset[ModelId] = frozenset()
+    #: None off-chain, where nobody pays by ticket.
+    till: Till | None = None
 
     async def post(self, request: web.Request) -> web.Response:
         """Answer a gateway. Nothing is done, and nothing priced, before all is in bounds."""
@@ -73,12 +78,14 @@ class ImageService:
         sent = _sampling(asked)
         asked = _chosen(asked, self.profiles.get(model_id))
         job, work = self._job(request, asked, grant, model_id, limits)
-        result = await self._run(job, work)
+        paying = _Paying(self.till, grant, job.attempt_id)
+        result = await self._run(job, work, paying)
         if sum(len(image.png) for image in result.images) > _INLINE_BYTES:
             body = await asyncio.to_thread(_body, result)
         else:
             body = _body(result)
-        return _answer(job, work, body, (*replaced(sent, _sampling(asked)), *result.warnings))
+        warnings = (*replaced(sent, _sampling(asked)), *result.warnings)
+        return _answer(job, work, body, warnings, paying.headers)
 
     async def _body(self, request: web.Request) -> bytes:
         too_large = Refusal(
@@ -149,11 +156,23 @@ class ImageService:
             raise Refusal(400, verdict.reason, "price")
         return verdict
 
-    async def _run(self, job: Job, work: ImageJob) -> ImageResult:
+    async def _run(self, job: Job, work: ImageJob, paying: "_Paying") -> ImageResult:
         try:
-            return await self.runner.run(job, work)
+            return await self._ran(job, work, paying)
+        except Refusal as refusal:
+            raise refusal.with_headers(paying.headers) from None
+
+    async def _ran(self, job: Job, work: ImageJob, paying: "_Paying") -> ImageResult:
+        pay = None if self.till is None else paying.look
+        try:
+            return await self.runner.run(job, work, pay)
         except NoPlaceError as error:
             raise insufficient_capacity(error.reason) from None
+        except ChainError as error:
+            log.warning("no payment can be looked at", why=str(error))
+            raise insufficient_capacity("chain_unavailable") from None
+        except PaymentRefusedError as error:
+            raise Refusal(400, str(error), "payment") from None
         except EngineBusyError:
             raise insufficient_capacity("engine_busy") from None
         except RepeatedAttemptError as error:
@@ -167,6 +186,27 @@ class ImageService:
         except DatabaseError:
             log.exception("the journal does not take writes", job_id=job.job_id)
             raise Refusal(500, "the job could not be written down", "journal") from None
+
+
+@dataclass(slots=True)
+class _Paying:
+    """One request's payment; `headers` tell what it brought, once it was looked at."""
+
+    till: Till | None
+    grant: Grant
+    attempt_id: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def look(self) -> Credit | None:
+        """Raises PaymentRefusedError where it is no payment, ChainUnavailableError."""
+        if self.till is None:
+            return None
+        found = await self.till.take(self.grant.payment, self.attempt_id)
+        if isinstance(found, NotPaid):
+            raise PaymentRefusedError(found.reason)
+        credit = Fraction(0) if found is None else found.amount
+        self.headers[CREDIT] = f"{credit.numerator}/{credit.denominator}"
+        return found
 
 
 def _attempt_id(headers: Mapping[str, str]) -> str | None:
@@ -242,8 +282,15 @@ def _body(result: ImageResult) -> bytes:
     return orjson.dumps({"images": images})
 
 
-def _answer(job: Job, work: ImageJob, body: bytes, warnings: Sequence[str]) -> web.Response:
+def _answer(
+    job: Job,
+    work: ImageJob,
+    body: bytes,
+    warnings: Sequence[str],
+    payment: Mapping[str, str],
+) -> web.Response:
     headers = {
+        **payment,
         JOB_ID: job.job_id,
         FEE: str(job.fee),
         PRICE: format_price(job.price),

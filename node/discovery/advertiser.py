@@ -1,6 +1,6 @@
 """The node's terms, put together anew for every question from what holds at this moment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -12,7 +12,7 @@ from network.capabilities import (
     ModelConstraint,
     node_capabilities,
 )
-from network.errors import SignatureError
+from network.errors import LimnerError, SignatureError
 from network.identity import Signer, sign_hashed, verify_session_request
 from network.runtime.clock import Clock
 from network.units import Address, ModelId
@@ -26,6 +26,10 @@ from node.discovery.sessions import Sessions
 #: No other message that this network signs is as short: a ticket's content has 168 bytes, an
 #: account as text 42, a segment's identity at least 64. See `Advertiser.ping`.
 MAX_PING_BYTES: Final = 32
+
+
+class NoTermsError(LimnerError):
+    """No work can be sold to whoever asks; the message tells it why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,14 @@ class Advertiser:
         hardware: Hardware,
         clock: Clock,
         offers: Callable[[], Mapping[ModelId, ModelOffer]],
+        quote: Callable[[Address, Fraction], Awaitable[bytes]] | None = None,
     ) -> None:
-        """`offers` tells every configured model's state, from memory."""
+        """`offers` tells every configured model's state, from memory.
+
+        `quote` makes ticket parameters for a sender and a price in wei per pixel, encoded; None where
+        nobody pays by ticket.
+        """
+        self._quote = quote
         self.service_uri = service_uri
         self._signer = signer
         self._version = version
@@ -106,17 +116,23 @@ class Advertiser:
             raise ValueError(f"ping value of {len(value)} bytes; at most {MAX_PING_BYTES}")
         return sign_hashed(self._signer, value)
 
-    def info(self, request: OrchestratorRequest) -> OrchestratorInfo:
+    async def info(self, request: OrchestratorRequest) -> OrchestratorInfo:
         """Return the node's terms for a gateway.
 
-        Raises SignatureError for a wrong signature, or an account that may not work here.
+        Raises SignatureError for a wrong signature, or an account that may not work here, and what
+        `quote` raises.
         """
         sender = self._sender(request)
         wanted = request.capabilities
+        price = self._price(wanted, sender or NOBODY)
+        quoted = None
+        if self._quote is not None and sender is not None:
+            quoted = await self._quote(sender, price)
         return OrchestratorInfo(
             transcoder="" if self._closed else self.service_uri,
             address=self._signer.address,
-            price=self._price(wanted, sender or NOBODY),
+            price=price,
+            ticket_params=quoted,
             prices=self._all_prices(sender or NOBODY) if wanted is None else (),
             capabilities=self.capabilities(),
             auth_token=self._sessions.issue(sender, self._clock.now()),
@@ -125,6 +141,7 @@ class Advertiser:
 
     def _sender(self, request: OrchestratorRequest) -> Address | None:
         """Return the account that asks, proven; None where it does not matter who asks."""
+        # Whoever asks without an account is told everything but ticket parameters.
         if not request.signature and self._access.is_open:
             return None
         sender = Address(request.address)

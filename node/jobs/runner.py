@@ -6,7 +6,7 @@ cancels the job, wherever it is. Every path out frees the slot and closes the re
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,8 +16,8 @@ import structlog
 from network.errors import DatabaseError
 from network.runtime.clock import Clock
 from network.units import JobId, ModelId
-from node.accounting.journal import Journal
-from node.accounting.model import Ending, Job, Outcome
+from node.accounting.journal import InsufficientBalanceError, Journal, PaymentRefusedError
+from node.accounting.model import Credit, Ending, Job, Outcome
 from node.engine.backend import Engine
 from node.engine.work import EngineBusyError, ImageJob, ImageResult, JobFailedError, Progress
 from node.jobs import board as board_module
@@ -117,11 +117,15 @@ class JobRunner:
         patience = 0.0 if attempt_id in self._seen else patience
         return self._watchers.watch(attempt_id, self.progress, patience)
 
-    async def run(self, job: Job, work: ImageJob) -> ImageResult:
-        """Do a job: place, reservation, images, settlement; return when it is charged durably.
+    async def run(
+        self, job: Job, work: ImageJob, pay: Callable[[], Awaitable[Credit | None]] | None = None
+    ) -> ImageResult:
+        """Do a job: place, payment, reservation, images, settlement; return when it is charged durably.
 
-        Raises NoPlaceError, RepeatedAttemptError, EngineBusyError, JobFailedError, DatabaseError;
-        then, and when the task is cancelled, nothing is charged.
+        `pay` looks at the payment that came with it, which a job without a place has no use for. Raises
+        NoPlaceError, RepeatedAttemptError, PaymentRefusedError, InsufficientBalanceError,
+        EngineBusyError, JobFailedError, DatabaseError; then, and when the task is cancelled, nothing is
+        charged.
         """
         if job.attempt_id in self._seen:
             raise RepeatedAttemptError(f"job id {job.attempt_id} was used before")
@@ -134,7 +138,7 @@ class JobRunner:
         self._idle.clear()
         self._watchers.begin(job.attempt_id, job.job_id)
         try:
-            return await self._carry_out(active, work, place)
+            return await self._carry_out(active, work, place, pay)
         finally:
             self._leave(active)
             self._report(active)
@@ -176,10 +180,15 @@ class JobRunner:
         return place
 
     async def _carry_out(
-        self, active: _Active, work: ImageJob, place: Start | Wait
+        self,
+        active: _Active,
+        work: ImageJob,
+        place: Start | Wait,
+        pay: Callable[[], Awaitable[Credit | None]] | None,
     ) -> ImageResult:
         try:
-            await self._journal.reserve(active.job)
+            credit = None if pay is None else await pay()
+            await self._journal.reserve(active.job, credit)
             if isinstance(place, Wait):
                 await self._wait(active, place)
             result = await self._generate(active, work)
@@ -237,8 +246,9 @@ class JobRunner:
                 return (Outcome.INTERRUPTED if active.interrupted else Outcome.CANCELLED), ""
             case NoPlaceError(reason=reason):
                 return Outcome.REFUSED, reason
-            case EngineBusyError():
-                return Outcome.REFUSED, "engine_busy"
+            case PaymentRefusedError() | InsufficientBalanceError() | EngineBusyError():
+                is_busy = isinstance(error, EngineBusyError)
+                return Outcome.REFUSED, "engine_busy" if is_busy else "payment"
             case JobFailedError(kind=kind):
                 return Outcome.FAILED, kind
             case DatabaseError():

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ def test_a_settled_job_is_charged_once_and_the_rest_is_free_again() -> None:
     assert ledger.settle(JOB, Wei(7)) == Accepted()
     assert isinstance(ledger.settle(JOB, Wei(7)), Repeated)
     assert isinstance(ledger.release(JOB), Repeated)
-    assert ledger.accounts[ALICE] == Account(Wei(0), Wei(0), Wei(7))
+    assert ledger.accounts[ALICE] == Account(Fraction(0), Wei(0), Wei(7))
 
 
 def test_a_released_job_costs_nothing_and_cannot_be_settled_later() -> None:
@@ -42,7 +44,7 @@ def test_a_repeated_reservation_holds_nothing_more() -> None:
 def test_a_payer_without_overdraft_spends_what_was_paid_in_and_no_more() -> None:
     ledger = Ledger(overdraft=Wei(0))
     assert ledger.reserve(JOB, ALICE, Wei(10)) == Insufficient(Wei(10))
-    ledger.credit(ALICE, Wei(15))
+    ledger.credit(ALICE, Fraction(15))
     assert ledger.reserve(JOB, ALICE, Wei(10)) == Accepted()
     assert ledger.reserve(JobId("next"), ALICE, Wei(10)) == Insufficient(Wei(5))
 
@@ -71,14 +73,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(overdraft=st.one_of(st.none(), st.integers(0, 50)))
     def begin(self, overdraft: int | None) -> None:
         self.ledger = Ledger(None if overdraft is None else Wei(overdraft))
-        self.paid = 0
+        self.paid = Fraction(0)
         self.open: dict[JobId, int] = {}
         self.charged: dict[JobId, int] = {}
         self.seen: list[JobId] = []
 
-    @rule(payer=st.sampled_from([ALICE, BOB]), amount=st.integers(0, 10**20))
-    def credit(self, payer: Address, amount: int) -> None:
-        self.ledger.credit(payer, Wei(amount))
+    @rule(payer=st.sampled_from([ALICE, BOB]), amount=st.fractions(0, 10**20))
+    def credit(self, payer: Address, amount: Fraction) -> None:
+        self.ledger.credit(payer, amount)
         self.paid += amount
 
     @rule(number=st.integers(0, 8), payer=st.sampled_from([ALICE, BOB]), amount=st.integers(0, 99))

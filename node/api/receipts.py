@@ -1,0 +1,29 @@
+"""What an attempt's payment brought and what it cost: for a gateway whose connection was cut."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from node.accounting.model import Receipt
+from node.api.refusals import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptService:
+    """Attempt ids are 128 random bits of the gateway's: who knows one may know what became of it."""
+
+    receipt: Callable[[str], Awaitable[Receipt | None]]
+
+    async def get_receipt(self, request: web.Request) -> web.Response:
+        """Answer from the books, so that what is told survives this process."""
+        found = await self.receipt(request.match_info["job_id"])
+        if found is None:
+            raise Refusal(404, "no attempt of this id was paid for or done here", "no_receipt")
+        body = {
+            "credited": f"{found.credited.numerator}/{found.credited.denominator}",
+            "charged": str(found.charged),
+            "state": found.state,
+        }
+        return web.Response(body=orjson.dumps(body), content_type="application/json")

@@ -1,0 +1,1 @@
+"""Tickets that come in: quoted, taken, and redeemed."""
