@@ -1,11 +1,13 @@
 """What the chain says, as values, and the questions that payments ask it."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from network.errors import LimnerError
 from network.payments.tickets import CreationRound, Ticket
 from network.units import Address, Wei
+
+NO_WEI: Final = Wei(0)
 
 
 class ChainError(LimnerError):
@@ -18,6 +20,15 @@ class ChainUnavailableError(ChainError):
 
 class WrongChainError(ChainError):
     """An endpoint serves another chain than the configured one; its operator has to mend it."""
+
+
+class RefusedError(ChainError):
+    """An endpoint answered with an error of its own: the request cannot succeed as it stands."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(f"the RPC endpoint refuses: {message}")
+        self.message = message
+        self.code = code
 
 
 class RevertedError(ChainError):
@@ -71,6 +82,49 @@ class Payout:
     amount: Wei
     transaction_hash: bytes
     block_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a transaction does: `data` sent to a contract, with `value` wei.
+
+    `gas_limit` None: estimated just before it is signed.
+    """
+
+    to: Address
+    data: bytes = b""
+    value: Wei = NO_WEI
+    gas_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One event of a contract, as its bytes."""
+
+    address: Address
+    topics: tuple[bytes, ...]
+    data: bytes
+    block_number: int
+    transaction_hash: bytes
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a mined transaction. `gas_price` is what was paid, in wei per gas."""
+
+    transaction_hash: bytes
+    block_number: int
+    block_hash: bytes
+    is_successful: bool
+    gas_used: int
+    gas_price: Wei
+    logs: tuple[Log, ...] = ()
+
+    @property
+    def cost(self) -> Wei:
+        """Wei that the gas cost, the L1 part on Arbitrum included."""
+        return Wei(self.gas_used * self.gas_price)
 
 
 @dataclass(frozen=True, slots=True)
