@@ -154,13 +154,14 @@ class Deployment:
         number: int = await self.contract("RoundsManager").functions.currentRound().call()
         return number
 
-    def save(self, path: Path, chain_id: int, rpc: str) -> None:
+    def save(self, path: Path, chain_id: int, rpc: str, engine: str) -> None:
         """Write what nodes and gateways have to know of this network, as `network.json`."""
         content = {
             "chain_id": chain_id,
             "controller": self.controller,
             "ai_service_registry": self.addresses["AIServiceRegistry"],
             "rpc": rpc,
+            "engine": engine,
         }
         draft = path.with_suffix(".draft")
         draft.write_text(json.dumps(content, indent=1) + "\n")

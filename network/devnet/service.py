@@ -81,7 +81,7 @@ async def open_devnet(home: Home, options: Options, clock: Clock) -> AsyncIterat
             await _rpc(web3, "evm_setIntervalMining", _BLOCK_SECONDS)
         else:
             supervisor.start("blocks", lambda: _every(_BLOCK_SECONDS, lambda: _mine(web3)))
-        await asyncio.to_thread(contracts.save, home.network_file, CHAIN_ID, url)
+        await asyncio.to_thread(contracts.save, home.network_file, CHAIN_ID, url, engine)
         supervisor.start("rounds", lambda: _keep_rounds(contracts))
         yield Devnet(url, engine, engine == "anvil", contracts, node, gateway)
 

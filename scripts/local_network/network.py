@@ -54,6 +54,10 @@ class _Kept:
     command: list[str]
     program: Program = field(init=False)
 
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.command[3])
+
     def start(self, seconds: float = 60) -> None:
         self.program = Program.start(self.command, log=self.folder / "log", seconds=seconds)
 
@@ -151,6 +155,8 @@ class NodePlan:
     capacity: int = 2
     scheme: str = "https"
     settings: Settings = field(default_factory=dict)
+    #: None: in the folder that the node is started in.
+    data_dir: Path | None = None
 
 
 def start_node(folder: Path, plan: NodePlan | None = None) -> Node:
@@ -171,7 +177,8 @@ def start_node(folder: Path, plan: NodePlan | None = None) -> Node:
         model["path"] = override
     config = folder / "node.toml"
     config.write_text(toml(values, [("models", model)]))
-    command = [str(BIN / "limner-node"), "run", "--data-dir", str(folder / "data")]
+    data_dir = plan.data_dir or folder / "data"
+    command = [str(BIN / "limner-node"), "run", "--data-dir", str(data_dir)]
     node = Node(folder, [*command, "--config", str(config), "--json-ready"])
     node.start()
     return node
@@ -183,6 +190,7 @@ def start_gateway(
     orchestrators: Sequence[str],
     settings: Settings | None = None,
     log_level: str = "info",
+    data_dir: Path | None = None,
 ) -> Gateway:
     """Start a gateway that buys from `orchestrators`, and make a key for it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +206,8 @@ def start_gateway(
     # The built-in model's own bound, so that the gateway refuses what the node would.
     tables.append(("models", {"id": MODEL, "size_multiple": 32}))
     config.write_text(toml(values, tables))
-    command = [str(BIN / "limner-gateway"), "run", "--data-dir", str(folder / "data")]
+    data_dir = data_dir or folder / "data"
+    command = [str(BIN / "limner-gateway"), "run", "--data-dir", str(data_dir)]
     gateway = Gateway(folder, [*command, "--config", str(config), "--json-ready"])
     gateway.start()
     gateway.key = gateway.create_key("local")

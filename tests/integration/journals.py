@@ -50,7 +50,7 @@ def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 def wait_for_the_database(gateway: Gateway, seconds: float = 20) -> None:
     """Return once a running gateway's database has all that its write-ahead log had."""
-    log = gateway.folder / "data" / "journal.ahead"
+    log = gateway.data_dir / "journal.ahead"
     deadline = time.monotonic() + seconds
     while gateway.program.is_running and any(log.read_bytes()[:4]):
         if time.monotonic() > deadline:
@@ -61,7 +61,7 @@ def wait_for_the_database(gateway: Gateway, seconds: float = 20) -> None:
 def gateway_requests(gateway: Gateway) -> list[Asked]:
     """Every request ever accepted, the oldest first."""
     wait_for_the_database(gateway)
-    database = gateway.folder / "data" / "gateway.sqlite3"
+    database = gateway.data_dir / "gateway.sqlite3"
     attempts = [
         Bought(attempt, request, number, uri, state, int(fee or 0), node_job or "")
         for attempt, request, number, uri, state, fee, node_job in _rows(
@@ -83,7 +83,7 @@ def gateway_requests(gateway: Gateway) -> list[Asked]:
 
 def node_jobs(node: Node) -> list[Sold]:
     """Every job ever accepted, the oldest first."""
-    database = node.folder / "data" / "node.sqlite"
+    database = node.data_dir / "node.sqlite"
     return [
         Sold(job, state, int(charged or 0))
         for job, state, charged in _rows(
