@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from scripts.demo_run.account import show_account
 from scripts.demo_run.journey import Wish, curl_line, send
+from scripts.demo_run.paid import PaidNetwork, pay_until_one_wins, show_balances, start_paid
 from scripts.local_network.network import MODEL, ROOT, Gateway, Node, start_gateway, start_node
 from scripts.local_network.processes import ProgramError
 
@@ -44,6 +45,8 @@ class _Size(click.ParamType[tuple[int, int]]):
 @click.option("--steps", type=click.IntRange(1, 100), default=30, show_default=True)
 @click.option("--size", type=_Size(), default="512x512", show_default=True)
 @click.option("--serve", is_flag=True, help="Keep node and gateway running; end with Ctrl-C.")
+@click.option("--paid", is_flag=True, help="Pay with tickets, on a chain of this machine's own.")
+@click.option("--no-anvil", is_flag=True, help="With --paid: a chain that needs no other program.")
 @click.option("--json", "as_json", is_flag=True, help="With --serve: one JSON line on stdout.")
 @click.option(
     "--out",
@@ -54,8 +57,7 @@ class _Size(click.ParamType[tuple[int, int]]):
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=OUT / "demo",
-    help="Where node and gateway keep their journals and keys.  [default: out/demo]",
+    help="Where node and gateway keep their journals and keys.  [default: out/demo, or out/demo-paid]",
 )
 def main(
     *,
@@ -64,9 +66,11 @@ def main(
     steps: int,
     size: tuple[int, int],
     serve: bool,
+    paid: bool,
+    no_anvil: bool,
     as_json: bool,
     out: Path,
-    data_dir: Path,
+    data_dir: Path | None,
 ) -> None:
     """Start a node and a gateway on this machine and send PROMPT through the gateway.
 
@@ -75,12 +79,19 @@ def main(
     """
     console = Console(stderr=as_json, highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
-    data_dir = data_dir.resolve()
+    data_dir = (data_dir or OUT / ("demo-paid" if paid else "demo")).resolve()
+    wish = Wish.drawing_a_seed(prompt, size, steps, seed)
     try:
         with _alone_in(data_dir), ExitStack() as running:
-            node, gateway = _start(data_dir, running, console)
-            wish = Wish.drawing_a_seed(prompt, size, steps, seed)
-            if serve:
+            if paid:
+                network = start_paid(data_dir, running, console, use_anvil=not no_anvil)
+                node, gateway = network.node, network.gateway
+            else:
+                network = None
+                node, gateway = _start(data_dir, running, console)
+            if network is not None and not serve:
+                _pay_for_one(network, wish, out, console)
+            elif serve:
                 _serve(node, gateway, data_dir, wish, console, as_json=as_json)
             else:
                 _make_one(node, gateway, wish, out, console)
@@ -151,11 +162,21 @@ def _serve(
     raise ProgramError(f"a program ended by itself; see {node.program.log}, {gateway.program.log}")
 
 
-def _make_one(node: Node, gateway: Gateway, wish: Wish, out: Path, console: Console) -> None:
-    path = wish.file_in(out)
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _pay_for_one(network: PaidNetwork, wish: Wish, out: Path, console: Console) -> None:
     console.print(f'\n"{wish.prompt}"', markup=False)
-    send(wish, gateway, shown)
+    pay_until_one_wins(network, wish, out, _shown(wish, out), console)
+    show_account(network.node, network.gateway, console)
+    show_balances(network, console)
+
+
+def _shown(wish: Wish, out: Path) -> Path:
+    path = wish.file_in(out)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _make_one(node: Node, gateway: Gateway, wish: Wish, out: Path, console: Console) -> None:
+    console.print(f'\n"{wish.prompt}"', markup=False)
+    send(wish, gateway, _shown(wish, out))
     show_account(node, gateway, console)
     console.print("\nThe next one, with URL and KEY as `scripts/demo --serve` prints them:\n")
     console.print(curl_line("$URL", "$KEY", wish), soft_wrap=True, markup=False)
