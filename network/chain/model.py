@@ -156,3 +156,14 @@ class Chain(Protocol):
     async def balance(self, account: Address) -> Wei:
         """The account's own ether, which pays for gas."""
         ...
+
+
+class Transactions(Protocol):
+    """Sends transactions of one account."""
+
+    @property
+    def account(self) -> Address: ...
+
+    async def send(self, call: Call, purpose: str, *, max_fee: Wei | None = None) -> Receipt:
+        """Have `call` executed once, and wait until it is; see `network.chain.transactions`."""
+        ...
