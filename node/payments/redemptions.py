@@ -1,11 +1,13 @@
 """What became of each winning ticket: written down step by step, and read back.
 
     queued --> sent --> mined --> final
-       ^        |         |
-       +--------+---------+          every state but final may go to written-off
+       |        |         |
+       |<-------+<--------+     what a reorganisation took away goes back, as what failed does
+       v
+    written-off
 
-A ticket without an entry is queued. Nothing is sent before "sent" is on disk, and a "mined" whose
-transaction a reorganisation took away is queued again.
+A ticket without an entry is queued. Nothing is sent before "sent" is on disk. A ticket that somebody
+else redeemed goes from queued to mined.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,8 +42,8 @@ class State(StrEnum):
 _NEXT: Final[Mapping[State, frozenset[State]]] = {
     # Mined at once: somebody else redeemed it, for us.
     State.QUEUED: frozenset({State.SENT, State.MINED, State.WRITTEN_OFF}),
-    State.SENT: frozenset({State.QUEUED, State.MINED, State.WRITTEN_OFF}),
-    State.MINED: frozenset({State.QUEUED, State.MINED, State.FINAL, State.WRITTEN_OFF}),
+    State.SENT: frozenset({State.QUEUED, State.MINED}),
+    State.MINED: frozenset({State.QUEUED, State.SENT, State.MINED, State.FINAL}),
     State.FINAL: frozenset(),
     State.WRITTEN_OFF: frozenset(),
 }

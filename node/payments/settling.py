@@ -23,6 +23,9 @@ from node.payments.winnings import Pending
 #: Arbitrum somewhat more than two rounds.
 _SEARCHED_BLOCKS: Final = 600_000
 _PIECE: Final = 10_000
+#: So long a transaction may take to come back after a reorganisation.
+_RETURN_SECONDS: Final = 120.0
+_REORGANISED: Final = "a reorganisation took its transaction away"
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +50,13 @@ class Settler:
         self._final_after = final_after
 
     async def settle(self, records: Sequence[Record], receipt: Receipt) -> None:
-        """Book the transaction that was sent for `records`."""
-        payouts = await self._payouts(receipt)
-        costs = shares(receipt.cost, len(records))
+        """Book the transaction that was sent for `records`, if the chain still has it."""
+        found = await self._chain.receipt(receipt.transaction_hash)
+        if found is None:
+            await self._missing(records)
+            return
+        payouts = await self._payouts(found)
+        costs = shares(found.cost, len(records))
         steps: list[tuple[Record, Entry]] = []
         for record, cost in zip(records, costs, strict=True):
             ticket_hash = record.winner.ticket_hash
@@ -57,8 +64,16 @@ class Settler:
                 steps.append((record, _mined(payouts[ticket_hash], cost, record.last.purpose)))
             else:
                 elsewhere = await self.find(record.winner)
-                steps.append((record, _not_redeemed(record, receipt, cost, elsewhere)))
+                steps.append((record, _not_redeemed(record, found, cost, elsewhere)))
         await self._write(steps)
+
+    async def _missing(self, records: Sequence[Record]) -> None:
+        """A reorganisation took the transaction away; most come back by themselves.
+
+        Sending another one at once would pay for gas twice.
+        """
+        if self._clock.now() - records[0].last.at >= _RETURN_SECONDS:
+            await self.queue(records, _REORGANISED, failed=False)
 
     async def queue(self, records: Sequence[Record], reason: str, *, failed: bool) -> None:
         """Take back what was to be sent; `failed`: leave it alone for a while."""
@@ -112,11 +127,9 @@ class Settler:
         payout = payouts.get(last.ticket_hash)
         if payout is None:
             if not await self._chain.is_used(last.ticket_hash):
-                return Entry(
-                    last.ticket_hash,
-                    State.QUEUED,
-                    reason="a reorganisation took its transaction away",
-                )
+                # Ours is sent again by whoever sends transactions: it is waited for.
+                state = State.SENT if last.purpose else State.QUEUED
+                return Entry(last.ticket_hash, state, purpose=last.purpose, reason=_REORGANISED)
             payout = await self.find(record.winner)
             return None if payout is None else _mined(payout, Wei(0), "", "after a reorganisation")
         if now - last.at >= self._final_after:

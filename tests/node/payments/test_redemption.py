@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from typing_extensions import override
 
 from network.chain.model import SenderInfo
 from network.units import Address, Wei
@@ -44,8 +45,7 @@ POLICY = GasPolicy(max_gas_price=Wei(10**10), deadline_blocks=20)
 
 
 def only(candidates: list[Candidate], at: View) -> Due | Wait | GiveUp:
-    found = sift(candidates, at, POLICY)
-    (verdict,) = (*found.due, *found.waiting, *found.given_up)
+    (verdict,) = _all(sift(candidates, at, POLICY))
     return verdict
 
 
@@ -163,7 +163,8 @@ def test_every_ticket_gets_one_verdict_and_no_wei_is_counted_twice(
 
 
 def _all(found: Sifted) -> tuple[Due | Wait | GiveUp, ...]:
-    return (*found.due, *found.waiting, *found.given_up)
+    every: list[Due | Wait | GiveUp] = [*found.due, *found.waiting, *found.given_up]
+    return tuple(every)
 
 
 def _check_due(found: Sifted, at: View) -> None:
@@ -338,6 +339,7 @@ class TicketLives(RuleBasedStateMachine):
         assert not set(self.paid) & set(self.written_off)
         assert len(self.open) + len(self.paid) + len(self.written_off) == len(self.all)
 
+    @override
     def teardown(self) -> None:
         """In the end the weather is fair: what is left is redeemed, or expires and says so."""
         self.is_paused, self.is_initialized, self.gas_price = False, True, 1

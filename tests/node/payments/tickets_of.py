@@ -23,11 +23,10 @@ def winner(
     number: int = 1,
     creation: int = 7,
     expiration: int = 700,
-    recipient: Address = RECIPIENT,
 ) -> Winner:
     """A ticket that won; nobody checks its signature."""
     ticket = Ticket(
-        recipient=recipient,
+        recipient=RECIPIENT,
         sender=sender,
         face_value=Wei(face),
         win_prob=CERTAIN - 1,
@@ -39,8 +38,15 @@ def winner(
     return Winner(signed, ticket.hash, expiration)
 
 
-def candidate(sender: Address = ALICE, face: int = ETHER, **others: int) -> Candidate:
-    return Candidate(winner(sender, face, **others))
+def candidate(
+    sender: Address = ALICE,
+    face: int = ETHER,
+    *,
+    number: int = 1,
+    creation: int = 7,
+    expiration: int = 700,
+) -> Candidate:
+    return Candidate(winner(sender, face, number=number, creation=creation, expiration=expiration))
 
 
 def head(
