@@ -14,6 +14,7 @@ _COMMANDS = {
     "usage": "What was bought, for whom and for how much.",
     "orchestrators": "Who is bought from, and what they offer.",
     "address": "Print the account orchestrators know this gateway by.",
+    "keystore": "Bring the gateway's account from elsewhere.",
     "version": "Print the version.",
 }
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from network.keystore import KEYSTORE_NAME
+from network.passphrase import PassphraseSources
 from network.runtime.settings import PriceSetting, Settings
 from network.units import ModelId
 
@@ -193,3 +195,14 @@ class GatewaySettings(Settings):
     routing: RoutingSettings = RoutingSettings()
     payments: PaymentSettings = PaymentSettings()
     accounting: AccountingSettings = AccountingSettings()
+
+    @property
+    def passphrase_sources(self) -> PassphraseSources:
+        """Where the passphrase of the gateway's own account is looked for."""
+        data_dir = self.data_dir.expanduser()
+        return PassphraseSources(
+            given=self.keystore.passphrase.get_secret_value(),
+            file=self.keystore.passphrase_file,
+            made=data_dir / "keystore.passphrase",
+            keystore=data_dir / KEYSTORE_NAME,
+        )
