@@ -164,6 +164,18 @@ class PaymentSettings(Settings):
     max_wei_in_flight: Annotated[int, Field(ge=0)] | None = None
 
 
+class SignerSettings(Settings):
+    """`limner-gateway signer`: tickets for clients that hold no key."""
+
+    listen: ListenAddress = "127.0.0.1:8938"
+    webhook_url: HttpUrl | Literal[""] = ""
+    webhook_secret: SecretStr = SecretStr("")
+    allow_no_auth: bool = False
+    max_price: PriceSetting | None = None
+    max_price_per_second: PriceSetting | None = None
+    max_price_per_call: PriceSetting | None = None
+
+
 class AccountingSettings(Settings):
     """Where the journal and the keys are kept."""
 
@@ -194,6 +206,7 @@ class GatewaySettings(Settings):
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     routing: RoutingSettings = RoutingSettings()
     payments: PaymentSettings = PaymentSettings()
+    signer: SignerSettings = SignerSettings()
     accounting: AccountingSettings = AccountingSettings()
 
     @property
