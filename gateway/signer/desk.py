@@ -14,6 +14,7 @@ from gateway.signer.refusal import (
     FORBIDDEN,
     NO_TICKETS_NEEDED,
     PRICE_EXCEEDED,
+    UNAVAILABLE,
     SigningRefusedError,
     refresh_session,
 )
@@ -202,6 +203,10 @@ class PaymentDesk:
         self, request: PaymentRequest, params: TicketParams, count: int
     ) -> None:
         head = self._outlook.head
+        if head.is_paused:
+            raise SigningRefusedError(
+                UNAVAILABLE, "system is paused: the TicketBroker redeems no tickets at the moment"
+            )
         funds = await self._outlook.sender_info(self._signer.address)
         if head.creation not in self._rounds:
             self._rounds = (head.creation, *self._rounds[:1])

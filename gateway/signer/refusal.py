@@ -31,4 +31,7 @@ class SigningRefusedError(LimnerError):
 
 def refresh_session(orchestrator_url: str, why: str) -> SigningRefusedError:
     """The client has to call GetOrchestrator at `orchestrator_url` before it can be served."""
-    return SigningRefusedError(REFRESH_SESSION, why, {ORCHESTRATOR_URL: orchestrator_url})
+    # The client's own word, which must not break out of a header.
+    is_plain = orchestrator_url.isascii() and orchestrator_url.isprintable()
+    url = orchestrator_url if is_plain else ""
+    return SigningRefusedError(REFRESH_SESSION, why, {ORCHESTRATOR_URL: url})

@@ -326,6 +326,23 @@ async def test_an_inactive_recipient_gets_no_tickets(desk: Desk) -> None:
     assert "not an active orchestrator" in message
 
 
+async def test_a_paused_broker_gets_no_tickets(desk: Desk) -> None:
+    """Case 30: nobody could redeem them, and their round goes by."""
+    desk.outlook.head = replace(desk.outlook.head, is_paused=True)
+    status, message, _ = await desk.refused(inPixels=10)
+    assert status == 503
+    assert "paused" in message
+
+
+async def test_a_url_that_would_break_a_header_is_left_out(desk: Desk) -> None:
+    token = AuthToken(b"t" * 32, "01234567", int(NOW))
+    info = replace(INFO, auth_token=token, transcoder="http://x\r\nSet-Cookie: a=b")
+    status, _, headers = await desk.refused(info, inPixels=1)
+    assert status == 480
+    assert headers["Livepeer-Orchestrator-URL"] == ""
+    assert "Set-Cookie" not in headers
+
+
 async def test_an_unlocking_sender_signs_nothing(desk: Desk) -> None:
     """Case 12: orchestrators would refuse the tickets, and the operator wants out."""
     desk.outlook.sender = replace(desk.outlook.sender, withdraw_round=6)
