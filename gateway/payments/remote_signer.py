@@ -14,25 +14,25 @@ from typing import Any, Final, Self
 
 import aiohttp
 import orjson
-import pybase64
 
-from network.capabilities import Capabilities
-from network.errors import LimnerError, SignatureError, WireError
+from gateway.payments.payer import Quote, SignedTickets, StaleQuoteError, UnpayableError
+from network.capabilities import job_capabilities
+from network.errors import SignatureError, WireError
 from network.identity import parse_address, verify_session_request
 from network.payments.signing import TicketSeries
 from network.payments.tickets import TicketParams
 from network.units import Address, ModelId
 from network.wire.codec import (
-    OrchestratorInfo,
     Payment,
     SegmentCredentials,
+    TicketSenderParams,
     decode_payment,
     decode_segment_credentials,
     encode_capabilities,
     encode_orchestrator_info,
+    encode_segment_credentials,
 )
-from network.wire.headers import decode_header, manifest_id, verify_segment
-from network.wire.tickets import decode_ticket_params
+from network.wire.headers import decode_header, encode_header, manifest_id, verify_segment
 
 _OK: Final = 200
 _LARGEST_ANSWER: Final = 2**20
@@ -41,36 +41,28 @@ _LONGEST_REASON: Final = 300
 _KEPT_SESSIONS: Final = 4096
 
 
-class RemoteSignerError(LimnerError):
+class RemoteSignerError(UnpayableError):
     """The signer made no tickets; nothing was promised. The message says why."""
-
-
-class RefreshNeededError(RemoteSignerError):
-    """The quote is too old for the signer: ask the orchestrator anew."""
 
 
 class NoTicketsNeededError(RemoteSignerError):
     """The signer finds that what was paid before covers the job."""
 
 
-class PriceExceededError(RemoteSignerError):
-    """The signer never pays this price."""
-
-
 #: By the signer's own statuses.
-_KINDS: Final[Mapping[int, type[RemoteSignerError]]] = {
-    480: RefreshNeededError,
-    481: PriceExceededError,
+_KINDS: Final[Mapping[int, type[UnpayableError]]] = {
+    480: StaleQuoteError,
     482: NoTicketsNeededError,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class SignedPayment:
-    """What goes to an orchestrator; without tickets where the signer found that none are due."""
+class _Signed:
+    """One answer of the signer."""
 
     payment: Payment
     credentials: SegmentCredentials
+    state: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -84,13 +76,19 @@ class _Session:
 
 
 class RemoteSigner:
-    """One account whose key is elsewhere. Made by `open`."""
+    """One account whose key is elsewhere: a TicketMaker. Made by `open`."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, address: Address, signature: bytes
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        address: Address,
+        signature: bytes,
+        version: str,
     ) -> None:
         self._session = session
         self._url = url
+        self._version = version
         #: Who pays.
         self.address: Final = address
         #: Proves the account in GetOrchestrator.
@@ -102,9 +100,10 @@ class RemoteSigner:
         self._credentials: dict[ModelId, SegmentCredentials] = {}
 
     @classmethod
-    async def open(cls, session: aiohttp.ClientSession, url: str) -> Self:
+    async def open(cls, session: aiohttp.ClientSession, url: str, version: str) -> Self:
         """Ask the signer for its account. `session` carries the credentials that it wants, if any.
 
+        `version` is what jobs ask for in their capabilities.
         Raises RemoteSignerError where it does not answer, or proves another account than it names.
         """
         answer = await _call(session, f"{url}/sign-orchestrator-info", {})
@@ -114,40 +113,45 @@ class RemoteSigner:
             verify_session_request(address, signature)
         except (KeyError, AttributeError, TypeError, ValueError, SignatureError):
             raise RemoteSignerError("the signer does not prove its account") from None
-        return cls(session, url, address, signature)
+        return cls(session, url, address, signature, version)
 
-    async def sign(
-        self, quote: OrchestratorInfo, model_id: ModelId, capabilities: Capabilities, count: int
-    ) -> SignedPayment:
-        """`count` tickets for `quote`, at least one, and the credentials of a job.
+    async def make(self, quote: Quote, count: int) -> SignedTickets:
+        """`count` tickets with the credentials of a job; 0 asks for the credentials alone.
 
-        The quote has a price and ticket parameters. Raises RemoteSignerError and its kinds.
+        Raises StaleQuoteError for a quote that is too old for the signer, RemoteSignerError otherwise.
         """
-        if quote.price is None or quote.ticket_params is None:
-            raise RemoteSignerError("the quote has no price or no ticket parameters")
-        params = decode_ticket_params(quote.ticket_params)
-        session = self._session_of(params.recipient_rand_hash)
+        session = self._session_of(quote.params.recipient_rand_hash)
         # In turn: each call takes the nonces after those of the last.
         async with session.lock:
+            known = self._credentials.get(quote.model_id)
+            if count == 0 and known is not None:
+                return self._tickets((), known, quote)
             try:
-                due = pixels_to_name(count, params.expected_value, quote.price, session.balance)
-                signed, state = await self._ask(session.state, quote, model_id, capabilities, due)
+                # A model's first credentials come with a ticket. Nobody is sent that one if none is due.
+                signed = await self._sign(session, quote, max(count, 1))
             except NoTicketsNeededError:
-                known = self.credentials(quote, model_id)
                 if known is None:
                     raise
-                return SignedPayment(Payment(self.address, quote.price), known)
-            self._check(signed, params, quote.price)
-            session.state = state
-            session.balance += len(signed.payment.tickets) * params.expected_value
-            session.balance -= due * quote.price
-            self._credentials[model_id] = signed.credentials
-            return signed
+                return self._tickets((), known, quote)
+        tickets = signed.payment.tickets if count else ()
+        return self._tickets(tickets, signed.credentials, quote)
 
-    def credentials(self, quote: OrchestratorInfo, model_id: ModelId) -> SegmentCredentials | None:
-        """What a job that needs no tickets goes with; None until the model was paid for once."""
-        known = self._credentials.get(model_id)
-        return None if known is None else replace(known, auth_token=quote.auth_token)
+    def _tickets(
+        self, tickets: tuple[TicketSenderParams, ...], known: SegmentCredentials, quote: Quote
+    ) -> SignedTickets:
+        """The signature of credentials covers no session: the quote's own token goes into them."""
+        credentials = replace(known, auth_token=quote.info.auth_token)
+        return SignedTickets(tickets, encode_header(encode_segment_credentials(credentials)))
+
+    async def _sign(self, session: _Session, quote: Quote, count: int) -> _Signed:
+        price, value = _price(quote), quote.params.expected_value
+        pixels = pixels_to_name(count, value, price, session.balance)
+        signed = await self._ask(session.state, quote, pixels)
+        self._check(signed, quote.params, price)
+        session.state = signed.state
+        session.balance += len(signed.payment.tickets) * value - pixels * price
+        self._credentials[quote.model_id] = signed.credentials
+        return signed
 
     def _session_of(self, rand_hash: bytes) -> _Session:
         session = self._sessions.get(rand_hash)
@@ -157,37 +161,30 @@ class RemoteSigner:
                 del self._sessions[next(iter(self._sessions))]
         return session
 
-    async def _ask(
-        self,
-        state: Mapping[str, str] | None,
-        quote: OrchestratorInfo,
-        model_id: ModelId,
-        capabilities: Capabilities,
-        pixels: int,
-    ) -> tuple[SignedPayment, Mapping[str, str]]:
+    async def _ask(self, state: Mapping[str, str] | None, quote: Quote, pixels: int) -> _Signed:
+        capabilities = job_capabilities(quote.model_id, self._version)
         answer = await _call(
             self._session,
             f"{self._url}/generate-live-payment",
             {
-                "orchestrator": pybase64.b64encode_as_string(encode_orchestrator_info(quote)),
-                "ManifestID": manifest_id(model_id).decode(),
+                "orchestrator": encode_header(encode_orchestrator_info(quote.info)),
+                "ManifestID": manifest_id(quote.model_id).decode(),
                 "inPixels": pixels,
                 "type": "",
-                "capabilities": pybase64.b64encode_as_string(encode_capabilities(capabilities)),
+                "capabilities": encode_header(encode_capabilities(capabilities)),
                 "state": state,
             },
         )
         try:
-            signed = SignedPayment(
+            return _Signed(
                 decode_payment(decode_header(answer["payment"])),
                 decode_segment_credentials(decode_header(answer["segCreds"])),
+                {name: str(answer["state"][name]) for name in ("State", "Sig")},
             )
-            following = {name: str(answer["state"][name]) for name in ("State", "Sig")}
         except (KeyError, TypeError, AttributeError, WireError):
             raise RemoteSignerError("the signer's answer is no payment") from None
-        return signed, following
 
-    def _check(self, signed: SignedPayment, params: TicketParams, price: Fraction) -> None:
+    def _check(self, signed: _Signed, params: TicketParams, price: Fraction) -> None:
         """A payment that is not the one asked for would have us blame the orchestrator."""
         payment = signed.payment
         if payment.sender != self.address or payment.expected_price != price:
@@ -199,6 +196,12 @@ class RemoteSigner:
             verify_segment(signed.credentials, self.address)
         except (WireError, ValueError) as error:
             raise RemoteSignerError(f"the signer's tickets are not good: {error}") from None
+
+
+def _price(quote: Quote) -> Fraction:
+    if not quote.info.price:
+        raise RemoteSignerError("the orchestrator asks for no price: there is nothing to pay")
+    return quote.info.price
 
 
 def pixels_to_name(count: int, value: Fraction, price: Fraction, balance: Fraction) -> int:
@@ -244,6 +247,6 @@ def _reason(answer: object) -> str:
     return str(message)[:_LONGEST_REASON]
 
 
-def _refusal(status: int, reason: str) -> RemoteSignerError:
+def _refusal(status: int, reason: str) -> UnpayableError:
     text = f"the signer refuses with {status}: {reason}"
     return _KINDS.get(status, RemoteSignerError)(text)

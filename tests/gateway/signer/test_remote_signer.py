@@ -1,7 +1,8 @@
 """A gateway without a key: it pays through a signer, over real HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,20 +11,21 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.payments.remote_signer import (
-    PriceExceededError,
-    RefreshNeededError,
-    RemoteSigner,
-    RemoteSignerError,
-    pixels_to_name,
-)
+from gateway.payments.payer import Quote, SignedTickets, StaleQuoteError, UnpayableError
+from gateway.payments.remote_signer import RemoteSigner, RemoteSignerError, pixels_to_name
 from gateway.signer.desk import PriceCaps
 from network.capabilities import job_capabilities
 from network.identity import verify_session_request
 from network.payments.pricing import tickets_needed
+from network.payments.signing import TicketSeries
 from network.units import Address, ModelId, Wei
-from network.wire.codec import AuthToken
-from network.wire.headers import verify_segment
+from network.wire.codec import (
+    AuthToken,
+    OrchestratorInfo,
+    SegmentCredentials,
+    decode_segment_credentials,
+)
+from network.wire.headers import decode_header, verify_segment
 from tests.gateway.signer.signing_desk import (
     BLOCK,
     INFO,
@@ -38,6 +40,22 @@ from tests.gateway.signer.signing_desk import (
 MODEL = ModelId("m")
 NEED = job_capabilities(MODEL, "0.9.1")
 
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+@asynccontextmanager
+async def serving(path: str, handle: Handler) -> AsyncIterator[str]:
+    """Something in a signer's place."""
+    app = web.Application()
+    app.router.add_post(path, handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
@@ -47,12 +65,27 @@ async def desk() -> AsyncIterator[Desk]:
 
 @pytest.fixture
 async def remote(desk: Desk) -> RemoteSigner:
-    return await RemoteSigner.open(desk.client, desk.url)
+    return await RemoteSigner.open(desk.client, desk.url, "0.9.1")
 
 
-async def nonces(remote: RemoteSigner, count: int, info: object = INFO) -> list[int]:
-    signed = await remote.sign(info, MODEL, NEED, count)  # type: ignore[arg-type]
-    return [ticket.nonce for ticket in signed.payment.tickets]
+async def make(remote: RemoteSigner, count: int, info: OrchestratorInfo = INFO) -> SignedTickets:
+    return await remote.make(Quote.of(MODEL, info), count)
+
+
+async def nonces(remote: RemoteSigner, count: int, info: OrchestratorInfo = INFO) -> list[int]:
+    """The nonces of tickets that the signer's account signed for this quote."""
+    quote = Quote.of(MODEL, info)
+    signed = await remote.make(quote, count)
+    series = TicketSeries(quote.params, SIGNER.address)
+    for ticket in signed.tickets:
+        series.check(ticket.nonce, ticket.signature)
+    return [ticket.nonce for ticket in signed.tickets]
+
+
+def credentials_of(signed: SignedTickets) -> SegmentCredentials:
+    credentials = decode_segment_credentials(decode_header(signed.credentials))
+    verify_segment(credentials, SIGNER.address)
+    return credentials
 
 
 async def test_it_proves_the_signers_account(remote: RemoteSigner) -> None:
@@ -90,48 +123,80 @@ async def test_jobs_at_once_never_share_a_nonce(remote: RemoteSigner) -> None:
 
 
 async def test_credentials_are_for_the_model_and_good_for_later_sessions(
+    desk: Desk, remote: RemoteSigner
+) -> None:
+    credentials = credentials_of(await make(remote, 1))
+    assert credentials.manifest_id == b"27_m"
+    assert credentials.capabilities == NEED
+    assert credentials.auth_token == INFO.auth_token
+    later = replace(INFO, auth_token=AuthToken(b"u" * 32, "89abcdef", int(NOW) + 60))
+    desk.outlook.active.clear()  # the signer would refuse: it is not asked
+    unpaid = await make(remote, 0, later)
+    assert unpaid.tickets == ()
+    assert credentials_of(unpaid).auth_token == later.auth_token
+
+
+async def test_the_first_job_has_credentials_even_if_no_ticket_is_due(
     remote: RemoteSigner,
 ) -> None:
-    assert remote.credentials(INFO, MODEL) is None
-    signed = await remote.sign(INFO, MODEL, NEED, 1)
-    verify_segment(signed.credentials, SIGNER.address)
-    assert signed.credentials.manifest_id == b"27_m"
-    assert signed.credentials.capabilities == NEED
-    later = replace(INFO, auth_token=AuthToken(b"u" * 32, "89abcdef", int(NOW) + 60))
-    known = remote.credentials(later, MODEL)
-    assert known is not None
-    verify_segment(known, SIGNER.address)
-    assert known.auth_token == later.auth_token
+    unpaid = await make(remote, 0)
+    assert unpaid.tickets == ()
+    assert credentials_of(unpaid).manifest_id == b"27_m"
+    # The ticket that came with them was sent to nobody; its nonce is not used again.
+    assert await nonces(remote, 2) == [2, 3]
 
 
 async def test_the_signers_statuses_say_what_to_do(desk: Desk, remote: RemoteSigner) -> None:
-    with pytest.raises(RefreshNeededError, match="TicketParams expired"):
-        await remote.sign(quoting(ticket_params(expiration_block=BLOCK)), MODEL, NEED, 1)
-    await remote.sign(INFO, MODEL, NEED, 1)
-    with pytest.raises(PriceExceededError, match="more than doubled"):
-        await remote.sign(replace(INFO, price=Fraction(2)), MODEL, NEED, 1)
+    with pytest.raises(StaleQuoteError, match="TicketParams expired"):
+        await make(remote, 1, quoting(ticket_params(expiration_block=BLOCK)))
+    await make(remote, 1)
+    with pytest.raises(UnpayableError, match=r"481.*more than doubled"):
+        await make(remote, 1, replace(INFO, price=Fraction(2)))
     desk.outlook.active.clear()
     with pytest.raises(RemoteSignerError, match="not an active orchestrator"):
-        await remote.sign(INFO, MODEL, NEED, 1)
+        await make(remote, 1)
     with pytest.raises(RemoteSignerError, match="no price"):
-        await remote.sign(replace(INFO, ticket_params=None), MODEL, NEED, 1)
+        await make(remote, 1, replace(INFO, price=Fraction(0)))
+
+
+async def test_where_the_signer_finds_a_job_paid_it_goes_without_tickets(desk: Desk) -> None:
+    """Status 482, which our own way of asking avoids; another signer may count otherwise."""
+    answers = [200, 482]
+
+    async def answer(request: web.Request) -> web.Response:
+        if answers.pop(0) == 482:
+            return web.json_response({"error": {"message": "nothing due"}}, status=482)
+        url = desk.url + request.path
+        async with desk.client.post(url, data=await request.read()) as response:
+            return web.Response(body=await response.read(), status=response.status)
+
+    async with serving("/generate-live-payment", answer) as url:
+        remote = RemoteSigner(desk.client, url, SIGNER.address, b"", "0.9.1")
+        assert await nonces(remote, 1) == [1]
+        unpaid = await make(remote, 1)
+        assert unpaid.tickets == ()
+        assert credentials_of(unpaid).auth_token == INFO.auth_token
+        answers[:] = [482]
+        with pytest.raises(RemoteSignerError, match="482: nothing due"):
+            # For a model whose credentials are not known there is no way round the signer.
+            await remote.make(Quote.of(ModelId("other"), INFO), 1)
 
 
 async def test_a_refused_call_takes_no_nonce(desk: Desk, remote: RemoteSigner) -> None:
-    await remote.sign(INFO, MODEL, NEED, 2)
-    deposit = desk.outlook.sender
-    desk.outlook.sender = replace(deposit, deposit=Wei(0))
+    await make(remote, 2)
+    funds = desk.outlook.sender
+    desk.outlook.sender = replace(funds, deposit=Wei(0))
     with pytest.raises(RemoteSignerError, match="deposit"):
-        await remote.sign(INFO, MODEL, NEED, 1)
-    desk.outlook.sender = deposit
+        await make(remote, 1)
+    desk.outlook.sender = funds
     assert await nonces(remote, 1) == [3]
 
 
 async def test_a_price_cap_of_the_signer_is_told() -> None:
     async with signing_desk(caps=PriceCaps(per_pixel=Fraction(1, 2))) as desk:
-        remote = await RemoteSigner.open(desk.client, desk.url)
-        with pytest.raises(PriceExceededError, match="exceeds the maximum of 1/2 wei"):
-            await remote.sign(INFO, MODEL, NEED, 1)
+        remote = await RemoteSigner.open(desk.client, desk.url, "0.9.1")
+        with pytest.raises(RemoteSignerError, match="exceeds the maximum of 1/2 wei"):
+            await make(remote, 1)
 
 
 @pytest.mark.parametrize(
@@ -148,23 +213,17 @@ async def test_a_stranger_is_not_taken_for_a_signer(body: bytes, problem: str, d
         del request
         return web.Response(body=body, content_type="application/json")
 
-    app = web.Application()
-    app.router.add_post("/sign-orchestrator-info", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    with pytest.raises(RemoteSignerError, match=problem):
-        await RemoteSigner.open(desk.client, url)
-    await runner.cleanup()
+    async with serving("/sign-orchestrator-info", answer) as url:
+        with pytest.raises(RemoteSignerError, match=problem):
+            await RemoteSigner.open(desk.client, url, "0.9.1")
     with pytest.raises(RemoteSignerError, match="does not answer"):
-        await RemoteSigner.open(desk.client, url)
+        await RemoteSigner.open(desk.client, url, "0.9.1")
 
 
 async def test_tickets_of_another_account_are_not_sent_on(desk: Desk) -> None:
-    remote = RemoteSigner(desk.client, desk.url, Address(b"\x01" * 20), b"")
+    remote = RemoteSigner(desk.client, desk.url, Address(b"\x01" * 20), b"", "0.9.1")
     with pytest.raises(RemoteSignerError, match="another account"):
-        await remote.sign(INFO, MODEL, NEED, 1)
+        await make(remote, 1)
 
 
 @given(
