@@ -12,6 +12,7 @@ _COMMANDS = {
     "generate": "Make an image through a running gateway.",
     "keys": "Make, list and revoke clients' keys.",
     "usage": "What was bought, for whom and for how much.",
+    "signer": "Make tickets for clients that hold no key.",
     "orchestrators": "Who is bought from, and what they offer.",
     "address": "Print the account orchestrators know this gateway by.",
     "keystore": "Bring the gateway's account from elsewhere.",

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from network.chain.settings import ChainSettings
 from network.keystore import KEYSTORE_NAME
 from network.passphrase import PassphraseSources
 from network.runtime.settings import PriceSetting, Settings
@@ -205,6 +206,7 @@ class GatewaySettings(Settings):
     images: ImageSettings = ImageSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     routing: RoutingSettings = RoutingSettings()
+    chain: ChainSettings = ChainSettings()
     payments: PaymentSettings = PaymentSettings()
     signer: SignerSettings = SignerSettings()
     accounting: AccountingSettings = AccountingSettings()

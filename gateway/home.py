@@ -11,6 +11,8 @@ import structlog
 from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.config import GatewaySettings
 from gateway.storage.disk import DiskImageStore, open_disk_store
+from network.chain.contracts import LivepeerChain, open_chain
+from network.chain.profiles import endpoints_of, profile_of
 from network.errors import ConfigError
 from network.identity import KeySigner
 from network.keystore import load_or_create
@@ -29,6 +31,24 @@ async def open_identity(settings: GatewaySettings) -> KeySigner:
     data_dir = await to_thread(_make_data_dir, settings)
     passphrase = await to_thread(find_passphrase, settings.passphrase_sources)
     return await load_or_create(data_dir, passphrase)
+
+
+@asynccontextmanager
+async def open_gateway_chain(
+    settings: GatewaySettings, clock: Clock
+) -> AsyncIterator[LivepeerChain]:
+    """The chain of the settings. Raises ConfigError, also where there is none, WrongChainError."""
+    profile = await to_thread(profile_of, settings.chain.network)
+    if profile is None:
+        raise ConfigError(
+            "chain.network",
+            "this gateway is off-chain; name a network, for example "
+            "LIMNER_GATEWAY__CHAIN__NETWORK=arbitrum-one, or the network.json of a devnet",
+        )
+    urls = endpoints_of(settings.chain, profile)
+    timeout = settings.chain.timeout_seconds
+    async with open_chain(profile, urls, clock, timeout_seconds=timeout) as chain:
+        yield chain
 
 
 @asynccontextmanager
