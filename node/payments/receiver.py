@@ -119,7 +119,7 @@ class Receiver:
             # Tickets for free work bring nothing, and cost nothing to make: they leave no trace.
             return Takings(offered.sender, refusal=fatal)
         series = TicketSeries(params, offered.sender)
-        credit, refusal = Fraction(0), ""
+        credited, refusal = 0, ""
         nonces: list[int] = []
         winners: list[Winner] = []
         for ticket in offered.tickets:
@@ -134,10 +134,10 @@ class Receiver:
                     fault = PARAMS_EXPIRED
             refusal = refusal or fault
             if not refusal:
-                credit += value
+                credited += 1
         return Takings(
             sender=offered.sender,
-            credit=credit,
+            credit=credited * value,
             rand_hash=params.recipient_rand_hash,
             nonces=tuple(nonces),
             expiration_block=params.expiration_block,
@@ -184,11 +184,13 @@ class Receiver:
         seen = self._seen.get(offered.params.recipient_rand_hash)
         if seen is None:
             return ""
-        sender = checksum(offered.sender)
+        # Addresses are put into words only where something is wrong: their checksum takes as long as
+        # a fifth of a signature's check.
         if nonce in seen.nonces:
-            return f"invalid ticket senderNonce: already seen sender={sender} nonce={nonce}"
+            who = checksum(offered.sender)
+            return f"invalid ticket senderNonce: already seen sender={who} nonce={nonce}"
         if len(seen.nonces) >= MOST_NONCES:
-            return f"invalid ticket senderNonce: too many values sender={sender}"
+            return f"invalid ticket senderNonce: too many values sender={checksum(offered.sender)}"
         return ""
 
     def _see(self, params: TicketParams, nonce: int) -> None:
