@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from structlog.testing import capture_logs
+from typing_extensions import override
 
 from network.chain.model import ChainUnavailableError, Head, SenderInfo, WrongChainError
 from network.chain.watch import ChainWatch
@@ -26,6 +27,7 @@ class CountingChain(FakeChain):
         self.gate = asyncio.Event()
         self.gate.set()
 
+    @override
     async def sender_info(self, sender: Address) -> SenderInfo:
         self.asked += 1
         await self.gate.wait()
