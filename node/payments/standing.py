@@ -134,11 +134,12 @@ class _Fact(Generic[T]):
         self._read = read
         self._clock = clock
         self._max_age = max_age
+        self._fresh = min(_FRESH, max_age)
         self._known: tuple[T, float] | None = None
 
     async def get(self) -> T:
         self.asked_at = self._clock.monotonic()
-        if self._known is not None and self._age(self._known) <= _FRESH:
+        if self._known is not None and self._age(self._known) <= self._fresh:
             return self._known[0]
         try:
             async with asyncio.timeout(_FIRST_PATIENCE if self._known is None else _PATIENCE):
