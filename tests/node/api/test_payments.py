@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ async def test_case_24_payers_sign_what_is_quoted_and_one_ticket_does(tmp_path: 
 
 async def test_tickets_follow_the_size_of_what_is_asked_for(tmp_path: Path) -> None:
     chain = funded_chain()
-    overrides = {"payments": {"redeem_gas": 21_000, "max_face_value": 10**6}}
+    overrides: dict[str, Any] = {"payments": {"redeem_gas": 21_000, "max_face_value": 10**6}}
     async with paid_node(tmp_path, chain, **overrides) as node, PayingBuyer(node) as buyer:
         before = await buyer.quote()
         for _ in range(8):
@@ -398,7 +399,7 @@ async def test_case_25_free_work_needs_no_tickets_and_no_deposit(tmp_path: Path)
         quote = await buyer.quote()
         assert (quote.params.face_value, quote.params.win_prob) == (0, 0)
         answer = await buyer.ask(price=Fraction(0))
-        assert (answer.status, answer.headers[FEE], credit_of(answer)) == (200, "0", 0)
+        assert (answer.status, answer.headers[FEE], credit_of(answer)) == (200, "0", Fraction(0))
 
 
 async def test_case_21_what_does_not_suffice_is_kept(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_case_5_a_lagging_endpoint_does_not_bring_an_expired_quote_back() -> Non
     purse, till = Purse(good_quote()), receiver()
     till.advance(purse.params.expiration_block)
     takings = till.take(purse.offer(1), at(HEAD.l1_block))
-    assert (takings.refusal, takings.credit) == (PARAMS_EXPIRED, 0)
+    assert (takings.refusal, takings.credit) == (PARAMS_EXPIRED, Fraction(0))
 
 
 def test_case_25_tickets_for_free_work_bring_nothing_and_leave_no_trace() -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
+from typing_extensions import override
 
 from network.chain.model import ChainUnavailableError, SenderInfo
 from network.chain.watch import ChainWatch
@@ -39,6 +40,7 @@ class SlowChain(MemoryChain):
         self.answers.set()
         self.asked = 0
 
+    @override
     async def sender_info(self, sender: Address) -> SenderInfo:
         self.asked += 1
         await self.answers.wait()
