@@ -12,8 +12,14 @@ _COMMANDS = {
     "generate": "Make an image through a running gateway.",
     "keys": "Make, list and revoke clients' keys.",
     "usage": "What was bought, for whom and for how much.",
+    "signer": "Make tickets for clients that hold no key.",
+    "wallet": "What the account has, on chain.",
+    "fund": "Pay into deposit and reserve.",
+    "unlock": "Begin to take deposit and reserve out, or stay after all.",
+    "withdraw": "Take deposit and reserve out.",
     "orchestrators": "Who is bought from, and what they offer.",
     "address": "Print the account orchestrators know this gateway by.",
+    "keystore": "Bring the gateway's account from elsewhere.",
     "version": "Print the version.",
 }
 

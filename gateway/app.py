@@ -17,7 +17,7 @@ from gateway.api import images, jobs
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
-from gateway.api.exposure import is_local, server_tls
+from gateway.api.exposure import is_local, listener_tls
 from gateway.api.frontend import Frontend
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
@@ -159,7 +159,7 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         keepalive_seconds=server.keepalive_seconds,
         shutdown_seconds=server.shutdown_seconds,
     )
-    tls = await to_thread(_tls, settings)
+    tls = await to_thread(listener_tls, settings.tls)
     _warn_of_exposure(settings, has_tls=tls is not None)
     public = Frontend(_public_router(parts), metrics)
     url = await open_listener("listen", settings.listen, public, tls=tls)
@@ -318,16 +318,6 @@ def _bounds(settings: GatewaySettings) -> Bounds:
         for model in settings.models
     }
     return Bounds(settings.default_model, Limits(**limits), overrides)
-
-
-def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
-    certificate, key = settings.tls.certificate, settings.tls.key
-    if certificate is None or key is None:
-        return None
-    try:
-        return server_tls(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError("tls", f"cannot use {certificate} with {key}: {error}") from error
 
 
 def _warn_of_exposure(settings: GatewaySettings, *, has_tls: bool) -> None:

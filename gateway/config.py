@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from network.chain.settings import ChainSettings
+from network.keystore import KEYSTORE_NAME
+from network.passphrase import PassphraseSources
 from network.runtime.settings import PriceSetting, Settings
 from network.units import ModelId
 
@@ -162,6 +165,18 @@ class PaymentSettings(Settings):
     max_wei_in_flight: Annotated[int, Field(ge=0)] | None = None
 
 
+class SignerSettings(Settings):
+    """`limner-gateway signer`: tickets for clients that hold no key."""
+
+    listen: ListenAddress = "127.0.0.1:8938"
+    webhook_url: HttpUrl | Literal[""] = ""
+    webhook_secret: SecretStr = SecretStr("")
+    allow_no_auth: bool = False
+    max_price: PriceSetting | None = None
+    max_price_per_second: PriceSetting | None = None
+    max_price_per_call: PriceSetting | None = None
+
+
 class AccountingSettings(Settings):
     """Where the journal and the keys are kept."""
 
@@ -191,5 +206,18 @@ class GatewaySettings(Settings):
     images: ImageSettings = ImageSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     routing: RoutingSettings = RoutingSettings()
+    chain: ChainSettings = ChainSettings()
     payments: PaymentSettings = PaymentSettings()
+    signer: SignerSettings = SignerSettings()
     accounting: AccountingSettings = AccountingSettings()
+
+    @property
+    def passphrase_sources(self) -> PassphraseSources:
+        """Where the passphrase of the gateway's own account is looked for."""
+        data_dir = self.data_dir.expanduser()
+        return PassphraseSources(
+            given=self.keystore.passphrase.get_secret_value(),
+            file=self.keystore.passphrase_file,
+            made=data_dir / "keystore.passphrase",
+            keystore=data_dir / KEYSTORE_NAME,
+        )

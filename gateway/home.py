@@ -1,7 +1,5 @@
 """The gateway's own folder: its account, its database, its write-ahead log, its images."""
 
-import os
-import secrets
 from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,9 +11,12 @@ import structlog
 from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.config import GatewaySettings
 from gateway.storage.disk import DiskImageStore, open_disk_store
+from network.chain.contracts import LivepeerChain, open_chain
+from network.chain.profiles import endpoints_of, profile_of
 from network.errors import ConfigError
 from network.identity import KeySigner
 from network.keystore import load_or_create
+from network.passphrase import find_passphrase
 from network.runtime.clock import Clock
 from network.runtime.database import Database, open_database
 
@@ -23,14 +24,31 @@ _log = structlog.get_logger(__name__)
 
 _IMAGES: Final = "images"
 _WRITE_AHEAD: Final = "journal.ahead"
-_PASSPHRASE_FILE: Final = "keystore.passphrase"  # noqa: S105 - a file name
 
 
 async def open_identity(settings: GatewaySettings) -> KeySigner:
     """The gateway's own account, made at first use. Raises ConfigError."""
     data_dir = await to_thread(_make_data_dir, settings)
-    passphrase = await to_thread(_passphrase, settings, data_dir)
+    passphrase = await to_thread(find_passphrase, settings.passphrase_sources)
     return await load_or_create(data_dir, passphrase)
+
+
+@asynccontextmanager
+async def open_gateway_chain(
+    settings: GatewaySettings, clock: Clock
+) -> AsyncIterator[LivepeerChain]:
+    """The chain of the settings. Raises ConfigError, also where there is none, WrongChainError."""
+    profile = await to_thread(profile_of, settings.chain.network)
+    if profile is None:
+        raise ConfigError(
+            "chain.network",
+            "this gateway is off-chain; name a network, for example "
+            "LIMNER_GATEWAY__CHAIN__NETWORK=arbitrum-one, or the network.json of a devnet",
+        )
+    urls = endpoints_of(settings.chain, profile)
+    timeout = settings.chain.timeout_seconds
+    async with open_chain(profile, urls, clock, timeout_seconds=timeout) as chain:
+        yield chain
 
 
 @asynccontextmanager
@@ -81,24 +99,3 @@ def _make_data_dir(settings: GatewaySettings) -> Path:
     if data_dir.stat().st_mode & 0o077:
         _log.warning("data_dir_is_open_to_others", path=str(data_dir), advice="chmod 700")
     return data_dir
-
-
-def _passphrase(settings: GatewaySettings, data_dir: Path) -> str:
-    """As set, or out of a file; by default a random one is made beside the keystore."""
-    given = settings.keystore.passphrase.get_secret_value()
-    if given:
-        return given
-    file = settings.keystore.passphrase_file
-    try:
-        if file is not None:
-            return file.expanduser().read_text().rstrip("\n")
-        file = data_dir / _PASSPHRASE_FILE
-        if not file.exists():
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(secrets.token_urlsafe(32))
-        return file.read_text()
-    except OSError as error:
-        raise ConfigError(
-            "keystore.passphrase_file", f"cannot read {file}: {error.strerror}"
-        ) from error

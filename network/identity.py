@@ -55,6 +55,15 @@ class KeySigner:
         signature = self._key.sign_recoverable(personal_digest(message), hasher=None)
         return signature[:64] + bytes([signature[64] + _V_OFFSET])
 
+    def sign_digest(self, digest: bytes) -> tuple[int, int, int]:
+        """r, s and y parity over 32 bytes as they are, which transactions want.
+
+        Never for bytes that somebody else chose: they could be a transaction.
+        """
+        signature = self._key.sign_recoverable(digest, hasher=None)
+        r, s = signature[:32], signature[32:64]
+        return int.from_bytes(r, "big"), int.from_bytes(s, "big"), signature[64]
+
 
 def keccak(data: bytes) -> bytes:
     """Keccak-256, which is not SHA3-256."""

@@ -20,6 +20,9 @@ _PRICE: Final = re.compile(
     r"(?P<whole>[0-9]+)(?P<part>\.[0-9]+)?(?:/(?P<below>[0-9]+))?\s*(?P<unit>[A-Za-z]*)",
     re.ASCII,
 )
+_AMOUNT: Final = re.compile(
+    r"(?P<number>[0-9]{1,40}(?:\.[0-9]{1,18})?)\s*(?P<unit>[A-Za-z]*)", re.ASCII
+)
 
 
 def pixels_of(width: int, height: int, images: int) -> Pixels:
@@ -61,6 +64,23 @@ def parse_price(text: str) -> Fraction:
             "reduced fraction must stay below 2^63"
         )
     return price
+
+
+def parse_wei(text: str) -> Wei:
+    """An amount from "0.05 eth", "5 gwei" or "1000", which is wei; exact.
+
+    Raises ValueError with a sentence for the operator.
+    """
+    found = _AMOUNT.fullmatch(text.strip()) if len(text) <= _LONGEST_PRICE_TEXT else None
+    unit = found["unit"].lower() if found is not None else ""
+    if found is None or unit not in _WEI_PER_UNIT:
+        raise ValueError(
+            f'{text[:_LONGEST_PRICE_TEXT]!r} is no amount; write "0.05 eth", "5 gwei" or "1000 wei"'
+        )
+    wei = Fraction(found["number"]) * _WEI_PER_UNIT[unit]
+    if wei.denominator != 1:
+        raise ValueError(f"{text!r} is not a whole number of wei")
+    return Wei(wei.numerator)
 
 
 def format_price(price: Fraction) -> str:

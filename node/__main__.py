@@ -7,6 +7,8 @@ from typing import Final
 import click
 from typing_extensions import override
 
+from network.runtime import log
+
 #: Name, where it is, and what it does.
 _COMMANDS: Final = {
     "run": ("node.cli.run:run", "Run the node until it is told to stop (Ctrl-C or SIGTERM)."),
@@ -15,6 +17,7 @@ _COMMANDS: Final = {
     "jobs": ("node.cli.journal:jobs", "List accepted jobs, the newest first."),
     "earnings": ("node.cli.journal:earnings", "Sum up what was earned, to the wei."),
     "address": ("node.cli.address:address", "Print the node's account."),
+    "keystore": ("node.cli.keystore:keystore", "Bring the node's account from elsewhere."),
     "version": ("node.__main__:version", "Print the version."),
 }
 
@@ -64,6 +67,7 @@ def main() -> None:
     Settings come from a file (--config), then from the environment (LIMNER_NODE__LISTEN and so
     on, with two underscores for a table: LIMNER_NODE__LOG__LEVEL), then from the options here.
     """  # noqa: D301  click reads \b as a paragraph it must not wrap
+    log.configure("warning")  # `run` says more; standard output is for what a command tells
 
 
 @click.command()

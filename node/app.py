@@ -16,14 +16,17 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
+from network.chain.profiles import Profile as ChainProfile
+from network.chain.profiles import profile_of
 from network.errors import ConfigError
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import open_database
 from network.runtime.supervisor import Supervisor, supervise
-from network.units import Address, ModelId
+from network.units import Address, ModelId, Wei
 from network.wire.limits import Limits
 from node.accounting.journal import MIGRATIONS, Journal
 from node.accounting.ledger import Ledger
+from node.accounting.model import Outcome
 from node.accounting.pricing import PriceList
 from node.api.admin import AdminService, admin_application
 from node.api.certificate import keep_fresh, server_context
@@ -45,14 +48,13 @@ from node.api.receipts import ReceiptService
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
 from node.config.catalogue import Catalogue, catalogue
-from node.config.loras import bounds_of
 from node.config.profiles import Profile
 from node.config.settings import (
     NodeSettings,
-    SafetySettings,
     check_access,
     database_url,
     is_loopback,
+    is_onchain,
     is_wildcard,
     serves_strangers,
     service_uri,
@@ -61,13 +63,17 @@ from node.discovery.advertiser import Access, Advertiser, ModelOffer
 from node.discovery.hardware import Hardware
 from node.discovery.identity import Identity, open_identity
 from node.discovery.sessions import Sessions
-from node.engine.backend import Engine, open_process_engine
+from node.engine.backend import Engine
 from node.engine.checkers.presence import why_missing
-from node.engine.options import NO_CHECKER, Acceleration, EngineOptions, SafetyOptions
-from node.engine.work import LoraSpec, ModelFacts, ModelSpec, SchedulerChoice
+from node.engine.configured import open_engine, safety_options
+from node.engine.options import NO_CHECKER
+from node.engine.work import ModelFacts
 from node.jobs.board import Policy
+from node.jobs.model import JobReport
 from node.jobs.record import log_job
-from node.jobs.runner import JobRunner
+from node.jobs.runner import REMEMBERED_ATTEMPTS, JobRunner
+from node.payments.opening import ChainOpener, Payments, open_livepeer_chain, open_payments
+from node.payments.usual import UsualJobs
 
 _KEEPALIVE_SECONDS: Final = 75.0
 _MOST_HEADERS: Final = 64
@@ -92,7 +98,7 @@ class RunningNode:
 
 @dataclass(frozen=True, slots=True)
 class _Core:
-    """What the surfaces stand on."""
+    """What the surfaces stand on. `payments` is None off-chain."""
 
     settings: NodeSettings
     clock: Clock
@@ -104,53 +110,7 @@ class _Core:
     metrics: Metrics
     prices: PriceList
     hardware: Hardware
-
-
-def open_engine(
-    settings: NodeSettings, models: Catalogue, clock: Clock
-) -> AbstractAsyncContextManager[Engine]:
-    """Start the worker process that the settings ask for."""
-    specs = model_specs(models)
-    bounds = bounds_of(settings)
-    options = EngineOptions(
-        threads=settings.engine.threads,
-        memory_budget=settings.engine.memory_budget,
-        host_memory_budget=settings.engine.host_memory_budget,
-        acceleration=Acceleration(settings.engine.compile, settings.engine.fuse_projections),
-        # Absolute: the worker may run elsewhere.
-        batch_file=settings.data_dir.absolute() / "batching.json",
-        compiled_dir=settings.data_dir / "compiled",
-        lora_cache_bytes=settings.engine.lora_cache_mib * 2**20,
-        max_lora_bytes=bounds.max_bytes,
-        max_lora_rank=bounds.max_rank,
-        safety=safety_options(settings.safety),
-    )
-    return open_process_engine(
-        specs,
-        device=settings.engine.device,
-        clock=clock,
-        options=options,
-        loras=[LoraSpec(lora.lora_id, lora.path) for lora in models.loras],
-    )
-
-
-def safety_options(settings: SafetySettings) -> SafetyOptions:
-    """Return what the engine is told about the safety checker."""
-    return SafetyOptions(**dict(settings))
-
-
-def model_specs(models: Catalogue) -> list[ModelSpec]:
-    """Return the models as the engine is told of them."""
-    return [
-        ModelSpec(model.model_id, model.path, model.warm, model.dtype, _scheduler(model.profile))
-        for model in models.models
-    ]
-
-
-def _scheduler(profile: Profile | None) -> SchedulerChoice | None:
-    if profile is None or profile.scheduler is None:
-        return None
-    return SchedulerChoice(profile.scheduler, profile.scheduler_options)
+    payments: Payments | None
 
 
 @asynccontextmanager
@@ -159,6 +119,7 @@ async def open_node(
     *,
     clock: Clock | None = None,
     engine_opener: EngineOpener = open_engine,
+    chain_opener: ChainOpener = open_livepeer_chain,
 ) -> AsyncIterator[RunningNode]:
     """Run a node for the length of the block.
 
@@ -166,6 +127,7 @@ async def open_node(
     and writes down how each ended. Raises ConfigError or DatabaseError when it cannot start.
     """
     check_access(settings)
+    profile = await asyncio.to_thread(profile_of, settings.chain.network)
     if missing := await asyncio.to_thread(why_missing, safety_options(settings.safety)):
         raise ConfigError("safety.checker", missing)
     models = await asyncio.to_thread(catalogue, settings)
@@ -174,7 +136,15 @@ async def open_node(
         clock = clock or SystemClock()
         stack.callback(os.close, await asyncio.to_thread(_locked, settings.data_dir))
         supervisor = await stack.enter_async_context(supervise(clock))
-        core = await _open_core(stack, settings, clock, models, engine_opener)
+        core = await _open_core(
+            stack,
+            settings,
+            clock,
+            models,
+            engine_opener=engine_opener,
+            chain_opener=chain_opener,
+            profile=profile,
+        )
         running, listener, advertiser = await _open_surfaces(stack, supervisor, core)
         try:
             yield running
@@ -187,7 +157,7 @@ async def open_node(
 def _warn(settings: NodeSettings, models: Catalogue) -> None:
     for pipeline in models.skipped_pipelines:
         log.warning("left out models of another pipeline", pipeline=pipeline)
-    if settings.open and serves_strangers(settings):
+    if settings.open and serves_strangers(settings) and not is_onchain(settings):
         log.warning("open: anybody may have work done, and nobody guarantees that they pay")
     if settings.safety.checker == NO_CHECKER:
         log.warning("no safety checker: every image is delivered unchecked", checker=NO_CHECKER)
@@ -200,7 +170,10 @@ async def _open_core(
     settings: NodeSettings,
     clock: Clock,
     models: Catalogue,
+    *,
     engine_opener: EngineOpener,
+    chain_opener: ChainOpener,
+    profile: ChainProfile | None,
 ) -> _Core:
     # The worker first: it loads its libraries while the keystore is opened.
     engine = await stack.enter_async_context(engine_opener(settings, models, clock))
@@ -212,7 +185,7 @@ async def _open_core(
             database_url(settings), MIGRATIONS, synchronous=settings.database.synchronous
         )
     )
-    journal = Journal(database, Ledger(overdraft=None), clock)
+    journal = Journal(database, Ledger(overdraft=None if profile is None else Wei(0)), clock)
     await journal.close_interrupted()
     capacities = {model.model_id: model.capacity for model in models.models}
     policy = Policy(settings.queue.max_waiting, settings.queue.max_wait_seconds)
@@ -224,10 +197,43 @@ async def _open_core(
     stack.callback(engine.subscribe(metrics.engine_changed))
     hardware = Hardware(clock)
     await hardware.refresh()
-    prices = price_list(settings, models)
+    payments = None
+    if profile is not None:
+        await journal.restore_accounts()
+        runner.remember(await journal.recent_attempts(REMEMBERED_ATTEMPTS))
+        opened = open_payments(
+            profile,
+            settings,
+            identity.signer.address,
+            models,
+            database=database,
+            clock=clock,
+            opener=chain_opener,
+        )
+        payments = await stack.enter_async_context(opened)
+        runner.observe(_learning(payments.till.usual))
     return _Core(
-        settings, clock, models, identity, engine, journal, runner, metrics, prices, hardware
+        settings=settings,
+        clock=clock,
+        models=models,
+        identity=identity,
+        engine=engine,
+        journal=journal,
+        runner=runner,
+        metrics=metrics,
+        prices=price_list(settings, models),
+        hardware=hardware,
+        payments=payments,
     )
+
+
+def _learning(usual: UsualJobs) -> Callable[[JobReport], None]:
+    def saw(report: JobReport) -> None:
+        # Only what was paid for: anybody may ask for anything.
+        if report.ending.outcome is Outcome.DELIVERED:
+            usual.saw(report.job.model_id, report.job.pixels)
+
+    return saw
 
 
 async def _open_surfaces(
@@ -251,8 +257,10 @@ async def _open_surfaces(
         hardware=core.hardware,
         clock=core.clock,
         offers=lambda: _offers(core),
+        quote=None if core.payments is None else core.payments.till.quote,
     )
-    doorkeeper = Doorkeeper(access, sessions, advertiser, core.clock)
+    must_pay = core.payments is not None
+    doorkeeper = Doorkeeper(access, sessions, advertiser, core.clock, must_pay=must_pay)
     listener = await _open_public(stack, core, doorkeeper, advertiser, sock=sock, context=context)
     supervisor.start("hardware", lambda: _watch(core.hardware))
     admin_url = await _open_admin(stack, core, uri)
@@ -290,13 +298,14 @@ async def _open_public(
         deterministic=frozenset(
             model.model_id for model in core.models.models if model.deterministic
         ),
+        till=None if core.payments is None else core.payments.till,
     )
     app = http_application(
         images,
         _health(core),
         ProgressService(core.runner),
         JobEventService(core.runner),
-        ReceiptService(core.journal.receipt),
+        ReceiptService(core.journal.receipt, core.runner.is_under_way),
         refused=core.metrics.refused,
         connections=connections,
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.options import in_loop, load_settings, settings_options
+from gateway.cli.options import in_loop, load_settings, settings_options, with_passphrase
 from gateway.home import open_identity
 from network.identity import checksum
 
@@ -16,4 +16,5 @@ def command(*, config: Path | None, data_dir: Path | None) -> None:
 
     An orchestrator that serves only gateways on its list needs this address there.
     """
-    click.echo(checksum(in_loop(open_identity(load_settings(config, data_dir))).address))
+    settings = with_passphrase(load_settings(config, data_dir))
+    click.echo(checksum(in_loop(open_identity(settings)).address))

@@ -7,9 +7,11 @@ from typing import Any, Final, TypeVar
 
 import click
 import uvloop
+from pydantic import SecretStr
 
 from gateway.config import GatewaySettings
 from network.errors import ConfigError, LimnerError
+from network.keystore_commands import ask_if_needed
 from network.runtime.settings import load
 
 ENV_PREFIX: Final = "LIMNER_GATEWAY__"
@@ -46,6 +48,15 @@ def load_settings(
         return load(GatewaySettings, config, ENV_PREFIX, flags)
     except ConfigError as error:
         raise fail(str(error), 2) from error
+
+
+def with_passphrase(settings: GatewaySettings) -> GatewaySettings:
+    """The settings, with a passphrase from the terminal where nothing else opens the keystore."""
+    asked = ask_if_needed(settings.passphrase_sources)
+    if not asked:
+        return settings
+    keystore = settings.keystore.model_copy(update={"passphrase": SecretStr(asked)})
+    return settings.model_copy(update={"keystore": keystore})
 
 
 def fail(message: str, status: int = 1) -> SystemExit:

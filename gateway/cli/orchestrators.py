@@ -8,7 +8,13 @@ import orjson
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from gateway.app import probe_orchestrators
-from gateway.cli.options import fail, in_loop, load_settings, settings_options
+from gateway.cli.options import (
+    fail,
+    in_loop,
+    load_settings,
+    settings_options,
+    with_passphrase,
+)
 from gateway.cli.tables import show_table
 
 _SECONDS = 3.0
@@ -45,7 +51,7 @@ def command(
     if lines is None:
         if not settings.orchestrators:
             raise fail("no orchestrators: name some in [[orchestrators]] or by --orchestrator", 2)
-        lines = in_loop(probe_orchestrators(settings))
+        lines = in_loop(probe_orchestrators(with_passphrase(settings)))
     if as_json:
         click.echo(orjson.dumps(lines))
     else:

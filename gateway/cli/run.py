@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import disable_created_metrics
 
 from gateway.app import Gateway, open_gateway
-from gateway.cli.options import in_loop, load_settings, settings_options
+from gateway.cli.options import in_loop, load_settings, settings_options, with_passphrase
 from gateway.config import GatewaySettings
 from network.runtime import log
 from network.runtime.clock import SystemClock
@@ -61,7 +61,7 @@ def command(
         "log.level": log_level,
         "log.format": log_format,
     }
-    settings = load_settings(config, data_dir, overrides)
+    settings = with_passphrase(load_settings(config, data_dir, overrides))
     # Timestamps of when each counter was made would double the length of /metrics.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     _allow_connections(settings.server.max_connections)

@@ -204,6 +204,11 @@ class LivepeerChain:
         at = await self._at()
         return int(await read(at.rounds.functions.roundLength()))
 
+    async def round_start(self) -> int:
+        """The L1 block that the current round began at."""
+        at = await self._at()
+        return int(await read(at.rounds.functions.currentRoundStartBlock()))
+
     async def service_uri(self, orchestrator: Address, *, ai: bool = True) -> str:
         """What `orchestrator` registered, in the AIServiceRegistry or the older one; "" if nothing.
 

@@ -7,6 +7,8 @@ asked in pieces that are halved for as long as the node refuses.
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from network.chain.deployment import Deployment
 from network.chain.endpoint import quantity
 from network.chain.model import ChainUnavailableError, Log, Payout, Receipt, RefusedError
@@ -107,6 +109,32 @@ def parse_receipt(answer: dict[str, Any]) -> Receipt:
         gas_used=quantity(answer["gasUsed"]),
         gas_price=Wei(quantity(answer["effectiveGasPrice"])),
         logs=tuple(parse_log(entry) for entry in answer["logs"]),
+    )
+
+
+def receipt_json(receipt: Receipt) -> bytes:
+    """What `parse_receipt` reads back."""
+    logs = [
+        {
+            "address": checksum(log.address),
+            "topics": ["0x" + topic.hex() for topic in log.topics],
+            "data": "0x" + log.data.hex(),
+            "blockNumber": hex(log.block_number),
+            "transactionHash": "0x" + log.transaction_hash.hex(),
+            "logIndex": hex(log.index),
+        }
+        for log in receipt.logs
+    ]
+    return orjson.dumps(
+        {
+            "transactionHash": "0x" + receipt.transaction_hash.hex(),
+            "blockNumber": hex(receipt.block_number),
+            "blockHash": "0x" + receipt.block_hash.hex(),
+            "status": hex(receipt.is_successful),
+            "gasUsed": hex(receipt.gas_used),
+            "effectiveGasPrice": hex(receipt.gas_price),
+            "logs": logs,
+        }
     )
 
 

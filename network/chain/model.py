@@ -173,3 +173,14 @@ class ChainView(Protocol):
     async def claimed_reserve(self, sender: Address, claimant: Address) -> Wei: ...
 
     async def is_active(self, orchestrator: Address) -> bool: ...
+
+
+class Transactions(Protocol):
+    """Sends transactions of one account."""
+
+    @property
+    def account(self) -> Address: ...
+
+    async def send(self, call: Call, purpose: str, *, max_fee: Wei | None = None) -> Receipt:
+        """Have `call` executed once, and wait until it is; see `network.chain.transactions`."""
+        ...

@@ -81,14 +81,15 @@ def face_value(
 def win_probability(face_value: Wei, value: Wei) -> int:
     """The probability, over `CERTAIN`, at which a ticket of `face_value` is worth `value`.
 
-    Rounded up as go-livepeer rounds, by the low 64 bits of the remainder.
+    Rounded up as go-livepeer rounds, by the low 64 bits of the remainder. A ticket of less than its
+    face value is never made certain by that, whatever the amounts: payers would refuse it.
     """
     if face_value <= 0 or value <= 0:
         return 0
     if face_value <= value:
         return CERTAIN
     quotient, remainder = divmod(CERTAIN, face_value)
-    return value * (quotient + 1 if remainder & _LOW_WORD else quotient)
+    return min(value * (quotient + 1 if remainder & _LOW_WORD else quotient), CERTAIN - 1)
 
 
 def tickets_needed(balance: Fraction, fee: int | Fraction, value: Fraction) -> int:

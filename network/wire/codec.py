@@ -40,10 +40,12 @@ __all__ = [
     "PriceInfo",
     "SegmentCredentials",
     "TicketSenderParams",
+    "decode_capabilities",
     "decode_orchestrator_info",
     "decode_orchestrator_request",
     "decode_payment",
     "decode_segment_credentials",
+    "encode_capabilities",
     "encode_orchestrator_info",
     "encode_orchestrator_request",
     "encode_payment",
@@ -68,6 +70,15 @@ MAX_TEXT: Final = 512
 _ADDRESS_SIZES: Final = (0, 20)
 
 _M = TypeVar("_M", bound=Message)
+
+
+def encode_capabilities(capabilities: Capabilities) -> bytes:
+    """Alone, as remote signers are told them."""
+    return _bytes_of(_capabilities_message(capabilities))
+
+
+def decode_capabilities(data: bytes) -> Capabilities:
+    return _capabilities(_parsed(pb.Capabilities(), data, MAX_REQUEST_BYTES))
 
 
 def encode_orchestrator_request(request: OrchestratorRequest) -> bytes:

@@ -43,13 +43,14 @@ class Journal:
         self._database = database
         self._ledger = ledger
         self._clock = clock
+        self._earned = 0
         self._endings: dict[JobId, Ending] = {}
         self._order: deque[JobId] = deque()
 
     @property
     def earned(self) -> Wei:
         """What was charged since this process started."""
-        return Wei(sum(account.charged for account in self._ledger.accounts.values()))
+        return Wei(self._earned)
 
     @property
     def held(self) -> Wei:
@@ -69,9 +70,16 @@ class Journal:
         return len(left)
 
     async def restore_accounts(self) -> None:
-        """Begin with the payers' balances as they were written down; before any job is reserved."""
+        """Begin with the payers' balances as they were written down; before any job is reserved.
+
+        Jobs that came without a payment, off-chain, are no debts: nobody was to pay for them in advance.
+        """
         for payer, account in (await self._database.read(_accounts)).items():
             self._ledger.restore(payer, account)
+
+    async def recent_attempts(self, most: int) -> list[str]:
+        """The ids of the last attempts that paid, the oldest first."""
+        return await self._database.read(lambda connection: _attempts(connection, most))
 
     async def receipt(self, attempt_id: str) -> Receipt | None:
         """What is on disk about an attempt; None if it never reached the books."""
@@ -86,11 +94,13 @@ class Journal:
         rows: list[Row] = []
         if credit is not None:
             self._ledger.credit(credit.payer, credit.amount)
-            rows += [(payments, _payment_row(job.attempt_id, credit, self._clock.now()))]
-            rows += credit.rows
         refused = self._refused(job, credit)
+        now = self._clock.now()
+        # A payment that brought nothing and does not do is not written: strangers can send any number.
+        if credit is not None and (refused is None or credit.rows):
+            rows += [(payments, _payment_row(job.attempt_id, credit, now)), *credit.rows]
         if refused is None:
-            rows.append((jobs, _job_row(job, self._clock.now())))
+            rows.append((jobs, _job_row(job, now)))
         try:
             await self._database.append(rows)
         except DatabaseError:
@@ -117,6 +127,7 @@ class Journal:
     async def settle(self, job: Job, ending: Ending) -> None:
         """Charge a delivered job. Raises DatabaseError; the job then stays open on disk."""
         if isinstance(self._ledger.settle(job.job_id, job.fee), Accepted):
+            self._earned += job.fee
             await self._write_end(job.job_id, ending, job.fee)
 
     async def release(self, job_id: JobId, ending: Ending) -> Ending:
@@ -162,7 +173,8 @@ def _accounts(connection: Connection) -> dict[Address, Account]:
     for payer, credit in connection.execute(select(payments.c.payer, payments.c.credit)):
         credited[payer] = credited.get(payer, Fraction(0)) + Fraction(credit)
     charged: dict[str, int] = {}
-    query = select(jobs.c.payer, ends.c.charged).join(ends)
+    paid = jobs.join(payments, jobs.c.attempt_id == payments.c.attempt_id).join(ends)
+    query = select(jobs.c.payer, ends.c.charged).select_from(paid)
     for payer, amount in connection.execute(query):
         charged[payer] = charged.get(payer, 0) + amount
     return {
@@ -171,6 +183,11 @@ def _accounts(connection: Connection) -> dict[Address, Account]:
         )
         for payer in credited.keys() | charged.keys()
     }
+
+
+def _attempts(connection: Connection, most: int) -> list[str]:
+    query = select(payments.c.attempt_id).order_by(payments.c.received_at.desc()).limit(most)
+    return list(connection.scalars(query))[::-1]
 
 
 def _receipt(connection: Connection, attempt_id: str) -> Receipt | None:

@@ -93,3 +93,21 @@ winning_tickets: Final = Table(
     Column("attempt_id", String(64), nullable=False),
     Column("won_at", Float, nullable=False),
 )
+
+#: What became of each winning ticket, step by step; the newest row of a ticket is its state. `amount`
+#: is what its event says was paid, `cost` what its share of the gas was, both in wei; `purpose` names
+#: the transaction before it has a hash.
+redemptions: Final = Table(
+    "redemptions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("ticket_hash", String(64), ForeignKey("winning_tickets.ticket_hash"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("amount", WeiText, nullable=False),
+    Column("cost", WeiText, nullable=False),
+    Column("transaction_hash", String(64), nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("redemptions_by_ticket", "ticket_hash"),
+)

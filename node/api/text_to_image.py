@@ -5,7 +5,6 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Final
 
 import orjson
@@ -184,6 +183,8 @@ class ImageService:
                 log.warning("job failed", job_id=job.job_id, kind=error.kind, why=error.message)
             raise _failure(error) from None
         except DatabaseError:
+            # What the payment brought may not be on disk: the receipt will tell.
+            paying.headers.clear()
             log.exception("the journal does not take writes", job_id=job.job_id)
             raise Refusal(500, "the job could not be written down", "journal") from None
 
@@ -198,14 +199,13 @@ class _Paying:
     headers: dict[str, str] = field(default_factory=dict)
 
     async def look(self) -> Credit | None:
-        """Raises PaymentRefusedError where it is no payment, ChainUnavailableError."""
+        """Raises PaymentRefusedError where it is no payment, ChainError."""
         if self.till is None:
             return None
         found = await self.till.take(self.grant.payment, self.attempt_id)
         if isinstance(found, NotPaid):
             raise PaymentRefusedError(found.reason)
-        credit = Fraction(0) if found is None else found.amount
-        self.headers[CREDIT] = f"{credit.numerator}/{credit.denominator}"
+        self.headers[CREDIT] = f"{found.amount.numerator}/{found.amount.denominator}"
         return found
 
 

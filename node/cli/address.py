@@ -7,7 +7,7 @@ import click
 
 from network.errors import LimnerError
 from network.identity import checksum
-from node.cli.options import load_settings, settings_options
+from node.cli.options import load_settings, settings_options, with_passphrase
 from node.discovery.identity import open_identity
 
 
@@ -15,7 +15,7 @@ from node.discovery.identity import open_identity
 @settings_options
 def address(config: Path | None, data_dir: Path | None) -> None:
     """Print the node's account; makes it if there is none yet."""
-    settings = load_settings(config, {"data_dir": data_dir})
+    settings = with_passphrase(load_settings(config, {"data_dir": data_dir}))
     keystore = settings.keystore
     try:
         identity = asyncio.run(

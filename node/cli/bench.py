@@ -16,13 +16,13 @@ from network.errors import LimnerError
 from network.runtime import log as logging_setup
 from network.units import format_price
 from node.accounting.break_even import Costs, asking_price, break_even_price
-from node.app import model_specs
 from node.cli.measuring import Case, Measurement, Plan, measure
 from node.cli.options import load_settings, settings_options
 from node.cli.tables import add_columns, plain_table, show
 from node.config.catalogue import Catalogue, ServedModel, catalogue
 from node.config.profiles import CLIENT_GUIDANCE, CLIENT_STEPS, Profile, Sampling, sampling
 from node.config.settings import NodeSettings
+from node.engine.configured import model_specs
 from node.engine.work import JobFailedError
 
 #: What clients ask for when they say nothing, and a size that most models were trained for.

@@ -14,7 +14,7 @@ from network.errors import LimnerError
 from network.identity import checksum
 from network.runtime import log as logging_setup
 from node.app import open_node
-from node.cli.options import load_settings, settings_options
+from node.cli.options import load_settings, settings_options, with_passphrase
 from node.config.settings import NodeSettings
 
 log = structlog.get_logger(__name__)
@@ -66,6 +66,7 @@ def run(
             "log.level": log_level,
         },
     )
+    settings = with_passphrase(settings)
     logging_setup.configure(settings.log.level, settings.log.format)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -20,9 +20,11 @@ from pydantic import (
     model_validator,
 )
 
+from network.chain.settings import OFFCHAIN, ChainSettings
 from network.errors import ConfigError
 from network.identity import parse_address
-from network.units import Address, parse_price
+from network.payments.pricing import PAYERS_MAX_TICKET_VALUE
+from network.units import Address, Wei, parse_price
 from node.config.profiles import SCHEDULERS, Value
 
 ENVIRONMENT_PREFIX: Final = "LIMNER_NODE__"
@@ -47,6 +49,15 @@ def _parsed_amount(value: object) -> object:
         return Fraction(value) if isinstance(value, str | int) else value
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{str(value)[:40]!r} is not a number") from None
+
+
+def _parsed_wei(value: object) -> object:
+    price = _parsed_price(value)
+    if not isinstance(price, Fraction):
+        return value
+    if price.denominator != 1:
+        raise ValueError(f"{str(value)[:40]!r} is not a whole number of wei")
+    return Wei(price.numerator)
 
 
 def _parsed_bytes(value: object) -> object:
@@ -99,6 +110,7 @@ def _checker(text: str) -> str:
 
 
 Price = Annotated[Fraction, BeforeValidator(_parsed_price), Field(ge=0)]
+WeiAmount = Annotated[Wei, BeforeValidator(_parsed_wei), Field(ge=1)]
 Amount = Annotated[Fraction, BeforeValidator(_parsed_amount), Field(gt=0)]
 Account = Annotated[Address, BeforeValidator(_parsed_address)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -244,6 +256,18 @@ class ModelSettings(_Section):
     profile: ProfileSettings | None = None
 
 
+class PaymentSettings(_Section):
+    """What tickets are made out for; only where `chain.network` names a chain. Amounts in wei."""
+
+    #: A ticket's expected value. Payers refuse more than 3000 gwei by default.
+    max_ticket_value: WeiAmount = PAYERS_MAX_TICKET_VALUE
+    #: What a winning ticket pays; None leaves it to gas and the sender's reserve.
+    max_face_value: WeiAmount | None = None
+    redeem_gas: Annotated[int, Field(ge=21_000, le=30_000_000)] = 1_200_000
+    #: Looked at in one payment: each takes a signature to check.
+    max_tickets: Annotated[int, Field(ge=1, le=600)] = 100
+
+
 class LoraSettings(_Section):
     """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
 
@@ -277,6 +301,8 @@ class NodeSettings(_Section):
     database: DatabaseSettings = DatabaseSettings()
     engine: EngineSettings = EngineSettings()
     safety: SafetySettings = SafetySettings()
+    chain: ChainSettings = ChainSettings()
+    payments: PaymentSettings = PaymentSettings()
     log: LogSettings = LogSettings()
 
 
@@ -307,13 +333,19 @@ def serves_strangers(settings: NodeSettings) -> bool:
     return not all(is_loopback(urlsplit(url).hostname or "") for url in urls)
 
 
+def is_onchain(settings: NodeSettings) -> bool:
+    """Tell whether payers pay by ticket, before work."""
+    return settings.chain.network != OFFCHAIN
+
+
 def check_access(settings: NodeSettings) -> None:
-    """Raise ConfigError where anybody could have work done without being known."""
+    """Raise ConfigError where anybody could have work done without being known or paying."""
     if settings.open and settings.allowed_gateways:
         raise ConfigError(
             "open", "serves anybody, but allowed_gateways names a few; remove one of the two"
         )
-    if serves_strangers(settings) and not (settings.open or settings.allowed_gateways):
+    is_guarded = settings.open or settings.allowed_gateways or is_onchain(settings)
+    if serves_strangers(settings) and not is_guarded:
         where = settings.service_uri or settings.listen
         raise ConfigError(
             "listen",

@@ -1,9 +1,11 @@
 """The node's terms, put together anew for every question from what holds at this moment."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
+
+import structlog
 
 from network.capabilities import (
     TEXT_TO_IMAGE,
@@ -12,6 +14,7 @@ from network.capabilities import (
     ModelConstraint,
     node_capabilities,
 )
+from network.chain.model import ChainError
 from network.errors import LimnerError, SignatureError
 from network.identity import Signer, sign_hashed, verify_session_request
 from network.runtime.clock import Clock
@@ -22,6 +25,12 @@ from node.accounting.model import NOBODY
 from node.accounting.pricing import PriceList
 from node.discovery.hardware import Hardware
 from node.discovery.sessions import Sessions
+from node.payments.quoting import NoQuote
+
+log = structlog.get_logger(__name__)
+
+#: Ticket parameters, encoded, for a sender, a price in wei per pixel and the models that it wants.
+Quoter = Callable[[Address, Fraction, Collection[ModelId]], Awaitable[bytes | NoQuote]]
 
 #: No other message that this network signs is as short: a ticket's content has 168 bytes, an
 #: account as text 42, a segment's identity at least 64. See `Advertiser.ping`.
@@ -68,12 +77,11 @@ class Advertiser:
         hardware: Hardware,
         clock: Clock,
         offers: Callable[[], Mapping[ModelId, ModelOffer]],
-        quote: Callable[[Address, Fraction], Awaitable[bytes]] | None = None,
+        quote: Quoter | None = None,
     ) -> None:
         """`offers` tells every configured model's state, from memory.
 
-        `quote` makes ticket parameters for a sender and a price in wei per pixel, encoded; None where
-        nobody pays by ticket.
+        `quote` is None where nobody pays by ticket.
         """
         self._quote = quote
         self.service_uri = service_uri
@@ -119,15 +127,13 @@ class Advertiser:
     async def info(self, request: OrchestratorRequest) -> OrchestratorInfo:
         """Return the node's terms for a gateway.
 
-        Raises SignatureError for a wrong signature, or an account that may not work here, and what
-        `quote` raises.
+        Raises SignatureError for a wrong signature, or an account that may not work here; NoTermsError
+        where it could not pay.
         """
         sender = self._sender(request)
         wanted = request.capabilities
         price = self._price(wanted, sender or NOBODY)
-        quoted = None
-        if self._quote is not None and sender is not None:
-            quoted = await self._quote(sender, price)
+        quoted = None if sender is None else await self._ticket_params(sender, price, wanted)
         return OrchestratorInfo(
             transcoder="" if self._closed else self.service_uri,
             address=self._signer.address,
@@ -138,6 +144,20 @@ class Advertiser:
             auth_token=self._sessions.issue(sender, self._clock.now()),
             hardware=self._devices() if wanted is None else (),
         )
+
+    async def _ticket_params(
+        self, sender: Address, price: Fraction, wanted: Capabilities | None
+    ) -> bytes | None:
+        if self._quote is None:
+            return None
+        try:
+            found = await self._quote(sender, price, self._wanted_models(wanted))
+        except ChainError as error:
+            log.warning("nothing is quoted", why=str(error))
+            raise NoTermsError("the orchestrator cannot read its chain just now") from None
+        if isinstance(found, NoQuote):
+            raise NoTermsError(found.reason)
+        return found
 
     def _sender(self, request: OrchestratorRequest) -> Address | None:
         """Return the account that asks, proven; None where it does not matter who asks."""
@@ -154,16 +174,15 @@ class Advertiser:
 
     def _price(self, wanted: Capabilities | None, payer: Address) -> Fraction:
         """Price what is in both `capacities` and the models asked for, as Livepeer does."""
+        prices = [self._prices.price(model, payer) for model in self._wanted_models(wanted)]
+        return sum(prices, Fraction(0)) if prices else self._prices.default
+
+    def _wanted_models(self, wanted: Capabilities | None) -> list[ModelId]:
         if wanted is None or TEXT_TO_IMAGE not in wanted.capacities:
-            return self._prices.default
+            return []
         models = wanted.models.get(TEXT_TO_IMAGE, {})
         known = self._offers()
-        prices = [
-            self._prices.price(ModelId(model), payer)
-            for model in models
-            if ModelId(model) in known
-        ]
-        return sum(prices, Fraction(0)) if prices else self._prices.default
+        return [ModelId(model) for model in models if ModelId(model) in known]
 
     def _all_prices(self, payer: Address) -> tuple[PriceInfo, ...]:
         return tuple(

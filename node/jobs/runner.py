@@ -6,7 +6,7 @@ cancels the job, wherever it is. Every path out frees the slot and closes the re
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,7 +27,7 @@ from node.jobs.news import Advanced, Mailbox, Over, Queued
 from node.jobs.watching import Watchers
 
 #: Attempt ids remembered, so that a gateway's repeated call does not become a second job.
-_REMEMBERED: Final = 4096
+REMEMBERED_ATTEMPTS: Final = 4096
 #: After the grace of a stop, how long cancelled jobs get to write down that they ended.
 _LAST_WORDS_SECONDS: Final = 5.0
 
@@ -90,6 +90,15 @@ class JobRunner:
     def is_stopping(self) -> bool:
         """Whether the node takes no job any more."""
         return self._stopping
+
+    def remember(self, attempt_ids: Iterable[str]) -> None:
+        """Take no job of these ids: an earlier process had them."""
+        for attempt_id in attempt_ids:
+            self._remember(attempt_id)
+
+    def is_under_way(self, attempt_id: str) -> bool:
+        """Whether the attempt is here and has no end yet, written down or not."""
+        return attempt_id in self._active
 
     def loads(self) -> dict[ModelId, ModelLoad]:
         """Return how busy each model is."""
@@ -292,7 +301,7 @@ class JobRunner:
 
     def _remember(self, attempt_id: str) -> None:
         self._seen[attempt_id] = None
-        if len(self._seen) > _REMEMBERED:
+        if len(self._seen) > REMEMBERED_ATTEMPTS:
             self._seen.popitem(last=False)
 
     def _update_slots(self) -> None:

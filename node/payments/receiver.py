@@ -39,11 +39,16 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the chain says at this moment. `withdraw_round` is the sender's, 0 if it stays."""
+    """What the chain says at this moment.
+
+    `withdraw_round` is the sender's, 0 if it stays. Tickets made before `oldest_creation` are too old to
+    be redeemed.
+    """
 
     l1_block: int
     last_initialized_round: int
     withdraw_round: int
+    oldest_creation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +88,38 @@ class Receiver:
         self._recipient = recipient
         self._max_tickets = max_tickets
         self._seen: dict[bytes, _Seen] = {}
+        self._block = 0
 
     def remember(self, seen: Iterable[tuple[bytes, int, int]]) -> None:
         """Take up what an earlier process saw: recipientRandHash, nonce, expiration block."""
         for hash_, nonce, block in seen:
             self._seen.setdefault(hash_, _Seen(block)).nonces.add(nonce)
 
-    def forget(self, l1_block: int) -> None:
-        """Drop the nonces of quotes whose tickets are not looked at any more."""
+    def advance(self, l1_block: int) -> None:
+        """Drop the nonces of quotes whose tickets are not looked at any more; time never goes back.
+
+        An endpoint that lags would else bring quotes back to life whose number is known by now, and
+        payers could pick nonces that lose.
+        """
+        if l1_block <= self._block:
+            return
+        self._block = l1_block
         last = l1_block - GRACE_BLOCKS
         for hash_ in [h for h, seen in self._seen.items() if seen.expiration_block <= last]:
             del self._seen[hash_]
 
     def take(self, offered: Offered, now: Circumstances) -> Takings:
         """Judge every ticket of a payment; one that is refused may have brought something all the same."""
+        self.advance(now.l1_block)
         params = offered.params
         rand = self._rand(offered)
         fatal = self._fatal(offered, rand, now)
-        if fatal:
+        value = params.expected_value
+        if fatal or value == 0:
+            # Tickets for free work bring nothing, and cost nothing to make: they leave no trace.
             return Takings(offered.sender, refusal=fatal)
         series = TicketSeries(params, offered.sender)
-        value = params.expected_value
-        credit, refusal = Fraction(0), ""
+        credited, refusal = 0, ""
         nonces: list[int] = []
         winners: list[Winner] = []
         for ticket in offered.tickets:
@@ -114,15 +129,15 @@ class Receiver:
                 nonces.append(ticket.nonce)
                 if series.is_winner(ticket.signature, rand):
                     winners.append(_winner(offered, ticket, rand))
-                if params.expiration_block <= now.l1_block:
+                if params.expiration_block <= self._block:
                     # Its number may be known by now: it may still pay us, but is worth no credit.
                     fault = PARAMS_EXPIRED
             refusal = refusal or fault
             if not refusal:
-                credit += value
+                credited += 1
         return Takings(
             sender=offered.sender,
-            credit=credit,
+            credit=credited * value,
             rand_hash=params.recipient_rand_hash,
             nonces=tuple(nonces),
             expiration_block=params.expiration_block,
@@ -150,7 +165,9 @@ class Receiver:
         if unlocks_soon(now.withdraw_round, now.last_initialized_round):
             who = checksum(offered.sender)
             return f"deposit and reserve for sender {who} is set to unlock soon"
-        if offered.params.expiration_block <= now.l1_block - GRACE_BLOCKS:
+        params = offered.params
+        is_old = params.expiration_block <= self._block - GRACE_BLOCKS
+        if is_old or params.creation.number < now.oldest_creation:
             return PARAMS_EXPIRED
         return self._not_ours(offered, rand)
 
@@ -167,11 +184,13 @@ class Receiver:
         seen = self._seen.get(offered.params.recipient_rand_hash)
         if seen is None:
             return ""
-        sender = checksum(offered.sender)
+        # Addresses are put into words only where something is wrong: their checksum takes as long as
+        # a fifth of a signature's check.
         if nonce in seen.nonces:
-            return f"invalid ticket senderNonce: already seen sender={sender} nonce={nonce}"
+            who = checksum(offered.sender)
+            return f"invalid ticket senderNonce: already seen sender={who} nonce={nonce}"
         if len(seen.nonces) >= MOST_NONCES:
-            return f"invalid ticket senderNonce: too many values sender={sender}"
+            return f"invalid ticket senderNonce: too many values sender={checksum(offered.sender)}"
         return ""
 
     def _see(self, params: TicketParams, nonce: int) -> None:

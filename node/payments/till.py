@@ -1,23 +1,24 @@
 """Takes payments and quotes tickets: the rules of `receiver` and `quoting` on what the chain says now."""
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from network.chain.model import ChainView, Head, SenderInfo
 from network.errors import WireError
-from network.identity import checksum
 from network.payments.rand import SEED_BYTES
 from network.payments.tickets import TicketParams
 from network.runtime.inserting import Row
-from network.units import Address, Wei
+from network.units import Address, ModelId, Wei
 from network.wire.session import Payment
 from network.wire.tickets import decode_ticket_params, encode_ticket_params
 from node.accounting.model import Credit
 from node.accounting.tables import ticket_nonces, winning_tickets
 from node.payments.quoting import NoQuote, Payer, QuotePolicy, quote
 from node.payments.receiver import Circumstances, Offered, Receiver, Takings, Winner
+from node.payments.standing import Standings
+from node.payments.usual import UsualJobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,71 +28,63 @@ class NotPaid:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
 class Till:
-    """One recipient's side of all payments."""
+    """One recipient's side of all payments.
 
-    def __init__(
-        self,
-        *,
-        view: ChainView,
-        receiver: Receiver,
-        policy: QuotePolicy,
-        recipient: Address,
-        secret: bytes,
-        pending: Callable[[Address], Wei],
-        won: Callable[[Winner], None],
-        now: Callable[[], float],
-    ) -> None:
-        """`pending` are a sender's face values that won and are not redeemed; `won` hears of new ones.
+    `pending` are a sender's face values that won and are not redeemed; `won` hears of new ones.
+    `now` is in unix seconds.
+    """
 
-        `now` is in unix seconds.
-        """
-        self._view = view
-        self._receiver = receiver
-        self._policy = policy
-        self._recipient = recipient
-        self._secret = secret
-        self._pending = pending
-        self._won = won
-        self._now = now
+    view: ChainView
+    standings: Standings
+    receiver: Receiver
+    policy: QuotePolicy
+    usual: UsualJobs
+    recipient: Address
+    secret: bytes
+    pending: Callable[[Address], Wei]
+    won: Callable[[Winner], None]
+    now: Callable[[], float]
 
-    async def quote(self, sender: Address, price: Fraction) -> bytes | NoQuote:
-        """Ticket parameters for `sender`, encoded. Raises ChainUnavailableError."""
-        head = self._view.head
-        if not await self._view.is_active(self._recipient):
-            return NoQuote(self._inactive(head))
-        info = await self._view.sender_info(sender)
-        claimed = await self._view.claimed_reserve(sender, self._recipient)
-        payer = Payer(sender, info, claimed, self._pending(sender))
+    async def quote(
+        self, sender: Address, price: Fraction, models: Collection[ModelId]
+    ) -> bytes | NoQuote:
+        """Ticket parameters for `sender` and work on `models`, encoded. Raises ChainError."""
+        closed = await self.standings.closed(self.view.head)
+        if closed:
+            return NoQuote(closed)
+        standing = await self.standings.of(sender)
+        payer = Payer(sender, standing.info, standing.claimed, self.pending(sender))
         found = quote(
             payer,
             price,
-            head,
-            self._policy,
-            recipient=self._recipient,
-            secret=self._secret,
+            self.view.head,
+            replace(self.policy, usual_pixels=self.usual.pixels(models)),
+            recipient=self.recipient,
+            secret=self.secret,
             seed=secrets.token_bytes(SEED_BYTES),
         )
         return encode_ticket_params(found) if isinstance(found, TicketParams) else found
 
-    async def take(self, payment: Payment, attempt_id: str) -> Credit | NotPaid | None:
-        """What a payment brings; None for one without tickets, which pays out of the balance.
+    async def take(self, payment: Payment, attempt_id: str) -> Credit | NotPaid:
+        """What a payment brings; nothing if it has no tickets, and so pays out of the balance.
 
-        Raises ChainUnavailableError.
+        Raises ChainError.
         """
         if not payment.tickets:
-            return None
+            return Credit(Address(payment.sender), Fraction(0), 0)
         offered = _offered(payment)
         if isinstance(offered, NotPaid):
             return offered
-        head = self._view.head
-        if not await self._view.is_active(self._recipient):
-            return NotPaid(self._inactive(head))
-        info = await self._view.sender_info(offered.sender)
-        self._receiver.forget(head.l1_block)
-        takings = self._receiver.take(offered, _circumstances(head, info))
+        closed = await self.standings.closed(self.view.head)
+        if closed:
+            return NotPaid(closed)
+        standing = await self.standings.of(offered.sender)
+        # No pause from here until the books have it: what was seen is to be on disk before anything else.
+        takings = self.receiver.take(offered, _circumstances(self.view.head, standing.info))
         for winner in takings.winners:
-            self._won(winner)
+            self.won(winner)
         return self._credit(takings, attempt_id)
 
     def _credit(self, takings: Takings, attempt_id: str) -> Credit:
@@ -106,7 +99,7 @@ class Till:
             )
             for nonce in takings.nonces
         ]
-        now = self._now()
+        now = self.now()
         rows += [(winning_tickets, _row(one, attempt_id, now)) for one in takings.winners]
         return Credit(
             payer=takings.sender,
@@ -115,10 +108,6 @@ class Till:
             rows=tuple(rows),
             refusal=takings.refusal,
         )
-
-    def _inactive(self, head: Head) -> str:
-        who = checksum(self._recipient)
-        return f"orchestrator {who} is inactive in round {head.current_round}, cannot process payments"
 
 
 def _offered(payment: Payment) -> Offered | NotPaid:
@@ -136,7 +125,12 @@ def _offered(payment: Payment) -> Offered | NotPaid:
 
 
 def _circumstances(head: Head, info: SenderInfo) -> Circumstances:
-    return Circumstances(head.l1_block, head.last_initialized_round, info.withdraw_round)
+    return Circumstances(
+        l1_block=head.l1_block,
+        last_initialized_round=head.last_initialized_round,
+        withdraw_round=info.withdraw_round,
+        oldest_creation=head.current_round - head.ticket_validity_period + 1,
+    )
 
 
 def _row(winner: Winner, attempt_id: str, now: float) -> dict[str, object]:

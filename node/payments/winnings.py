@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from network.chain.model import SignedTicket
 from network.payments.tickets import CreationRound, Ticket
@@ -65,6 +65,12 @@ def winner_of(row: Row[tuple[object, ...]]) -> Winner:
     )
     signed = SignedTicket(ticket, bytes.fromhex(row.signature), int(row.recipient_rand))
     return Winner(signed, bytes.fromhex(row.ticket_hash), row.params_expiration_block)
+
+
+def newest_expiration(connection: Connection) -> int | None:
+    """Return the last block that any ticket's quote expired or expires at."""
+    newest: int | None = connection.scalar(select(func.max(ticket_nonces.c.expiration_block)))
+    return newest
 
 
 def seen_nonces(connection: Connection, after_block: int) -> list[tuple[bytes, int, int]]:

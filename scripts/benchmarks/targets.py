@@ -17,10 +17,11 @@ from network.runtime.clock import Clock
 from network.units import ModelId
 from network.wire.headers import JOB_ID, PAYMENT, PROTOCOL_MARK, SEGMENT, segment_credentials
 from network.wire.headers import encode_header as encoded
-from node.app import VERSION, open_engine, open_node
+from node.app import VERSION, open_node
 from node.config.catalogue import Catalogue
 from node.config.settings import NodeSettings
 from node.engine.backend import Engine
+from node.engine.configured import open_engine
 from node.engine.work import Preview, Progress
 from scripts.benchmarks.callers import Made
 from scripts.benchmarks.wishes import GUIDANCE, PROMPT, Wish

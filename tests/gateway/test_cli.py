@@ -269,6 +269,7 @@ def test_every_command_explains_itself() -> None:
     for arguments in (
         *([], ["run"], ["generate"], ["usage"], ["orchestrators"], ["address"], ["version"]),
         *(["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+        *(["wallet"], ["fund"], ["unlock"], ["withdraw"], ["signer"], ["keystore", "import"]),
     ):
         said = CliRunner().invoke(main, [*arguments, "--help"])
         assert said.exit_code == 0

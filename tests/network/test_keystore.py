@@ -12,7 +12,7 @@ from eth_account import Account
 
 from network.errors import ConfigError
 from network.identity import parse_address
-from network.keystore import create_keystore, load_or_create, open_keystore
+from network.keystore import create_keystore, import_key, load_or_create, open_keystore
 
 KEY = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
 ADDRESS = parse_address("0x2c7536E3605D9C16a7a3D7b1898e529396a65c23")
@@ -103,3 +103,58 @@ async def test_a_scrypt_keystore_of_another_program_opens(tmp_path: Path) -> Non
     content = Account.encrypt(KEY, "open sesame", kdf="scrypt", iterations=4)
     (tmp_path / "key.json").write_bytes(orjson.dumps(content))
     assert (await open_keystore(tmp_path / "key.json", "open sesame")).address == ADDRESS
+
+
+async def imported(
+    folder: Path, source: bytes, opening: str = "", *, replace: bool = False
+) -> Path | None:
+    address, kept = await import_key(
+        source, opening, folder, "mine", replace=replace, scrypt_n=WEAK
+    )
+    assert (await open_keystore(folder / "keystore.json", "mine")).address == address == ADDRESS
+    assert stat.S_IMODE((folder / "keystore.json").stat().st_mode) == 0o600
+    return kept
+
+
+async def test_a_key_is_imported_from_hex_digits_or_from_another_keystore(tmp_path: Path) -> None:
+    await imported(tmp_path / "hex", KEY.hex().encode() + b"\n")
+    await imported(tmp_path / "prefixed", b"0x" + KEY.hex().upper().encode())
+    for number, kdf in enumerate(("scrypt", "pbkdf2")):
+        content = Account.encrypt(KEY, "theirs", kdf=kdf, iterations=4)
+        await imported(tmp_path / f"keystore{number}", orjson.dumps(content), "theirs")
+
+
+async def test_an_account_is_replaced_only_when_asked_and_then_kept(tmp_path: Path) -> None:
+    former = await load_or_create(tmp_path, "before", scrypt_n=WEAK)
+    with pytest.raises(ConfigError, match="--replace"):
+        await imported(tmp_path, KEY.hex().encode())
+    assert (await open_keystore(tmp_path / "keystore.json", "before")).address == former.address
+    kept = await imported(tmp_path, KEY.hex().encode(), replace=True)
+    assert kept is not None
+    assert (await open_keystore(kept, "before")).address == former.address
+    again = await imported(tmp_path, KEY.hex().encode(), replace=True)
+    assert again is not None
+    assert again != kept
+    assert len(os.listdir(tmp_path)) == 3  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"",
+        b"00" * 32,
+        b"ff" * 32,
+        KEY.hex().encode()[:-1],
+        b"{}",
+        b"\xff\xfe",
+        orjson.dumps(Account.encrypt(KEY, "other", kdf="pbkdf2", iterations=8)),
+    ],
+)
+async def test_what_holds_no_key_is_refused_without_a_word_of_it(
+    tmp_path: Path, source: bytes
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        await imported(tmp_path, source, "theirs")
+    assert KEY.hex()[:16] not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert os.listdir(tmp_path) == []  # noqa: PTH208

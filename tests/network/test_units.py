@@ -15,6 +15,7 @@ from network.units import (
     format_price,
     format_wei,
     parse_price,
+    parse_wei,
     pixels_of,
 )
 
@@ -118,3 +119,30 @@ def test_the_fee_of_the_reference_example_is_that_of_the_reference() -> None:
 )
 def test_an_amount_is_printed_exactly(wei: int, text: str) -> None:
     assert format_wei(Wei(wei)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "wei"),
+    [
+        ("0.05 eth", 5 * 10**16),
+        ("1ETH", 10**18),
+        ("5 gwei", 5 * 10**9),
+        ("0.000000000000000001 eth", 1),
+        ("1000", 1000),
+        ("7 wei", 7),
+        ("0", 0),
+    ],
+)
+def test_an_amount_is_read_exactly(text: str, wei: int) -> None:
+    assert parse_wei(text) == wei
+
+
+@pytest.mark.parametrize("text", ["", "eth", "-1", "1e18", "1/2 eth", "5 usd", "0.5", "0.1 wei"])
+def test_an_amount_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"amount|whole number"):
+        parse_wei(text)
+
+
+@given(st.integers(min_value=0, max_value=10**30))
+def test_an_amount_reads_back_as_it_is_shown(wei: int) -> None:
+    assert parse_wei(format_wei(Wei(wei))) == wei

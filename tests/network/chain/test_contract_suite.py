@@ -1,39 +1,16 @@
 """What payments ask of a chain has the same answers on our fake one and on the real contracts."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-
 import pytest
 
-from network.chain.contracts import open_chain
-from network.chain.profiles import Profile
-from network.identity import parse_address
-from network.runtime.clock import SystemClock
+from network.chain.contracts import LivepeerChain
 from tests.devnet import Devnet
 from tests.network.chain.fake_chain import NO_HASH
 from tests.network.chain.worlds import DevnetWorld, FakeWorld, World, refusal, winner
 
 
-def profile_of(devnet: Devnet, chain_id: int = 412346) -> Profile:
-    contracts = devnet.contracts
-    return Profile(
-        name="devnet",
-        chain_id=chain_id,
-        controller=parse_address(contracts.controller),
-        ai_service_registry=parse_address(contracts.addresses["AIServiceRegistry"]),
-    )
-
-
 @pytest.fixture(params=["fake", "devnet"])
-async def world(request: pytest.FixtureRequest, devnet: Devnet) -> AsyncIterator[World]:
-    if request.param == "fake":
-        yield FakeWorld()
-        return
-    async with AsyncExitStack() as open_things:
-        chain = await open_things.enter_async_context(
-            open_chain(profile_of(devnet), (devnet.chain.url,), SystemClock())
-        )
-        yield DevnetWorld(devnet, chain)
+def world(request: pytest.FixtureRequest, devnet: Devnet, chain: LivepeerChain) -> World:
+    return FakeWorld() if request.param == "fake" else DevnetWorld(devnet, chain)
 
 
 async def test_a_head_tells_round_block_and_what_new_tickets_carry(world: World) -> None:

@@ -1,8 +1,11 @@
 """What a payer refuses to sign (Livepeer's `validateTicketParams` and more)."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from network.payments.checks import Funds, Now, PayerLimits, payers_objection, unlocks_soon
 from network.payments.tickets import CERTAIN, CreationRound, TicketParams
@@ -106,3 +109,27 @@ def test_case_25_tickets_worth_nothing_need_no_funds() -> None:
 )
 def test_case_12_who_may_be_gone_in_the_next_round(withdraw_round: int, *, is_soon: bool) -> None:
     assert unlocks_soon(withdraw_round, 5) is is_soon
+
+
+@given(
+    face_value=st.integers(0, 400) | st.integers(0, CERTAIN),
+    win_prob=st.integers(0, CERTAIN) | st.sampled_from((CERTAIN // 2, CERTAIN)),
+    block=st.integers(95, 210),
+    count=st.integers(1, 120),
+    deposit=st.integers(0, 1000),
+)
+@example(face_value=100, win_prob=CERTAIN // 2, block=140, count=10, deposit=1000)
+def test_case_24_what_is_signed_stays_within_every_limit(
+    face_value: int, win_prob: int, block: int, count: int, deposit: int
+) -> None:
+    params = replace(PARAMS, face_value=Wei(face_value), win_prob=win_prob, expiration_block=block)
+    if objection(params, count, funds=replace(FUNDS, deposit=Wei(deposit))):
+        return
+    worth = Fraction(face_value * win_prob, CERTAIN)
+    assert NOW.l1_block + 2 <= block <= NOW.l1_block + 100
+    assert worth < face_value or worth == 0
+    if worth > 0:
+        assert worth <= LIMITS.max_ticket_value
+        assert count * worth <= LIMITS.max_total_value
+        assert count <= LIMITS.max_tickets
+        assert face_value * LIMITS.deposit_multiplier <= deposit

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from network.payments import pricing
@@ -62,6 +62,49 @@ def test_case_9_a_reserve_that_redeeming_would_eat_up_is_refused(
         Wei(5), redeem_gas=10_000, gas_price=Wei(gas_price), max_float=Wei(most)
     )
     assert (found is not None) is is_enough
+
+
+@pytest.mark.parametrize(
+    ("gas_price", "most", "ratio"),
+    [
+        (100, 10**12, Fraction(100)),
+        (100, 10_000 * 100 + 1, Fraction(10_000 * 100 + 1, 10_000 * 100)),
+    ],
+)
+def test_a_winner_pays_a_hundred_times_its_redemption_where_the_reserve_allows(
+    gas_price: int, most: int, ratio: Fraction
+) -> None:
+    found = pricing.face_value(
+        Wei(5), redeem_gas=10_000, gas_price=Wei(gas_price), max_float=Wei(most)
+    )
+    assert found is not None
+    assert Fraction(found, 10_000 * gas_price) == ratio
+
+
+@pytest.mark.parametrize(
+    ("face_value", "win_prob"),
+    [
+        # Remainder 0, and one whose low 64 bits alone are 0: not rounded up.
+        (3, 2 * (CERTAIN // 3)),
+        (CERTAIN - 2**64, 2),
+        (CERTAIN - 2**64 - 1, 4),
+        (2, CERTAIN),
+    ],
+)
+def test_probabilities_are_rounded_as_livepeer_rounds_them(face_value: int, win_prob: int) -> None:
+    assert pricing.win_probability(Wei(face_value), Wei(2)) == win_prob
+
+
+@given(face_value=st.integers(1, CERTAIN), gap=st.integers(1, 10) | st.integers(1, CERTAIN))
+@example(face_value=CERTAIN - 1, gap=1)
+@example(face_value=2**255 + 1, gap=1)
+def test_case_24_no_probability_is_certainty_below_the_face_value(
+    face_value: int, gap: int
+) -> None:
+    """Case 23 too: whatever the amounts are, the probability is a uint256."""
+    found = pricing.win_probability(Wei(face_value), Wei(face_value - gap))
+    assert expected_value(Wei(face_value), found) < face_value
+    assert 0 <= found < CERTAIN
 
 
 @given(

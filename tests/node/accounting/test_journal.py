@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +11,19 @@ from hypothesis import strategies as st
 from network.errors import DatabaseError
 from network.runtime.clock import SystemClock
 from network.runtime.database import Database, open_database
+from network.runtime.inserting import Row
 from network.units import Address, JobId, ModelId, Pixels, Wei
-from node.accounting.journal import MIGRATIONS, InsufficientBalanceError, Journal
+from node.accounting.journal import (
+    MIGRATIONS,
+    InsufficientBalanceError,
+    Journal,
+    PaymentRefusedError,
+)
 from node.accounting.ledger import Ledger
-from node.accounting.model import Ending, Job, Outcome
+from node.accounting.model import Credit, Ending, Job, Outcome, Receipt
 from node.accounting.pricing import Declined, PriceList, Quote, judge_offer
 from node.accounting.report import Filter, JobLine, read_earnings, read_jobs
+from node.accounting.tables import ticket_nonces
 
 ALICE = Address(b"\xaa" * 20)
 BOB = Address(b"\xbb" * 20)
@@ -167,3 +174,54 @@ def test_a_gateways_own_price_goes_before_the_models_and_that_before_the_default
     assert prices.price(MODEL, ALICE) == 3
     with pytest.raises(ValueError, match="has no price"):
         prices.quote(MODEL, ALICE, Pixels(0))
+
+
+def credit(amount: Fraction, *, refusal: str = "", nonces: Sequence[int] = (1,)) -> Credit:
+    rows: list[Row] = [
+        (ticket_nonces, {"recipient_rand_hash": "ab", "nonce": n, "expiration_block": 9})
+        for n in nonces
+    ]
+    return Credit(ALICE, amount, len(rows), tuple(rows), refusal)
+
+
+async def test_what_a_payment_brings_is_on_disk_together_with_its_job(tmp_path: Path) -> None:
+    async with books(tmp_path, overdraft=Wei(0)) as (journal, _):
+        await journal.reserve(job("a"), credit(Fraction(41, 4)))
+        receipt = await journal.receipt("attempt-a")
+        assert receipt == Receipt(Fraction(41, 4), Wei(0), "open")
+        await journal.settle(job("a"), DELIVERED)
+    async with books(tmp_path, overdraft=Wei(0)) as (journal, _):
+        await journal.restore_accounts()
+        assert journal.earned == 0
+        with pytest.raises(InsufficientBalanceError, match="10 wei are missing"):
+            await journal.reserve(job("b"), credit(Fraction(0), nonces=()))
+        await journal.reserve(job("c"), credit(Fraction(39, 4), nonces=[2]))
+        assert await journal.recent_attempts(9) == ["attempt-a", "attempt-c"]
+
+
+async def test_a_refused_payment_keeps_what_it_brought_and_nothing_else_is_written(
+    tmp_path: Path,
+) -> None:
+    async with books(tmp_path, overdraft=Wei(0)) as (journal, database):
+        with pytest.raises(PaymentRefusedError, match="TicketParams expired"):
+            await journal.reserve(job("a"), credit(Fraction(12), refusal="TicketParams expired"))
+        assert await journal.receipt("attempt-a") == Receipt(Fraction(12), Wei(0), "refused")
+        # Anybody can send payments that are none: they do not fill the disk.
+        with pytest.raises(PaymentRefusedError):
+            await journal.reserve(job("b"), credit(Fraction(0), refusal="no", nonces=()))
+        assert await journal.receipt("attempt-b") is None
+        await journal.reserve(job("c"), credit(Fraction(0), nonces=()))
+        assert list(await lines(database)) == ["c"]
+
+
+async def test_case_2_the_books_themselves_take_no_ticket_twice(tmp_path: Path) -> None:
+    """Whatever the process in front of them forgot: all of a payment is written, or none."""
+    async with books(tmp_path, overdraft=Wei(0)) as (journal, database):
+        await journal.reserve(job("a"), credit(Fraction(10)))
+        with pytest.raises(DatabaseError):
+            await journal.reserve(job("b"), credit(Fraction(10), nonces=[2, 1]))
+        assert await journal.receipt("attempt-b") is None
+        assert list(await lines(database)) == ["a"]
+        with pytest.raises(InsufficientBalanceError, match="10 wei are missing"):
+            await journal.reserve(job("c"), credit(Fraction(0), nonces=()))
+        await journal.reserve(job("d"), credit(Fraction(10), nonces=[2]))

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from network.errors import ConfigError
 from network.wire.headers import FEE
 from network.wire.safety import REFUSED_AS_UNSAFE, Safety
-from node.app import safety_options
 from node.config.settings import NodeSettings
+from node.engine.configured import safety_options
 from node.engine.work import FailureKind, JobFailedError, SafetyState
 from tests.node.fakes import FakeEngine
 from tests.node.nodes import GATEWAY_KEY, Buyer, running_node

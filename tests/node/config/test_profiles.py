@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from network.errors import ConfigError
 from network.runtime.settings import load
-from node.app import model_specs, profiles
+from node.app import profiles
 from node.config.catalogue import BUILTIN_MODEL, catalogue
 from node.config.profiles import (
     CLIENT_GUIDANCE,
@@ -20,6 +20,7 @@ from node.config.profiles import (
     sampling,
 )
 from node.config.settings import NodeSettings
+from node.engine.configured import model_specs
 from node.engine.work import SchedulerChoice
 
 STEPS = st.sampled_from([CLIENT_STEPS, 8]) | st.integers(1, 1000)

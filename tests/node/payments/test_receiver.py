@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from network.identity import KeySigner, checksum
 from network.payments.checks import PARAMS_EXPIRED
+from network.payments.tickets import TicketParams
 from network.units import Address, Wei
 from node.payments.receiver import GRACE_BLOCKS, MOST_NONCES, Receiver, Takings
 from tests.node.payments.payers import (
@@ -20,6 +21,7 @@ from tests.node.payments.payers import (
     Purse,
     at,
     good_quote,
+    quoted,
     receiver,
     spoiled,
 )
@@ -132,7 +134,7 @@ def test_case_5_tickets_of_a_quote_long_expired_are_not_looked_at() -> None:
     purse, till = Purse(good_quote()), receiver()
     late = at(purse.params.expiration_block + GRACE_BLOCKS)
     till.take(purse.offer(1), at())
-    till.forget(late.l1_block)
+    till.advance(late.l1_block)
     takings = till.take(purse.offer(1, 2), late)
     assert takings == Takings(SIGNER.address, refusal=PARAMS_EXPIRED)
 
@@ -141,8 +143,23 @@ def test_case_5_while_they_are_looked_at_nonces_are_remembered() -> None:
     purse, till = Purse(good_quote()), receiver()
     late = at(purse.params.expiration_block + GRACE_BLOCKS - 1)
     till.take(purse.offer(1), at())
-    till.forget(late.l1_block)
+    till.advance(late.l1_block)
     assert "already seen" in till.take(purse.offer(1), late).refusal
+
+
+def test_case_5_a_lagging_endpoint_does_not_bring_an_expired_quote_back() -> None:
+    purse, till = Purse(good_quote()), receiver()
+    till.advance(purse.params.expiration_block)
+    takings = till.take(purse.offer(1), at(HEAD.l1_block))
+    assert (takings.refusal, takings.credit) == (PARAMS_EXPIRED, Fraction(0))
+
+
+def test_case_25_tickets_for_free_work_bring_nothing_and_leave_no_trace() -> None:
+    params = quoted(price=Fraction(0))
+    assert isinstance(params, TicketParams)
+    purse, till = Purse(params, price=Fraction(0)), receiver()
+    for _ in range(2):
+        assert till.take(purse.offer(1, 2), at()) == Takings(SIGNER.address)
 
 
 def test_case_12_a_sender_that_leaves_soon_pays_nothing() -> None:
@@ -186,7 +203,7 @@ class ReceiverMachine(RuleBasedStateMachine):
         self.purses = [Purse(good_quote(seed=bytes([number]))) for number in range(3)]
         self.stored: list[tuple[bytes, int, int]] = []
         self.credited: dict[tuple[bytes, int], Fraction] = {}
-        self.total = Fraction(0)
+        self.total = self.accepted = Fraction(0)
         self.won: list[bytes] = []
 
     @rule(
@@ -201,6 +218,7 @@ class ReceiverMachine(RuleBasedStateMachine):
             offered = spoiled(offered, spoil)
         takings = self.till.take(offered, at(self.block))
         self.total += takings.credit
+        self.accepted += self._worth(purse, nonces, spoil)
         self.won += [winner.ticket_hash for winner in takings.winners]
         for nonce in takings.nonces:
             key = (takings.rand_hash, nonce)
@@ -210,6 +228,19 @@ class ReceiverMachine(RuleBasedStateMachine):
         if purse.params.expiration_block <= self.block:
             assert takings.credit == 0
 
+    def _worth(self, purse: Purse, nonces: list[int], spoil: int | None) -> Fraction:
+        """By its own count: good tickets up to the first that is spoiled, late or known."""
+        known = {
+            nonce for hash_, nonce in self.credited if hash_ == purse.params.recipient_rand_hash
+        }
+        worth = Fraction(0)
+        for index, nonce in enumerate(nonces):
+            if index == spoil or nonce in known or purse.params.expiration_block <= self.block:
+                break
+            known.add(nonce)
+            worth += purse.params.expected_value
+        return worth
+
     @rule()
     def restart(self) -> None:
         self.till = receiver()
@@ -218,10 +249,11 @@ class ReceiverMachine(RuleBasedStateMachine):
     @rule(blocks=st.integers(1, 30))
     def time_passes(self, blocks: int) -> None:
         self.block += blocks
-        self.till.forget(self.block)
+        self.till.advance(self.block)
 
     @invariant()
-    def no_more_is_credited_than_was_taken(self) -> None:
+    def what_is_credited_is_the_worth_of_what_was_accepted(self) -> None:
+        assert self.total == self.accepted
         assert self.total <= sum(self.credited.values(), Fraction(0))
         assert len(self.won) == len(set(self.won))
 
