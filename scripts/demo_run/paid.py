@@ -149,7 +149,7 @@ def _sold(node: Node) -> tuple[int, str, int]:
 def _bought(gateway: Gateway) -> tuple[int, str, int]:
     books = gateway.data_dir / "gateway.sqlite3"
     tickets = rows(
-        books, "SELECT tickets, credited FROM payments JOIN receipts USING (attempt_id)"
+        books, "SELECT tickets, credited FROM ticket_batches JOIN receipts USING (attempt_id)"
     )
     return _totals(tickets, rows(books, "SELECT charged FROM receipts"))
 
