@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -23,8 +24,16 @@ _CREDIT: Final = Fraction(_FEE) + Fraction(1, 3)
 _DELIVERED: Final = Ending(Outcome.DELIVERED, waited_seconds=0.1, run_seconds=1.0)
 
 
-async def jobs_per_s(folder: Path, *, jobs: int, callers: int) -> float:
-    """Jobs that were paid, reserved and settled a second, each of both steps on disk before the next.
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Jobs a second by the clock, and processor milliseconds of one, all threads."""
+
+    jobs_per_s: float
+    cpu_ms_per_job: float
+
+
+async def measure_journal(folder: Path, *, jobs: int, callers: int) -> Pace:
+    """Jobs that were paid, reserved and settled, each of both steps on disk before the next.
 
     `callers` jobs are under way at any time. Every commit is synced to the disk in full; those that
     come together share one.
@@ -32,14 +41,14 @@ async def jobs_per_s(folder: Path, *, jobs: int, callers: int) -> float:
     async with open_database(f"sqlite:///{folder / 'journal.sqlite'}", MIGRATIONS) as database:
         journal = Journal(database, Ledger(Wei(0)), SystemClock())
         numbers = iter(range(jobs))
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as group:
             for _ in range(callers):
                 group.create_task(_keep_going(journal, numbers))
-        elapsed = time.perf_counter() - started
+        elapsed, spent = time.perf_counter() - started, time.process_time() - busy
         if journal.earned != jobs * _FEE or journal.held:
             raise RuntimeError(f"{journal.earned} wei were booked for {jobs} jobs of {_FEE}")
-    return jobs / elapsed
+    return Pace(jobs / elapsed, spent * 1000 / jobs)
 
 
 async def _keep_going(journal: Journal, numbers: Iterator[int]) -> None:

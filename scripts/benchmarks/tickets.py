@@ -39,7 +39,7 @@ from network.wire.tickets import (
     encode_ticket_params,
 )
 from node.payments.receiver import Circumstances, Offered, Receiver, Takings
-from scripts.benchmarks.journal import jobs_per_s
+from scripts.benchmarks.journal import measure_journal
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -47,6 +47,7 @@ _R = TypeVar("_R")
 ROOT = Path(__file__).resolve().parents[2]
 PER_PAYMENT: Final = 100
 USUAL_PAYMENT: Final = 2
+JOURNAL_CALLERS: Final = (1, 16, 256)
 _SECRET: Final = b"s" * 32
 _KEY: Final = b"\x42" * 32
 _SENDER: Final = KeySigner(_KEY)
@@ -223,10 +224,11 @@ def report(figures: dict[str, float]) -> None:
         f"a payment of {USUAL_PAYMENT} tickets: {figures['pay_ms']:.3f} ms to make, header included, "
         f"{figures['take_ms']:.3f} ms to judge"
     )
-    for name, rate in figures.items():
-        if name.startswith("journal_"):
-            callers = name.removeprefix("journal_jobs_per_s_")
-            console.print(f"journal: {rate:,.0f} paid jobs/s made durable, {callers} under way")
+    for callers in JOURNAL_CALLERS:
+        console.print(
+            f"journal, {callers} under way: {figures[f'journal_jobs_per_s_{callers}']:,.0f} paid jobs/s "
+            f"made durable, {figures[f'journal_cpu_ms_per_job_{callers}']:.3f} ms of processor time each"
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -240,14 +242,15 @@ def main(arguments: Sequence[str]) -> int:
     figures = figures_of([measure(options.payments) for _ in range(options.rounds)])
     parent = options.data or ROOT / "out"
     parent.mkdir(parents=True, exist_ok=True)
-    for callers in (1, 16, 256):
+    for callers in JOURNAL_CALLERS:
         folder = Path(tempfile.mkdtemp(prefix="bench-journal-", dir=parent))
         try:
             jobs = min(options.jobs, callers * 500)
-            rate = uvloop.run(jobs_per_s(folder, jobs=jobs, callers=callers))
+            pace = uvloop.run(measure_journal(folder, jobs=jobs, callers=callers))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        figures[f"journal_jobs_per_s_{callers}"] = round(rate, 1)
+        figures[f"journal_jobs_per_s_{callers}"] = round(pace.jobs_per_s, 1)
+        figures[f"journal_cpu_ms_per_job_{callers}"] = round(pace.cpu_ms_per_job, 4)
     report(figures)
     print(json.dumps(figures))
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.journal import jobs_per_s
+from scripts.benchmarks.journal import measure_journal
 from scripts.benchmarks.tickets import (
     Round,
     create,
@@ -45,4 +45,6 @@ def test_figures_are_medians_over_the_rounds() -> None:
 
 
 async def test_every_job_of_the_journal_is_charged(tmp_path: Path) -> None:
-    assert await jobs_per_s(tmp_path, jobs=40, callers=8) > 0
+    pace = await measure_journal(tmp_path, jobs=40, callers=8)
+    assert pace.jobs_per_s > 0
+    assert pace.cpu_ms_per_job > 0
