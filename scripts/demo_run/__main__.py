@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from scripts.demo_run.account import show_account
 from scripts.demo_run.journey import Wish, curl_line, send
-from scripts.demo_run.paid import PaidNetwork, pay_until_one_wins, show_balances, start_paid
+from scripts.demo_run.paid import pay_until_one_wins, redeem, show_balances, start_paid
 from scripts.local_network.network import MODEL, ROOT, Gateway, Node, start_gateway, start_node
+from scripts.local_network.paid import PaidNetwork
 from scripts.local_network.processes import ProgramError
 
 OUT = ROOT / "out"
@@ -164,8 +165,9 @@ def _serve(
 
 def _pay_for_one(network: PaidNetwork, wish: Wish, out: Path, console: Console) -> None:
     console.print(f'\n"{wish.prompt}"', markup=False)
-    pay_until_one_wins(network, wish, out, _shown(wish, out), console)
+    pay_until_one_wins(network, wish, out, _shown(wish, out))
     show_account(network.node, network.gateway, console)
+    redeem(network, console)
     show_balances(network, console)
 
 

@@ -2,8 +2,6 @@
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from rich.console import Console
@@ -11,154 +9,91 @@ from rich.table import Table
 
 from network.units import Wei, format_wei
 from scripts.demo_run.journey import Wish, send
-from scripts.local_network.devnet import Devnet, rows, start_devnet
-from scripts.local_network.network import (
-    MODEL,
-    Gateway,
-    Node,
-    NodePlan,
-    free_port,
-    start_gateway,
-    start_node,
+from scripts.local_network.paid import (
+    QUOTE_BLOCKS,
+    Attempt,
+    PaidNetwork,
+    PaidPlan,
+    balance,
+    bought,
+    open_paid_network,
+    prizes,
+    sold,
 )
 from scripts.local_network.processes import ProgramError
 
-#: Wei that a winning ticket pays at most: with images of 512 x 512 every other ticket wins.
-FACE_VALUE = 1_200_000_000_000
-#: A ticket that wins once in two has not won in so many with a chance of one in a thousand million.
-MOST_IMAGES = 30
-REDEEMED_SECONDS = 90
-#: A quote lasts 40 blocks, and its winners are redeemed after it.
-QUOTE_BLOCKS = 45
-
-
-@dataclass(frozen=True, slots=True)
-class PaidNetwork:
-    """A chain, a node that earns on it and a gateway that pays on it."""
-
-    devnet: Devnet
-    node: Node
-    gateway: Gateway
+#: Wei that a winning ticket pays at most: a ticket for a megapixel wins every second time.
+FACE_VALUE = 5_000_000_000_000
+#: So many tickets all lose once in thirty thousand demos.
+MOST_IMAGES = 60
+PATIENCE_SECONDS = 90
 
 
 def start_paid(
     folder: Path, running: ExitStack, console: Console, *, use_anvil: bool
 ) -> PaidNetwork:
     """Start all three; they end with `running`."""
-    listen = f"https://127.0.0.1:{free_port()}"
-    with console.status("starting the chain"):
-        options = [] if use_anvil else ["--no-anvil"]
-        devnet = start_devnet(folder / "devnet", listen, options=options)
-        running.callback(devnet.program.stop)
-    with console.status("starting the node"):
-        settings = {
-            **devnet.settings("node"),
-            "listen": listen,
-            "payments.max_face_value": FACE_VALUE,
-        }
-        node = start_node(
-            folder / "node", NodePlan(settings=settings, data_dir=devnet.data_dir("node"))
-        )
-        running.callback(node.program.stop)
-    with console.status("starting the gateway"):
-        gateway = start_gateway(
-            folder / "gateway",
-            orchestrators=[node.url],
-            settings=devnet.settings("gateway"),
-            data_dir=devnet.data_dir("gateway"),
-        )
-        running.callback(gateway.program.stop)
-    with console.status("loading the model"):
-        gateway.wait_for_model(MODEL)
-    console.print(f"chain    {devnet.url}   ({devnet.engine})")
+    options = [] if use_anvil else ["--no-anvil"]
+    with console.status("starting the chain, the node and the gateway"):
+        plan = PaidPlan(FACE_VALUE, devnet_options=options)
+        network = open_paid_network(folder, running, plan)
+    node, gateway = network.node, network.gateway
+    console.print(f"chain    {network.devnet.url}   ({network.devnet.engine})")
     console.print(f"node     {node.url}   (admin {node.admin_url})")
     console.print(f"gateway  {gateway.url}   (admin {gateway.admin_url})")
-    return PaidNetwork(devnet, node, gateway)
+    return network
 
 
-def pay_until_one_wins(
-    network: PaidNetwork, wish: Wish, out: Path, shown: Path, console: Console
-) -> None:
-    """Make the picture, and more of them until a ticket has won and its prize is in the books."""
-    before = _won(network.node)
+def pay_until_one_wins(network: PaidNetwork, wish: Wish, out: Path, shown: Path) -> None:
+    """Make the picture, and more of them until a ticket has won."""
+    before = len(prizes(network.node))
     send(wish, network.gateway, shown)
     for number in range(1, MOST_IMAGES):
-        if _won(network.node) > before:
-            break
+        if len(prizes(network.node)) > before:
+            return
         more = Wish(wish.prompt, wish.width, wish.height, wish.steps, wish.seed + number)
         send(more, network.gateway, more.file_in(out))
-    else:
-        raise ProgramError(f"of {MOST_IMAGES} tickets none has won")
-    with console.status("redeeming the winning ticket"):
-        _redeemed(network)
+    raise ProgramError(f"of the tickets for {MOST_IMAGES} images none has won")
+
+
+def redeem(network: PaidNetwork, console: Console) -> None:
+    """Wait until every prize is on the chain and in the books. Raises ProgramError."""
+    with console.status("redeeming what was won"):
+        network.devnet.mine(QUOTE_BLOCKS)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            if all(prize.state == "final" for prize in prizes(network.node).values()):
+                return
+            time.sleep(0.2)
+    log = network.node.program.log
+    raise ProgramError(f"a winning ticket is not redeemed after {PATIENCE_SECONDS} s; see {log}")
 
 
 def show_balances(network: PaidNetwork, console: Console) -> None:
     """Print either side's account of the tickets. Raises ProgramError if they differ."""
-    node, gateway = _sold(network.node), _bought(network.gateway)
-    table = Table(title="one balance, two journals")
-    table.add_column("")
-    for who in ("gateway", "node"):
-        table.add_column(who, justify="right")
-    for label, ours, theirs in zip(
-        ("tickets", "credit, wei", "charged, wei"), gateway, node, strict=True
-    ):
-        table.add_row(label, str(ours), str(theirs))
+    theirs, ours = sold(network.node), bought(network.gateway)
+    known = {attempt: one for attempt, one in ours.items() if one is not None}
+    table = Table(title="one account, two journals")
+    for column in ("journal of", "jobs", "credit, wei", "charged, wei", "left, wei"):
+        table.add_column(column, justify="left" if column == "journal of" else "right")
+    table.add_row("gateway", *_sums(known))
+    table.add_row("node", *_sums(theirs))
     console.print(table)
-    if gateway != node:
-        raise ProgramError(f"the journals disagree: {gateway} and {node}")
-    won, face, paid = _prizes(network.node)
+    if known != theirs:
+        raise ProgramError(f"the journals disagree: {_sums(known)} and {_sums(theirs)}")
+    won = prizes(network.node)
+    paid, moved = sum(prize.amount for prize in won.values()), network.transfers()
     console.print(
-        f"{won} of these tickets won {format_wei(Wei(face))}; redeemed on the chain: "
-        f"{format_wei(Wei(paid))}",
+        f"tickets that won: {len(won)}; redeemed on the chain: {format_wei(Wei(moved))}; "
+        f"in the node's books: {format_wei(Wei(paid))}",
         highlight=False,
     )
+    if paid != moved:
+        raise ProgramError(f"the chain moved {moved} wei, and the node booked {paid}")
 
 
-def _won(node: Node) -> int:
-    return int(rows(_node_books(node), "SELECT count(*) FROM winning_tickets")[0][0])
-
-
-def _redeemed(network: PaidNetwork) -> None:
-    network.devnet.mine(QUOTE_BLOCKS)
-    deadline = time.monotonic() + REDEEMED_SECONDS
-    while time.monotonic() < deadline:
-        if _prizes(network.node)[2]:
-            return
-        time.sleep(0.2)
-    raise ProgramError(
-        f"no ticket was redeemed in {REDEEMED_SECONDS} s; see {network.node.program.log}"
-    )
-
-
-def _prizes(node: Node) -> tuple[int, int, int]:
-    """How many tickets won, what they say, and what redeeming them brought, in wei."""
-    faces = rows(_node_books(node), "SELECT face_value FROM winning_tickets")
-    paid = rows(
-        _node_books(node), "SELECT ticket_hash, amount FROM redemptions WHERE state = 'final'"
-    )
-    return len(faces), sum(int(f) for (f,) in faces), sum(int(a) for _, a in paid)
-
-
-def _sold(node: Node) -> tuple[int, str, int]:
-    tickets = rows(_node_books(node), "SELECT tickets, credit FROM payments")
-    charged = rows(_node_books(node), "SELECT charged FROM ends")
-    return _totals(tickets, charged)
-
-
-def _bought(gateway: Gateway) -> tuple[int, str, int]:
-    books = gateway.data_dir / "gateway.sqlite3"
-    tickets = rows(
-        books, "SELECT tickets, credited FROM ticket_batches JOIN receipts USING (attempt_id)"
-    )
-    return _totals(tickets, rows(books, "SELECT charged FROM receipts"))
-
-
-def _totals(tickets: list[tuple[int, str]], charged: list[tuple[str]]) -> tuple[int, str, int]:
-    credit = sum((Fraction(text) for _, text in tickets), Fraction(0))
-    shown = f"{float(credit):.3f}"
-    return sum(count for count, _ in tickets), shown, sum(int(wei) for (wei,) in charged)
-
-
-def _node_books(node: Node) -> Path:
-    return node.data_dir / "node.sqlite"
+def _sums(attempts: dict[str, Attempt]) -> tuple[str, str, str, str]:
+    credited = sum(one.credited for one in attempts.values())
+    charged = sum(one.charged for one in attempts.values())
+    left = balance(attempts)
+    return str(len(attempts)), f"{float(credited):.3f}", str(charged), f"{float(left):.3f}"
