@@ -47,6 +47,8 @@ class _Chain:
         type(backend.chain).chain_id = chain_id
         self._tester = EthereumTester(backend)
         web3 = Web3(EthereumTesterProvider(self._tester))
+        # It looks for names in what it takes for a transaction, and breaks on eth_getLogs.
+        web3.middleware_onion.remove("ens_name_to_address")
         self._ask = web3.provider.request_func(web3, web3.middleware_onion)
         self._constants: Mapping[str, object] = {
             "eth_chainId": chain_id,

@@ -62,7 +62,7 @@ def quote(
     seed: bytes,
 ) -> TicketParams | NoQuote:
     """Parameters for work at `price` wei per pixel. `seed` is random, 32 bytes, and used once."""
-    value = pricing.ticket_value(fee(policy.usual_pixels, price), policy.max_ticket_value)
+    value = pricing.ticket_value(fee(policy.usual_pixels, price), _most_worth(policy))
     if value and unlocks_soon(payer.info.withdraw_round, head.last_initialized_round):
         return NoQuote("the sender's deposit and reserve are set to unlock soon")
     face_value = pricing.face_value(
@@ -95,6 +95,13 @@ def quote(
         expiration_block=expiration_block,
         creation=head.creation,
     )
+
+
+def _most_worth(policy: QuotePolicy) -> Wei:
+    """The operator's bound, and half of what a ticket may pay: one that is sure to win is refused."""
+    if policy.max_face_value is None:
+        return policy.max_ticket_value
+    return Wei(min(policy.max_ticket_value, policy.max_face_value // 2))
 
 
 def _max_float(payer: Payer, head: Head) -> Wei:

@@ -54,7 +54,7 @@ async def test_a_pause_shows_and_stops_redemptions_case_30(world: World) -> None
     recipient = await world.orchestrator()
     sender = await world.sender(1000, 1000)
     await world.next_round()
-    ticket = await winner(world, sender, recipient.address, 10)
+    ticket = await winner(world.chain, sender, recipient.address, 10)
     await world.pause()
 
     assert (await world.chain.head()).is_paused
@@ -103,7 +103,7 @@ async def test_a_ticket_is_paid_by_the_deposit_and_then_by_a_share_of_the_reserv
     sender = await world.sender(100, 1000)
     await world.next_round()
     pool = (await world.chain.head()).pool_size
-    ticket = await winner(world, sender, recipient.address, 5000)
+    ticket = await winner(world.chain, sender, recipient.address, 5000)
     assert not await world.chain.is_used(ticket.ticket.hash)
 
     payout = await world.redeem(ticket)
@@ -125,8 +125,8 @@ async def test_a_redemption_may_pay_nothing_and_uses_the_ticket_all_the_same(wor
     recipient, _other = await world.orchestrator(), await world.orchestrator()
     sender = await world.sender(100, 1000)
     await world.next_round()
-    await world.redeem(await winner(world, sender, recipient.address, 5000))
-    second = await winner(world, sender, recipient.address, 5000, nonce=2)
+    await world.redeem(await winner(world.chain, sender, recipient.address, 5000))
+    second = await winner(world.chain, sender, recipient.address, 5000, nonce=2)
 
     payout = await world.redeem(second)
 
@@ -140,9 +140,9 @@ async def test_tickets_of_an_unlocked_sender_are_refused(world: World) -> None:
     sender = await world.sender(100, 100)
     await world.unlock(sender)
     await world.next_round()
-    paid = await world.redeem(await winner(world, sender, recipient.address, 10))
+    paid = await world.redeem(await winner(world.chain, sender, recipient.address, 10))
     await world.next_round()
-    late = await winner(world, sender, recipient.address, 10, nonce=2)
+    late = await winner(world.chain, sender, recipient.address, 10, nonce=2)
 
     assert paid.amount == 10
     assert await refusal(world, late) == "sender is unlocked"
@@ -152,7 +152,7 @@ async def test_tickets_expire_with_their_round(world: World) -> None:
     recipient = await world.orchestrator()
     sender = await world.sender(100, 100)
     await world.next_round()
-    ticket = await winner(world, sender, recipient.address, 10)
+    ticket = await winner(world.chain, sender, recipient.address, 10)
     await world.next_round()
     await world.next_round()
 

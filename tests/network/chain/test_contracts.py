@@ -132,7 +132,7 @@ async def test_a_batch_tells_for_each_ticket_what_it_moved_case_11(
     await bench.world.next_round()
     share = 1000 // (await chain.head()).pool_size
     tickets = [
-        await winner(bench.world, sender, recipient.address, face_value, nonce)
+        await winner(chain, sender, recipient.address, face_value, nonce)
         for nonce, face_value in enumerate([60, 5000, 5000])
     ]
     forged = replace(tickets[0], signature=tickets[1].signature)
@@ -164,7 +164,7 @@ async def test_a_redemption_by_anybody_is_estimated_with_its_refusal(
     recipient = await bench.world.orchestrator()
     sender = await bench.world.sender(100, 1000)
     await bench.world.next_round()
-    ticket = await winner(bench.world, sender, recipient.address, 60)
+    ticket = await winner(chain, sender, recipient.address, 60)
     call = (await chain.calls()).redeem(ticket)
     assert 100_000 < await chain.estimate_gas(OWNER.address, call) < 400_000
     await bench.send(OWNER_KEY, call)

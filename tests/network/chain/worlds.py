@@ -39,7 +39,7 @@ class World(Protocol):
 
 
 async def winner(
-    world: World, sender: KeySigner, recipient: Address, face_value: int, nonce: int = 1
+    chain: Chain, sender: KeySigner, recipient: Address, face_value: int, nonce: int = 1
 ) -> SignedTicket:
     """A ticket that wins all but surely, made in the current round."""
     ticket = Ticket(
@@ -49,7 +49,7 @@ async def winner(
         win_prob=CERTAIN,
         sender_nonce=nonce,
         recipient_rand_hash=rand_hash(RAND),
-        creation=(await world.chain.head()).creation,
+        creation=(await chain.head()).creation,
     )
     return SignedTicket(ticket, sender.sign(ticket.hash), RAND)
 

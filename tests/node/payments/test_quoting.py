@@ -99,3 +99,12 @@ def test_no_two_quotes_have_the_same_number() -> None:
         assert isinstance(found, TicketParams)
         hashes.add(found.recipient_rand_hash)
     assert len(hashes) == 50
+
+
+def test_a_small_bound_of_what_tickets_pay_makes_more_of_them_and_no_refusal() -> None:
+    policy = QuotePolicy(usual_pixels=Pixels(2**20), max_face_value=Wei(4 * 10**6))
+    found = quoted(price=Fraction(10), policy=policy)
+    assert isinstance(found, TicketParams)
+    assert found.face_value == 4 * 10**6
+    assert found.expected_value <= 2 * 10**6
+    assert objection(found) is None
