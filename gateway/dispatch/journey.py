@@ -7,9 +7,11 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import orjson
 
-from gateway.orchestrators.answers import Expected, Picture, Refused
+from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture, Refused
+from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
+from gateway.payments.purse import PreparedPayment
 from network.units import ModelId, Wei, pixels_of
 from network.wire.messages import TextToImageRequest
 
@@ -172,6 +174,37 @@ def set_out(
         arrival=arrival,
         started=now,
     )
+
+
+def order_for(
+    journey: Journey, place: Place, running: Running, payment: PreparedPayment | None
+) -> Order:
+    """What is asked of the orchestrator."""
+    return Order(
+        attempt_id=running.attempt_id,
+        model_id=place.model_id,
+        price=place.model.price,
+        expected=journey.expected,
+        body=journey.body,
+        payment="" if payment is None else payment.header,
+        credentials="" if payment is None else payment.credentials,
+    )
+
+
+def owed(place: Place, answer: NodeAnswer) -> Wei:
+    """What is paid: what the orchestrator charged, and never more than was agreed.
+
+    Less is charged where its price fell since we asked, or is known only from above.
+    Raises OrchestratorFailed for a receipt over more.
+    """
+    quoted, charged = place.candidate.fee, answer.fee
+    if charged is None:
+        return quoted
+    if charged > quoted:
+        failure = OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
+        failure.was_answered = True
+        raise failure
+    return charged
 
 
 def _body(request: TextToImageRequest, seed: int) -> bytes:
