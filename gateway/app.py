@@ -46,7 +46,7 @@ from network.errors import ConfigError
 from network.identity import KeySigner, checksum
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.supervisor import supervise
-from network.units import ModelId, Wei
+from network.units import ModelId
 from network.wire.limits import Limits
 
 _log = structlog.get_logger(__name__)
@@ -323,8 +323,7 @@ def _routing(settings: GatewaySettings) -> Routing:
 
 
 def _budget_limits(settings: GatewaySettings) -> BudgetLimits:
-    most = settings.payments.max_wei_in_flight
-    return BudgetLimits(max_wei_in_flight=None if most is None else Wei(most))
+    return BudgetLimits(max_wei_in_flight=settings.payments.max_wei_in_flight)
 
 
 def _bounds(settings: GatewaySettings) -> Bounds:

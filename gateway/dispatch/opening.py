@@ -130,7 +130,7 @@ def assemble(
 ) -> Payments:
     """All parts of paying, on what `watch` says of the chain."""
     pay = settings.payments
-    thresholds = Thresholds(Wei(pay.warn_deposit), Wei(pay.warn_reserve))
+    thresholds = Thresholds(pay.warn_deposit, pay.warn_reserve)
     deposit = DepositWatch(watch, maker.address, thresholds)
     pinned = {one.uri: parse_address(one.address) for one in settings.orchestrators if one.address}
     appraiser = Appraiser(deposit, watch, _payer_limits(pay), clock, pinned)
@@ -168,8 +168,8 @@ async def _read_first(payments: Payments) -> None:
 
 def _payer_limits(pay: PaymentSettings) -> PayerLimits:
     return PayerLimits(
-        max_ticket_value=Wei(pay.max_ticket_value),
-        max_total_value=Wei(pay.max_payment_value),
+        max_ticket_value=pay.max_ticket_value,
+        max_total_value=pay.max_payment_value,
         deposit_multiplier=pay.deposit_multiplier,
         max_tickets=pay.max_tickets,
     )
@@ -177,12 +177,8 @@ def _payer_limits(pay: PaymentSettings) -> PayerLimits:
 
 def _caps(pay: PaymentSettings) -> Caps:
     return Caps(
-        per_hour=_wei(pay.max_wei_per_hour),
-        per_hour_and_key=_wei(pay.max_wei_per_hour_per_key),
-        per_hour_and_orchestrator=_wei(pay.max_wei_per_hour_per_orchestrator),
-        face_value=_wei(pay.max_face_value),
+        per_hour=pay.max_wei_per_hour,
+        per_hour_and_key=pay.max_wei_per_hour_per_key,
+        per_hour_and_orchestrator=pay.max_wei_per_hour_per_orchestrator,
+        face_value=pay.max_face_value,
     )
-
-
-def _wei(amount: int | None) -> Wei | None:
-    return None if amount is None else Wei(amount)
