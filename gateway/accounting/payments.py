@@ -16,9 +16,11 @@ _NOTHING: Final = Fraction(0)
 
 
 class BalanceKey(NamedTuple):
-    """Where a balance is kept: the account paid, 40 hex digits, and the model."""
+    """Where a balance is kept: the account paid, 40 hex digits, the node and the model."""
 
     recipient: str
+    #: URI.
+    orchestrator: str
     model_id: ModelId
 
 
@@ -27,8 +29,6 @@ class InDoubt:
     """An attempt with a payment whose end nobody wrote down. Amounts in wei."""
 
     attempt_id: str
-    #: URI.
-    orchestrator: str
     key: BalanceKey
     fee: Wei
     tickets: int
@@ -78,29 +78,25 @@ def payment_state(connection: Connection, now: float) -> PaymentState:
 
 def _settled(connection: Connection) -> dict[BalanceKey, Fraction]:
     """Equal receipts are counted by the database, so that few fractions are read."""
-    table = receipts.c
+    alike = (
+        ticket_batches.c.recipient,
+        attempts.c.orchestrator,
+        ticket_batches.c.model_id,
+        receipts.c.credited,
+        receipts.c.charged,
+        receipts.c.forfeited,
+    )
     query = (
-        select(
-            ticket_batches.c.recipient,
-            ticket_batches.c.model_id,
-            table.credited,
-            table.charged,
-            table.forfeited,
-            func.count(),
-        )
-        .join(receipts, table.attempt_id == ticket_batches.c.attempt_id)
-        .group_by(
-            ticket_batches.c.recipient,
-            ticket_batches.c.model_id,
-            table.credited,
-            table.charged,
-            table.forfeited,
-        )
+        select(*alike, func.count())
+        .select_from(ticket_batches)
+        .join(attempts, attempts.c.attempt_id == ticket_batches.c.attempt_id)
+        .join(receipts, receipts.c.attempt_id == ticket_batches.c.attempt_id)
+        .group_by(*alike)
     )
     sums: defaultdict[BalanceKey, Fraction] = defaultdict(Fraction)
-    for recipient, model_id, credited, charged, forfeited, count in connection.execute(query):
+    for recipient, uri, model_id, credited, charged, forfeited, count in connection.execute(query):
         change = Fraction(credited) - charged - Fraction(forfeited)
-        sums[BalanceKey(recipient, ModelId(model_id))] += change * count
+        sums[BalanceKey(recipient, uri, ModelId(model_id))] += change * count
     return dict(sums)
 
 
@@ -114,8 +110,7 @@ def _in_doubt(connection: Connection) -> tuple[InDoubt, ...]:
     return tuple(
         InDoubt(
             row.attempt_id,
-            row.orchestrator,
-            BalanceKey(row.recipient, ModelId(row.model_id)),
+            BalanceKey(row.recipient, row.orchestrator, ModelId(row.model_id)),
             row.fee,
             row.tickets,
             Fraction(row.credit),

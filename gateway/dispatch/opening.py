@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from gateway.accounting.journal import Journal
-from gateway.accounting.payments import PaymentState
+from gateway.accounting.payments import BalanceKey, PaymentState
 from gateway.config import GatewaySettings, PaymentSettings
 from gateway.dispatch.doubts import Doubts
 from gateway.dispatch.paying import TicketPaying
@@ -70,8 +70,7 @@ class Payments:
 
     def _restore(self, state: PaymentState, doubts: Doubts) -> None:
         for key, amount in state.available.items():
-            account = Account(Address(bytes.fromhex(key.recipient)), key.model_id)
-            self.balances.restore(account, amount)
+            self.balances.restore(_account(key), amount)
         for batch in state.sent:
             value, face_value = math.ceil(batch.credit), batch.tickets * batch.face_value
             self.exposure.restore(
@@ -86,10 +85,9 @@ class Payments:
                 )
             )
         for one in state.in_doubt:
-            account = Account(Address(bytes.fromhex(one.key.recipient)), one.key.model_id)
-            stake = Stake(account, one.taken, one.tickets, one.credit)
+            stake = Stake(_account(one.key), one.taken, one.tickets, one.credit)
             self.purse.restore(one.attempt_id, stake, one.fee)
-            doubts.add(one.attempt_id, one.orchestrator, was_answered=False)
+            doubts.add(one.attempt_id, one.key.orchestrator, was_answered=False)
         if state.in_doubt:
             _log.warning("payments_in_doubt", attempts=len(state.in_doubt))
 
@@ -144,6 +142,10 @@ def assemble(
         clock=clock,
     )
     return Payments(watch, deposit, appraiser, balances, exposure, purse, clock)
+
+
+def _account(key: BalanceKey) -> Account:
+    return Account(Address(bytes.fromhex(key.recipient)), key.orchestrator, key.model_id)
 
 
 async def _ask_receipt(

@@ -17,9 +17,14 @@ _NOTHING: Final = Fraction(0)
 
 
 class Account(NamedTuple):
-    """Where a balance is kept: orchestrators of go-livepeer have one for each model."""
+    """Where a balance is kept: by node, since nodes that are paid to one account have books of their
+
+    own; and by model, as nodes of go-livepeer have.
+    """
 
     recipient: Address
+    #: URI.
+    node: str
     model_id: ModelId
 
 

@@ -136,7 +136,8 @@ class Purse:
         if quote.params.expected_value <= 0:
             return None
         self._check_funds()
-        account = Account(self._appraiser.account(order.uri, order.named), order.model_id)
+        recipient = self._appraiser.account(order.uri, order.named)
+        account = Account(recipient, order.uri, order.model_id)
         stake = self._balances.take(
             order.attempt_id, account, order.fee, quote.params.expected_value
         )
