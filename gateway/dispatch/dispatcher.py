@@ -21,7 +21,7 @@ from gateway.dispatch.journey import (
     owed,
     set_out,
 )
-from gateway.dispatch.paying import OffChain, Paying
+from gateway.dispatch.paying import CappedError, OffChain, Paying
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
     OrchestratorFailed,
@@ -50,6 +50,8 @@ _MOST_BUSY: Final = 20
 _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 #: And this often for credentials, a price or a payment that a refresh should have mended.
 _MOST_MENDED: Final = 2
+#: So many orchestrators' tickets may be above a cap until the request is given up.
+_MOST_CAPPED: Final = 8
 #: Of these an orchestrator is thought worse when they go on.
 _FAULTS: Final = frozenset({Refused.CREDENTIALS, Refused.BALANCE})
 
@@ -243,6 +245,8 @@ class Dispatcher:
         if best is None:
             if outlook.may_pass(ranking):
                 return None
+            if journey.capped:
+                raise journey.capped[0]
             others = self._directory.others(journey.need.model_id)
             raise ProblemError(outlook.nobody(ranking, journey.failures, others))
         offer = self._directory.offer(best.uri)
@@ -280,7 +284,6 @@ class Dispatcher:
         try:
             payment = await self._paying.prepare(journey, place, attempt_id)
             running = await self._books.begin(journey, place, attempt_id, payment)
-            self._paying.note_sent(attempt_id)
             self._directory.note_sent(uri, model_id)
             was_sent = True
             answer = await self._ask(journey, place, running, payment)
@@ -288,6 +291,12 @@ class Dispatcher:
         except StaleQuoteError as stale:
             seen_at = self._clock.monotonic()
             self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
+        except CappedError as capped:
+            journey.tried.add(uri)
+            journey.capped.append(capped)
+            if len(journey.capped) >= _MOST_CAPPED:
+                raise
+            return None
         except UnpayableError as refusal:
             self._give_up(journey, uri, f"it cannot be paid: {refusal}")
             return None

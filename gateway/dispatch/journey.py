@@ -12,6 +12,7 @@ from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
 from gateway.payments.purse import PreparedPayment
+from network.errors import ProblemError
 from network.units import ModelId, Wei, pixels_of
 from network.wire.messages import TextToImageRequest
 
@@ -132,6 +133,8 @@ class Journey:
     running: Running | None = None
     #: What orchestrators did wrong, one sentence each.
     failures: list[str] = field(default_factory=list)
+    #: Caps that forbade a payment for it.
+    capped: list[ProblemError] = field(default_factory=list)
     #: URIs that must not be asked again for this request.
     tried: set[str] = field(default_factory=set)
     #: How often an orchestrator refused for a reason that may pass, by URI and reason.

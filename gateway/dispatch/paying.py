@@ -36,16 +36,18 @@ _RETRY: Final = 60.0
 _log = structlog.get_logger(__name__)
 
 
+class CappedError(ProblemError):
+    """A cap forbids this payment. Another orchestrator's tickets may be small enough."""
+
+
 class Paying(Protocol):
     """What dispatch needs of payments; `OffChain` needs nothing."""
 
     async def prepare(
         self, journey: Journey, place: Place, attempt_id: str
     ) -> PreparedPayment | None:
-        """Tickets for an attempt. Raises UnpayableError and its kinds, ProblemError."""
+        """Tickets for an attempt. Raises UnpayableError and its kinds, CappedError, ProblemError."""
         ...
-
-    def note_sent(self, attempt_id: str) -> None: ...
 
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]: ...
 
@@ -68,9 +70,6 @@ class OffChain:
     ) -> PreparedPayment | None:
         del journey, place, attempt_id
         return None
-
-    def note_sent(self, attempt_id: str) -> None:
-        del attempt_id
 
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         del attempt_id, answer, fee
@@ -131,10 +130,7 @@ class TicketPaying:
             raise ProblemError(problems.payments_unavailable(_RETRY)) from None
         except CapReachedError as error:
             self._tell_operator(str(error))
-            raise ProblemError(self._cap_reached(error)) from None
-
-    def note_sent(self, attempt_id: str) -> None:
-        self._purse.note_sent(attempt_id)
+            raise CappedError(self._cap_reached(error)) from None
 
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         if answer.credit is None:

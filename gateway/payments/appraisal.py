@@ -81,8 +81,6 @@ class Appraiser:
         StaleQuoteError where a newer quote would do. Raises ChainUnavailableError.
         """
         now = self._deposit.now
-        if quote.params.expiration_block - now.l1_block <= REFRESH_MARGIN:
-            raise StaleQuoteError(PARAMS_EXPIRED)
         objection = payers_objection(
             quote.params,
             count,
@@ -91,6 +89,9 @@ class Appraiser:
             funds=self._deposit.funds,
             limits=self._limits,
         )
+        ends_soon = quote.params.expiration_block - now.l1_block <= REFRESH_MARGIN
+        if objection == PARAMS_EXPIRED or (objection is None and ends_soon):
+            raise StaleQuoteError(PARAMS_EXPIRED)
         if objection is not None:
             raise UnpayableError(objection)
 

@@ -125,8 +125,8 @@ class Exposure:
         #: By creation round.
         self._value: Counter[int] = Counter()
         self._face_value: Counter[int] = Counter()
-        #: Those that have not been sent, and may be taken back.
-        self._unsent: dict[str, Batch] = {}
+        #: Those of attempts under way, which may turn out not to have been sent.
+        self._open: dict[str, Batch] = {}
 
     def outstanding(self, oldest_round: int) -> Outstanding:
         """What tickets of that creation round and later may still cost."""
@@ -149,16 +149,16 @@ class Exposure:
         reached = self._spent(batch) or self._uncovered(batch, deposit, oldest_round)
         if reached is None:
             self._add(batch)
-            self._unsent[batch.attempt_id] = batch
+            self._open[batch.attempt_id] = batch
         return reached
 
-    def sent(self, attempt_id: str) -> None:
-        """From now on the orchestrator may redeem them, whatever becomes of the job."""
-        self._unsent.pop(attempt_id, None)
+    def keep(self, attempt_id: str) -> None:
+        """They reached the orchestrator, which may redeem them whatever became of the job."""
+        self._open.pop(attempt_id, None)
 
     def undo(self, attempt_id: str) -> None:
-        """The batch never left. Undoing one that was sent, or undone before, changes nothing."""
-        batch = self._unsent.pop(attempt_id, None)
+        """The batch never left. Undoing one that was kept, or undone before, changes nothing."""
+        batch = self._open.pop(attempt_id, None)
         if batch is None:
             return
         self._value[batch.creation_round] -= batch.value

@@ -126,7 +126,7 @@ class Purse:
         """Signed tickets for what the balance does not cover; None for work that costs nothing.
 
         Raises StaleQuoteError or UnpayableError for this orchestrator, CannotPayError for all,
-        CapReachedError. Until `sent` is called, `settle_unsent` undoes it all.
+        CapReachedError. `settle_unsent` undoes it all.
         """
         if is_free(order.info) and not order.fee:
             return None
@@ -161,10 +161,6 @@ class Purse:
     def is_open(self, attempt_id: str) -> bool:
         """Whether an attempt's payment is not settled."""
         return attempt_id in self._open
-
-    def note_sent(self, attempt_id: str) -> None:
-        """The tickets are about to leave."""
-        self._exposure.sent(attempt_id)
 
     # What became of it. Each answers None where the attempt was settled before, or has no payment.
 
@@ -214,6 +210,7 @@ class Purse:
         known = self._open.pop(attempt_id, None)
         if known is None:
             return None
+        self._exposure.keep(attempt_id)
         given_up = self._balances.confirm(
             attempt_id, credited, charged, is_balance_known=known.is_balance_known
         )

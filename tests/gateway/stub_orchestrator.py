@@ -279,7 +279,9 @@ class StubOrchestrator:
 
     async def _receipt(self, request: web.Request) -> web.Response:
         till, attempt_id = self.till, request.match_info["id"]
-        if till is None or till.style == "livepeer" or till.is_mute:
+        if till is not None and not till.tells:
+            return web.Response(status=503, text="starting\n")
+        if till is None or till.style == "livepeer":
             return web.Response(status=404, text="404 page not found\n")
         receipt = till.receipts.get(attempt_id)
         if receipt is None:

@@ -43,8 +43,8 @@ class StubTill:
     lifetime: int = 40
     #: Changes what is quoted, for the malicious.
     spoil: Callable[[TicketParams], TicketParams] | None = None
-    #: Asked for receipts, it does not know the call, although it counts as our node.
-    is_mute: bool = False
+    #: Whether it can be asked for receipts just now.
+    tells: bool = True
     credited: dict[tuple[Address, str], Fraction] = field(default_factory=dict)
     charged: dict[tuple[Address, str], Fraction] = field(default_factory=dict)
     held: dict[tuple[Address, str], Fraction] = field(default_factory=dict)

@@ -263,6 +263,70 @@ async def test_case_25_free_work_needs_no_tickets_and_no_chain(tmp_path: Path) -
         assert (record.fee, record.tickets) == (0, 0)
 
 
+@pytest.mark.parametrize("behaviour", ["drop", "charge_and_drop"])
+async def test_case_19_a_gateway_that_starts_again_asks_what_became_of_its_attempts(
+    tmp_path: Path, behaviour: Behaviour
+) -> None:
+    stub = paid_stub()
+    chain = funded(stub)
+    assert stub.till is not None
+    async with running(stub):
+        async with open_desk(tmp_path, [stub], chain=chain) as desk:
+            await run(desk, "r1")
+            stub.script.append(behaviour)
+            stub.till.tells = False
+            with pytest.raises(ProblemError):
+                await run(desk, "r2", num_images_per_prompt=4)
+            assert desk.paying is not None
+            assert desk.paying.figures()["payments_in_doubt"] == 1
+            assert balance(desk, stub) == 0
+        async with open_desk(tmp_path, [stub], chain=chain) as desk:
+            assert desk.paying is not None
+            paying = desk.paying
+            assert paying.figures()["payments_in_doubt"] == 1
+            # What is in doubt is not counted on, and does not keep others from being paid.
+            assert balance(desk, stub) == 0
+            await run(desk, "r3")
+        stub.till.tells = True
+        async with paid_desk(tmp_path, [stub], chain) as desk:
+            assert desk.paying is not None
+            paying = desk.paying
+            await until(lambda: not paying.figures()["payments_in_doubt"])
+            record = await desk.journal.request("r2")
+            assert record is not None
+            charged = 4 * FEE if behaviour == "charge_and_drop" else 0
+            assert (record.fee, record.charged) == (0, charged)
+            assert record.credited == record.paid > 0
+
+
+async def test_case_22_a_client_that_leaves_takes_nothing_of_the_balance(tmp_path: Path) -> None:
+    stub = paid_stub()
+    stub.script.append("hang")
+    async with running(stub), paid_desk(tmp_path, [stub]) as desk:
+        task = asyncio.create_task(run(desk, "r1"))
+        await until(lambda: stub.under_way)
+        task.cancel()
+        await asyncio.wait([task])
+        assert desk.paying is not None
+        paying = desk.paying
+        await until(lambda: not paying.figures()["payments_in_doubt"])
+        assert balance(desk, stub) == 2 * win_value(1_000_000, 3000)
+
+
+async def test_an_orchestrator_that_is_not_there_was_paid_nothing(tmp_path: Path) -> None:
+    stub, other = paid_stub(), paid_stub(price=3)
+    stub.transcoder = "http://127.0.0.1:9"
+    async with running(stub), running(other), paid_desk(tmp_path, [stub, other]) as desk:
+        await run(desk, "r1")
+        assert desk.payments is not None
+        record = await desk.journal.request("r1")
+        assert record is not None
+        # Of two attempts, only the second sent its tickets: 12288 at 3000 each.
+        assert (record.attempts, record.tickets) == (2, 5)
+        out = desk.payments.purse.figures()
+        assert out["outstanding_wei"] == out["paid_in_the_last_hour_wei"] == 15001
+
+
 def seldom() -> Refreshing:
     """Quotes are not renewed by themselves."""
     return Refreshing(interval=60.0, busy_interval=60.0, least_interval=0.0)
