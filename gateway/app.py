@@ -29,20 +29,24 @@ from gateway.api.status import count_states, describe
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
 from gateway.dispatch import Dispatcher, Routing
+from gateway.dispatch.opening import open_payments
+from gateway.dispatch.paying import TicketPaying
 from gateway.home import open_gateway_database, open_identity, open_images, open_usage_journal
 from gateway.keys import KeyRing
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.selection import Policy
 from gateway.orchestrators.standing import Pausing
+from gateway.payments.appraisal import Appraiser
 from gateway.payments.budget import Budget
 from gateway.payments.budget import Limits as BudgetLimits
+from gateway.payments.sender import TicketSender
 from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
 from network.identity import KeySigner, checksum
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.supervisor import supervise
-from network.units import ModelId, Wei
+from network.units import ModelId
 from network.wire.limits import Limits
 
 _log = structlog.get_logger(__name__)
@@ -78,6 +82,7 @@ class _Parts:
     dispatcher: Dispatcher
     admission: Admission
     running: RunningRequests
+    paying: TicketPaying | None
 
 
 @asynccontextmanager
@@ -101,7 +106,13 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         await keys.refresh()
         randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
         policy = _policy(settings)
-        directory = _directory(settings, client, policy, clock, randomness)
+        payments = await enter(open_payments(settings, TicketSender(signer), clock))
+        appraiser = None if payments is None else payments.appraiser
+        directory = _directory(settings, client, policy, clock, randomness, appraiser=appraiser)
+        supervisor = await enter(supervise(clock))
+        paying: TicketPaying | None = None
+        if payments is not None:
+            paying = await payments.begin(client, directory, journal, supervisor)
         dispatcher = Dispatcher(
             directory=directory,
             client=client,
@@ -111,8 +122,8 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             routing=_routing(settings),
             clock=clock,
             randomness=randomness,
+            paying=paying,
         )
-        supervisor = await enter(supervise(clock))
         supervisor.start("orchestrators", directory.run)
         supervisor.start("keys", partial(_every, _KEYS_SECONDS, keys.refresh))
         supervisor.start("images", partial(_every, settings.images.sweep_seconds, store.sweep))
@@ -128,6 +139,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             dispatcher=dispatcher,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
             running=RunningRequests(dispatcher),
+            paying=paying,
         )
         yield await _open_listeners(parts, stack)
 
@@ -242,6 +254,7 @@ def _gauges(parts: _Parts) -> Gauges:
         stored_images=lambda: parts.store.count,
         stored_bytes=lambda: parts.store.total_bytes,
         orchestrators=lambda: count_states(parts.directory.states()),
+        payments=lambda: {} if parts.paying is None else parts.paying.figures(),
     )
 
 
@@ -263,6 +276,8 @@ def _status(
         "live_keys": len(parts.keys),
         "spent_wei": str(metrics.spent_wei),
         "images": {"count": parts.store.count, "bytes": parts.store.total_bytes},
+        "network": parts.settings.chain.network,
+        "payments": None if parts.paying is None else parts.paying.status(),
         "orchestrators": orchestrators,
     }
 
@@ -273,6 +288,8 @@ def _directory(
     policy: Policy,
     clock: Clock,
     randomness: random.Random,
+    *,
+    appraiser: Appraiser | None = None,
 ) -> Directory:
     return Directory(
         [one.uri for one in settings.orchestrators],
@@ -284,6 +301,7 @@ def _directory(
         clock=clock,
         randomness=randomness,
         models=[settings.default_model, *(ModelId(model.id) for model in settings.models)],
+        appraiser=appraiser,
     )
 
 
@@ -305,8 +323,7 @@ def _routing(settings: GatewaySettings) -> Routing:
 
 
 def _budget_limits(settings: GatewaySettings) -> BudgetLimits:
-    most = settings.payments.max_wei_in_flight
-    return BudgetLimits(max_wei_in_flight=None if most is None else Wei(most))
+    return BudgetLimits(max_wei_in_flight=settings.payments.max_wei_in_flight)
 
 
 def _bounds(settings: GatewaySettings) -> Bounds:

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from network.chain.settings import ChainSettings
+from network.identity import checksum, parse_address
 from network.keystore import KEYSTORE_NAME
 from network.passphrase import PassphraseSources
+from network.payments.pricing import PAYERS_MAX_TICKET_VALUE, PAYERS_MAX_TOTAL_VALUE
 from network.runtime.settings import PriceSetting, Settings
-from network.units import ModelId
+from network.units import ModelId, Wei, parse_wei
 
 T = TypeVar("T")
 
@@ -36,6 +38,10 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _wei(value: object) -> object:
+    return parse_wei(value) if isinstance(value, str) else value
+
+
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -50,6 +56,8 @@ def _no_twins(tables: tuple[T, ...]) -> tuple[T, ...]:
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+WeiAmount = Annotated[Wei, BeforeValidator(_wei), Field(ge=0)]
+Account = Annotated[str, AfterValidator(lambda text: checksum(parse_address(text)))]
 
 
 class LogSettings(Settings):
@@ -142,6 +150,7 @@ class OrchestratorSettings(Settings):
     """One orchestrator to buy from."""
 
     uri: HttpUrl
+    address: Account | Literal[""] = ""
 
 
 class RoutingSettings(Settings):
@@ -160,9 +169,19 @@ class RoutingSettings(Settings):
 
 
 class PaymentSettings(Settings):
-    """What may be promised at a time."""
+    """What may be promised at a time, and what tickets may say. Amounts in wei."""
 
-    max_wei_in_flight: Annotated[int, Field(ge=0)] | None = None
+    max_wei_in_flight: WeiAmount | None = None
+    max_wei_per_hour: WeiAmount | None = None
+    max_wei_per_hour_per_key: WeiAmount | None = None
+    max_wei_per_hour_per_orchestrator: WeiAmount | None = None
+    max_face_value: WeiAmount | None = None
+    max_ticket_value: WeiAmount = PAYERS_MAX_TICKET_VALUE
+    max_payment_value: WeiAmount = PAYERS_MAX_TOTAL_VALUE
+    max_tickets: Annotated[int, Field(ge=1, le=600)] = 100
+    deposit_multiplier: Count = 1
+    warn_deposit: WeiAmount = Wei(0)
+    warn_reserve: WeiAmount = Wei(0)
 
 
 class SignerSettings(Settings):

@@ -16,6 +16,22 @@ _COMMANDS: Final = {
     "bench": ("node.cli.bench:bench", "Measure the models here, and what a pixel has to cost."),
     "jobs": ("node.cli.journal:jobs", "List accepted jobs, the newest first."),
     "earnings": ("node.cli.journal:earnings", "Sum up what was earned, to the wei."),
+    "redemptions": (
+        "node.cli.redemptions:redemptions",
+        "Show winning tickets and what they paid.",
+    ),
+    "activate": (
+        "node.cli.registration:activate",
+        "Become an orchestrator that is paid by ticket.",
+    ),
+    "wallet": (
+        "node.cli.wallet:wallet",
+        "Show the account on its chain; withdraw fees and stake.",
+    ),
+    "bond": ("node.cli.registration:bond", "Stake more LPT."),
+    "unbond": ("node.cli.registration:unbond", "Take LPT out of the stake."),
+    "service-uri": ("node.cli.registration:service_uri", "Register where gateways find the node."),
+    "reward": ("node.cli.registration:reward", "Mint the LPT of this round."),
     "address": ("node.cli.address:address", "Print the node's account."),
     "keystore": ("node.cli.keystore:keystore", "Bring the node's account from elsewhere."),
     "version": ("node.__main__:version", "Print the version."),

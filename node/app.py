@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
+from network.chain.contracts import LivepeerChain
 from network.chain.profiles import Profile as ChainProfile
 from network.chain.profiles import profile_of
 from network.errors import ConfigError
@@ -72,6 +73,7 @@ from node.jobs.board import Policy
 from node.jobs.model import JobReport
 from node.jobs.record import log_job
 from node.jobs.runner import REMEMBERED_ATTEMPTS, JobRunner
+from node.payments.earning import Earning, open_earning
 from node.payments.opening import ChainOpener, Payments, open_livepeer_chain, open_payments
 from node.payments.usual import UsualJobs
 
@@ -98,7 +100,7 @@ class RunningNode:
 
 @dataclass(frozen=True, slots=True)
 class _Core:
-    """What the surfaces stand on. `payments` is None off-chain."""
+    """What the surfaces stand on. `payments` and `earning` are None off-chain."""
 
     settings: NodeSettings
     clock: Clock
@@ -111,6 +113,7 @@ class _Core:
     prices: PriceList
     hardware: Hardware
     payments: Payments | None
+    earning: Earning | None
 
 
 @asynccontextmanager
@@ -197,7 +200,7 @@ async def _open_core(
     stack.callback(engine.subscribe(metrics.engine_changed))
     hardware = Hardware(clock)
     await hardware.refresh()
-    payments = None
+    payments, earning = None, None
     if profile is not None:
         await journal.restore_accounts()
         runner.remember(await journal.recent_attempts(REMEMBERED_ATTEMPTS))
@@ -212,6 +215,18 @@ async def _open_core(
         )
         payments = await stack.enter_async_context(opened)
         runner.observe(_learning(payments.till.usual))
+        if isinstance(payments.chain, LivepeerChain):
+            redeeming = open_earning(
+                payments.chain,
+                payments.watch,
+                payments.pending,
+                identity.signer,
+                settings,
+                database=database,
+                clock=clock,
+            )
+            earning = await stack.enter_async_context(redeeming)
+            metrics.watch_tickets(earning.report)
     return _Core(
         settings=settings,
         clock=clock,
@@ -224,6 +239,7 @@ async def _open_core(
         prices=price_list(settings, models),
         hardware=hardware,
         payments=payments,
+        earning=earning,
     )
 
 
@@ -340,6 +356,7 @@ async def _open_admin(stack: AsyncExitStack, core: _Core, uri: str) -> str:
         prices=core.prices,
         health=_health(core),
         metrics=core.metrics,
+        earning=core.earning,
     )
     runner = web.AppRunner(
         admin_application(service), handle_signals=False, access_log=None, shutdown_timeout=0

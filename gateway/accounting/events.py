@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from network.units import ModelId, Pixels, Wei
+
+NOTHING: Final = Wei(0)
 
 AttemptState = Literal["succeeded", "busy", "refused", "failed", "cancelled", "interrupted"]
 RequestState = Literal["settled", "failed", "cancelled", "interrupted"]
@@ -74,7 +76,48 @@ class Settlement:
     reason: str = ""
 
 
-Event: TypeAlias = Accepted | Attempt | Outcome | Settlement
+@dataclass(frozen=True, slots=True)
+class TicketBatch:
+    """How an attempt is paid for, written down before its tickets are sent. Amounts in wei.
+
+    It may have no tickets, where the balance at the orchestrator covers the job.
+    """
+
+    attempt_id: str
+    #: The account that is paid, 40 hex digits.
+    recipient: str
+    model_id: ModelId
+    tickets: int
+    #: What the tickets are worth.
+    credit: Fraction
+    #: Of an earlier balance, the part that the attempt uses.
+    taken: Fraction
+    #: Of one ticket; the probability over 2**256 - 1.
+    face_value: Wei
+    win_prob: Wei
+    #: Hex.
+    recipient_rand_hash: str
+    #: The tickets have this nonce and those after it.
+    first_nonce: int
+    creation_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an attempt's payment came to, in wei. Its absence means that nobody knows yet."""
+
+    attempt_id: str
+    credited: Fraction
+    charged: Wei
+    #: Of an earlier balance that the orchestrator does not acknowledge.
+    forfeited: Fraction
+    #: Who says so: answer, receipt, assumed or unsent.
+    source: str
+    #: Unix seconds.
+    told_at: float
+
+
+Event: TypeAlias = Accepted | Attempt | Outcome | Settlement | TicketBatch | Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +160,9 @@ class RequestRecord:
     reason: str
     #: The orchestrator's own id of the job that it delivered; empty if none did, or it named none.
     node_job_id: str = ""
+    #: Tickets sent for it, all attempts together, and what they are worth.
+    tickets: int = 0
+    paid: Fraction = Fraction(0)
+    #: What orchestrators said that they credited and charged. Off-chain all four are 0.
+    credited: Fraction = Fraction(0)
+    charged: Wei = NOTHING

@@ -24,11 +24,14 @@ from gateway.accounting.events import (
     Grouping,
     OrchestratorTotal,
     Outcome,
+    Receipt,
     RequestRecord,
     RequestState,
     Settlement,
+    TicketBatch,
     UsageTotal,
 )
+from gateway.accounting.payments import PaymentState, payment_state
 from gateway.accounting.records import decode_rows, encode_rows, missing, row_of
 from gateway.accounting.tables import attempts, outcomes, requests, settlements
 from gateway.accounting.write_ahead import WriteAheadLog, open_write_ahead_log
@@ -46,9 +49,11 @@ __all__ = [
     "Journal",
     "OrchestratorTotal",
     "Outcome",
+    "Receipt",
     "RequestRecord",
     "RequestState",
     "Settlement",
+    "TicketBatch",
     "UsageTotal",
     "open_journal",
 ]
@@ -179,6 +184,10 @@ class Journal:
 
     async def request(self, request_id: str) -> RequestRecord | None:
         return await self._read(lambda c: queries.one(c, request_id))
+
+    async def payment_state(self, now: float) -> PaymentState:
+        """Balances, attempts in doubt and tickets that are out, for a start (unix seconds)."""
+        return await self._read(lambda c: payment_state(c, now))
 
     async def _read(self, query: Callable[[Connection], _T]) -> _T:
         """`query` sees everything that was recorded before."""

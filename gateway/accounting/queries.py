@@ -1,7 +1,10 @@
 """What the journal's events add up to. Wei are text in the database and are summed as integers here."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
 
 from sqlalchemy import Connection, Row, Select, func, select
 
@@ -12,9 +15,18 @@ from gateway.accounting.events import (
     RequestRecord,
     UsageTotal,
 )
-from gateway.accounting.tables import attempts, outcomes, requests, settlements
+from gateway.accounting.tables import (
+    attempts,
+    outcomes,
+    receipts,
+    requests,
+    settlements,
+    ticket_batches,
+)
 from network.units import ModelId, Pixels, Wei
 
+#: Request ids in one query.
+_AT_ONCE: Final = 500
 _GROUPS = {
     "key": requests.c.key_id,
     "model": requests.c.model_id,
@@ -114,13 +126,15 @@ def latest(
     query = _records().order_by(requests.c.accepted_at.desc(), requests.c.request_id).limit(limit)
     if key_id is not None:
         query = query.where(requests.c.key_id == key_id)
-    return tuple(_record(row) for row in connection.execute(query))
+    rows = connection.execute(query).all()
+    paid = _payments(connection, [_id(row) for row in rows])
+    return tuple(_record(row, paid) for row in rows)
 
 
 def one(connection: Connection, request_id: str) -> RequestRecord | None:
     """See `Journal.request`."""
     row = connection.execute(_records().where(requests.c.request_id == request_id)).first()
-    return None if row is None else _record(row)
+    return None if row is None else _record(row, _payments(connection, [request_id]))
 
 
 def _records() -> Select[tuple[object, ...]]:
@@ -137,8 +151,49 @@ def _records() -> Select[tuple[object, ...]]:
     ).outerjoin(settlements, settlements.c.request_id == requests.c.request_id)
 
 
-def _record(row: Row[tuple[object, ...]]) -> RequestRecord:
+@dataclass(slots=True)
+class _Paid:
+    tickets: int = 0
+    credit: Fraction = Fraction(0)
+    credited: Fraction = Fraction(0)
+    charged: int = 0
+
+
+def _payments(connection: Connection, request_ids: Sequence[str]) -> Mapping[str, _Paid]:
+    """What was paid for each request, over all its attempts."""
+    sums: defaultdict[str, _Paid] = defaultdict(_Paid)
+    for start in range(0, len(request_ids), _AT_ONCE):
+        query = (
+            select(
+                attempts.c.request_id,
+                ticket_batches.c.tickets,
+                ticket_batches.c.credit,
+                receipts.c.credited,
+                receipts.c.charged,
+                receipts.c.source,
+            )
+            .join(ticket_batches, ticket_batches.c.attempt_id == attempts.c.attempt_id)
+            .outerjoin(receipts, receipts.c.attempt_id == attempts.c.attempt_id)
+            .where(attempts.c.request_id.in_(request_ids[start : start + _AT_ONCE]))
+        )
+        for request_id, tickets, credit, credited, charged, source in connection.execute(query):
+            paid = sums[request_id]
+            if source != "unsent":
+                paid.tickets += tickets
+                paid.credit += Fraction(credit)
+            paid.credited += Fraction(credited or 0)
+            paid.charged += charged or 0
+    return sums
+
+
+def _id(row: Row[tuple[object, ...]]) -> str:
+    request_id: str = row._mapping[requests.c.request_id]  # noqa: SLF001  as below
+    return request_id
+
+
+def _record(row: Row[tuple[object, ...]], payments: Mapping[str, _Paid]) -> RequestRecord:
     at = row._mapping  # noqa: SLF001  SQLAlchemy's public name for access by column
+    paid = payments.get(at[requests.c.request_id]) or _Paid()
     accepted = Accepted(
         request_id=at[requests.c.request_id],
         key_id=at[requests.c.key_id],
@@ -158,4 +213,8 @@ def _record(row: Row[tuple[object, ...]]) -> RequestRecord:
         attempts=at["tried"],
         reason=at[settlements.c.reason] or "",
         node_job_id=at["delivery"] or "",
+        tickets=paid.tickets,
+        paid=paid.credit,
+        credited=paid.credited,
+        charged=Wei(paid.charged),
     )

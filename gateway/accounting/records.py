@@ -2,13 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection, Table, select
 
-from gateway.accounting.events import Accepted, Attempt, Event, Outcome, Settlement
-from gateway.accounting.tables import attempts, metadata, outcomes, requests, settlements
+from gateway.accounting.events import (
+    Accepted,
+    Attempt,
+    Event,
+    Outcome,
+    Receipt,
+    Settlement,
+    TicketBatch,
+)
+from gateway.accounting.tables import (
+    attempts,
+    metadata,
+    outcomes,
+    receipts,
+    requests,
+    settlements,
+    ticket_batches,
+)
+from network.runtime.database import WeiText
 from network.runtime.inserting import Row
 from network.units import Wei
 
@@ -17,29 +35,42 @@ _TABLES: Final[Mapping[type, Table]] = {
     Attempt: attempts,
     Outcome: outcomes,
     Settlement: settlements,
+    TicketBatch: ticket_batches,
+    Receipt: receipts,
+}
+_FRACTIONS: Final[Mapping[type, tuple[str, ...]]] = {
+    Attempt: ("price",),
+    TicketBatch: ("credit", "taken"),
+    Receipt: ("credited", "forfeited"),
 }
 _COLUMNS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _TABLES}
-_FEE: Final = "fee"
+#: Columns whose numbers outgrow what JSON's readers take, by table.
+_WEI: Final = {
+    table: tuple(column.name for column in table.columns if isinstance(column.type, WeiText))
+    for table in _TABLES.values()
+}
 
 
 def row_of(event: Event) -> Row:
     """The event as its table holds it."""
     kind = type(event)
-    row: dict[str, object] = {name: getattr(event, name) for name in _COLUMNS[kind]}
-    if isinstance(event, Attempt):
-        row["price"] = f"{event.price.numerator}/{event.price.denominator}"
+    row: dict[str, Any] = {name: getattr(event, name) for name in _COLUMNS[kind]}
+    for name in _FRACTIONS.get(kind, ()):
+        amount: Fraction = row[name]
+        row[name] = f"{amount.numerator}/{amount.denominator}"
     return _TABLES[kind], row
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
-    """JSON `[[table, row], ...]`; wei as text, for they outgrow what JSON's readers take."""
-    return orjson.dumps([[table.name, _told(row)] for table, row in rows])
+    """JSON `[[table, row], ...]`; wei as text."""
+    return orjson.dumps([[table.name, _told(table, row)] for table, row in rows])
 
 
 def decode_rows(record: bytes) -> list[Row]:
     """What `encode_rows` made."""
     found: list[tuple[str, dict[str, Any]]] = orjson.loads(record)
-    return [(metadata.tables[name], _understood(row)) for name, row in found]
+    tables = [(metadata.tables[name], row) for name, row in found]
+    return [(table, _understood(table, row)) for table, row in tables]
 
 
 def missing(connection: Connection, rows: Sequence[Row]) -> list[Row]:
@@ -53,9 +84,10 @@ def _is_known(connection: Connection, table: Table, row: Mapping[str, object]) -
     return connection.execute(query).first() is not None
 
 
-def _told(row: Mapping[str, object]) -> Mapping[str, object]:
-    return {**row, _FEE: str(row[_FEE])} if _FEE in row else row
+def _told(table: Table, row: Mapping[str, object]) -> Mapping[str, object]:
+    names = _WEI[table]
+    return {**row, **{name: str(row[name]) for name in names}} if names else row
 
 
-def _understood(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, _FEE: Wei(int(row[_FEE]))} if _FEE in row else row
+def _understood(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, **{name: Wei(int(row[name])) for name in _WEI[table]}}

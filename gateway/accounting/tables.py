@@ -1,6 +1,6 @@
 """The tables of the usage journal. Rows are only ever added."""
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table
 
 from network.runtime.database import WeiText
 
@@ -59,4 +59,34 @@ settlements = Table(
     Column("orchestrator", String, nullable=False),
     Column("settled_at", Float, nullable=False),
     Column("reason", String, nullable=False),
+)
+
+#: How an attempt is paid for; written together with it. Amounts as "numerator/denominator" of wei.
+ticket_batches = Table(
+    "ticket_batches",
+    metadata,
+    Column("attempt_id", String, primary_key=True),
+    Column("recipient", String, nullable=False),
+    Column("model_id", String, nullable=False),
+    Column("tickets", Integer, nullable=False),
+    Column("credit", String, nullable=False),
+    Column("taken", String, nullable=False),
+    Column("face_value", WeiText, nullable=False),
+    Column("win_prob", WeiText, nullable=False),
+    Column("recipient_rand_hash", String, nullable=False),
+    Column("first_nonce", BigInteger, nullable=False),
+    Column("creation_round", BigInteger, nullable=False),
+    Index("ticket_batches_by_round", "creation_round"),
+)
+
+#: What that came to, once it is known.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("attempt_id", String, primary_key=True),
+    Column("credited", String, nullable=False),
+    Column("charged", WeiText, nullable=False),
+    Column("forfeited", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("told_at", Float, nullable=False),
 )

@@ -19,6 +19,17 @@ _REQUEST_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0
 _OWN_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0)
 
 
+_MONEY: Final = {
+    "deposit_wei": "Deposit in the TicketBroker, as last read.",
+    "reserve_wei": "Reserve in the TicketBroker, as last read.",
+    "outstanding_wei": "What tickets that have not expired are worth.",
+    "outstanding_face_value_wei": "What they would cost if all of them won.",
+    "credit_wei": "Paid and not worked off yet, at all orchestrators.",
+    "paid_in_the_last_hour_wei": "What the tickets of the last hour are worth.",
+    "payments_in_doubt": "Attempts of which the orchestrator did not tell what they came to.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """What is looked up only when somebody asks."""
@@ -30,6 +41,8 @@ class Gauges:
     stored_bytes: Callable[[], int]
     #: Orchestrators by state.
     orchestrators: Callable[[], Mapping[str, int]]
+    #: Deposit, reserve and what hangs on them, by name; nothing off-chain.
+    payments: Callable[[], Mapping[str, int]] = dict
 
 
 class Metrics:
@@ -107,6 +120,10 @@ class _Looked(Collector):
             ("stored_images", "Images in the store.", gauges.stored_images),
             ("stored_image_bytes", "Bytes of images in the store.", gauges.stored_bytes),
         )
+        money = [
+            GaugeMetricFamily(f"limner_gateway_{name}", _MONEY[name], amount)
+            for name, amount in gauges.payments().items()
+        ]
         paid = "Wei paid to orchestrators since the start."
         states = GaugeMetricFamily(
             "limner_gateway_orchestrators", "Orchestrators by state.", labels=("state",)
@@ -120,4 +137,5 @@ class _Looked(Collector):
             ),
             CounterMetricFamily("limner_gateway_spent_wei", paid, spent),
             states,
+            *money,
         )

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.orchestrators.directory import OrchestratorState
 from gateway.orchestrators.offer import Offer
 from network.identity import checksum
-from network.units import format_price
+from network.units import ModelId, format_price
 
 #: Every state, so that a metric falls to 0 instead of vanishing.
 STATES = ("ready", "paused", "stale", "unreachable")
@@ -36,7 +36,7 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
         "state": state_of(one),
         "address": address,
         "version": "" if offer is None else offer.version,
-        "models": [] if offer is None else describe_models(offer),
+        "models": [] if offer is None else describe_models(offer, one.objections),
         "age_seconds": None if one.age is None else round(one.age, 3),
         "in_flight": one.in_flight,
         "failures": one.failures,
@@ -46,14 +46,15 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
     }
 
 
-def describe_models(offer: Offer) -> list[dict[str, Any]]:
-    """The models of one offer, by name."""
+def describe_models(offer: Offer, objections: Mapping[ModelId, str]) -> list[dict[str, Any]]:
+    """The models of one offer, by name; `objections` are why some cannot be paid for."""
     return [
         {
             "id": name,
             "warm": model.warm,
             "free": model.free,
             "price": None if model.price is None else format_price(model.price),
+            **({"objection": objections[name]} if name in objections else {}),
         }
         for name, model in sorted(offer.models.items())
     ]

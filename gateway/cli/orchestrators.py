@@ -79,10 +79,16 @@ def _show(lines: list[dict[str, Any]]) -> None:
 
 def _rows(line: dict[str, Any]) -> list[tuple[str, ...]]:
     """One for each model; the orchestrator's own figures stand in the first only."""
-    note = line["problem"] or line["last_fault"]
     models = line["models"] or [None]
+    note = line["problem"] or line["last_fault"] or _objection(models[0])
     first = (line["uri"], line["state"], *_offer_cells(models[0]), note)
-    return [first, *(("", "", *_offer_cells(model), "") for model in models[1:])]
+    return [first, *(("", "", *_offer_cells(one), _objection(one)) for one in models[1:])]
+
+
+def _objection(model: dict[str, Any] | None) -> str:
+    """Why the model cannot be paid for."""
+    why = "" if model is None else model.get("objection", "")
+    return f"cannot be paid: {why}" if why else ""
 
 
 def _offer_cells(model: dict[str, Any] | None) -> tuple[str, str, str, str]:

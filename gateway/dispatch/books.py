@@ -1,7 +1,6 @@
 """The journal's side of a request: what is written when, and the one log line at its end."""
 
-import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 import structlog
 
@@ -12,10 +11,13 @@ from gateway.accounting.journal import (
     AttemptState,
     Journal,
     Outcome,
+    Receipt,
     RequestState,
     Settlement,
+    TicketBatch,
 )
 from gateway.dispatch.journey import Journey, Place, Running
+from gateway.payments.purse import PreparedPayment
 from network.errors import DatabaseError
 from network.runtime.clock import Clock
 from network.units import Wei
@@ -32,14 +34,20 @@ class Books:
         # Bound once: the lazy logger would do it anew for every line.
         self._log = _log.bind()
 
-    async def begin(self, journey: Journey, place: Place) -> Running:
-        """Return when the attempt outlives this process: an orchestrator may charge for it from then on.
+    async def begin(
+        self,
+        journey: Journey,
+        place: Place,
+        attempt_id: str,
+        payment: PreparedPayment | None = None,
+    ) -> Running:
+        """Return when the attempt and its tickets outlive this process: an orchestrator may charge for it, and redeem them, from then on.
 
         Raises DatabaseError; nothing may be sent then.
         """
         now = self._clock.now()
         attempt = Attempt(
-            attempt_id=secrets.token_hex(16),
+            attempt_id=attempt_id,
             request_id=journey.request_id,
             number=journey.attempts + 1,
             orchestrator=place.uri,
@@ -50,6 +58,8 @@ class Books:
         events: tuple[Event, ...] = (attempt,)
         if not journey.attempts:
             events = (_accepted(journey, now), attempt)
+        if payment is not None:
+            events = (*events, _batch(payment))
         # Counted before the write: a caller that is cancelled meanwhile leaves an attempt to close.
         journey.attempts += 1
         running = Running(attempt.attempt_id, place, self._clock.monotonic())
@@ -62,13 +72,22 @@ class Books:
             raise
         return running
 
-    def end_attempt(self, journey: Journey, state: AttemptState, reason: str) -> None:
+    def end_attempt(
+        self, journey: Journey, state: AttemptState, reason: str, receipts: Sequence[Receipt] = ()
+    ) -> None:
         """The attempt failed, the request goes on."""
         outcome = self._outcome(journey, state, Wei(0), reason=reason)
         if outcome is not None:
-            _ = self._journal.record(outcome)
+            _ = self._journal.record(outcome, *receipts)
 
-    def settle(self, journey: Journey, fee: Wei, node_job_id: str) -> Awaitable[None]:
+    def note(self, receipts: Sequence[Receipt]) -> None:
+        """Write down what payments came to, beside everything else."""
+        if receipts:
+            _ = self._journal.record(*receipts)
+
+    def settle(
+        self, journey: Journey, fee: Wei, node_job_id: str, receipts: Sequence[Receipt] = ()
+    ) -> Awaitable[None]:
         """The attempt delivered: its fee and the request's are written together.
 
         Await the answer for them to be durable; it does not raise.
@@ -78,7 +97,7 @@ class Books:
         uri = "" if place is None else place.uri
         settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
         self._tell(journey, "settled", fee=fee, orchestrator=uri)
-        return self._journal.record(*([outcome] if outcome else ()), settlement)
+        return self._journal.record(*([outcome] if outcome else ()), settlement, *receipts)
 
     def close(self, journey: Journey, state: RequestState, reason: str) -> Awaitable[None]:
         """Settle for nothing, together with the attempt that was under way. As `settle`."""
@@ -121,6 +140,23 @@ class Books:
             attempts=journey.attempts,
             **facts,
         )
+
+
+def _batch(payment: PreparedPayment) -> TicketBatch:
+    stake, params = payment.stake, payment.params
+    return TicketBatch(
+        attempt_id=payment.order.attempt_id,
+        recipient=stake.account.recipient.hex(),
+        model_id=stake.account.model_id,
+        tickets=stake.tickets,
+        credit=stake.credit,
+        taken=stake.taken,
+        face_value=params.face_value,
+        win_prob=Wei(params.win_prob),
+        recipient_rand_hash=params.recipient_rand_hash.hex(),
+        first_nonce=payment.first_nonce,
+        creation_round=params.creation.number,
+    )
 
 
 def _accepted(journey: Journey, now: float) -> Accepted:

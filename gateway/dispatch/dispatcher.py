@@ -4,9 +4,10 @@ import asyncio
 import itertools
 import random
 import re
+import secrets
 from typing import Final, Literal
 
-from gateway.accounting.journal import Journal
+from gateway.accounting.journal import AttemptState, Journal
 from gateway.dispatch.books import Books
 from gateway.dispatch.journey import (
     Buyer,
@@ -16,8 +17,11 @@ from gateway.dispatch.journey import (
     RequestProgress,
     Routing,
     Running,
+    order_for,
+    owed,
     set_out,
 )
+from gateway.dispatch.paying import CappedError, OffChain, Paying
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
     OrchestratorFailed,
@@ -25,15 +29,17 @@ from gateway.orchestrators.answers import (
     OrchestratorUnreachable,
     Refused,
 )
-from gateway.orchestrators.client import NodeAnswer, OrchestratorClient, Order
+from gateway.orchestrators.client import NodeAnswer, OrchestratorClient
 from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
 from gateway.orchestrators.selection import Policy, Ranking, rank
 from gateway.orchestrators.standing import Fault
 from gateway.payments.budget import Budget, NotHeld, Shortfall
+from gateway.payments.payer import StaleQuoteError, UnpayableError
+from gateway.payments.purse import PreparedPayment
 from network.errors import DatabaseError, ProblemError
 from network.runtime.clock import Clock
-from network.units import ModelId, Wei
+from network.units import ModelId
 from network.wire import problems
 from network.wire.messages import LARGEST_SEED, TextToImageRequest
 
@@ -42,8 +48,12 @@ from network.wire.messages import LARGEST_SEED, TextToImageRequest
 _MOST_BUSY: Final = 20
 #: In our own nodes' words; as with an unknown model, another name may be offered.
 _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
-#: And this often for credentials or a price that a refresh should have mended.
+#: And this often for credentials, a price or a payment that a refresh should have mended.
 _MOST_MENDED: Final = 2
+#: So many orchestrators' tickets may be above a cap until the request is given up.
+_MOST_CAPPED: Final = 8
+#: Of these an orchestrator is thought worse when they go on.
+_FAULTS: Final = frozenset({Refused.CREDENTIALS, Refused.BALANCE})
 
 
 class Dispatcher:
@@ -60,7 +70,10 @@ class Dispatcher:
         routing: Routing,
         clock: Clock,
         randomness: random.Random,
+        paying: Paying | None = None,
     ) -> None:
+        """`paying` None is off-chain."""
+        self._paying: Paying = OffChain() if paying is None else paying
         self._directory = directory
         self._client = client
         self._books = Books(journal, clock)
@@ -232,6 +245,8 @@ class Dispatcher:
         if best is None:
             if outlook.may_pass(ranking):
                 return None
+            if journey.capped:
+                raise journey.capped[0]
             others = self._directory.others(journey.need.model_id)
             raise ProblemError(outlook.nobody(ranking, journey.failures, others))
         offer = self._directory.offer(best.uri)
@@ -263,31 +278,52 @@ class Dispatcher:
     async def _attempt(self, journey: Journey, place: Place) -> DispatchResult | None:
         """Ask one orchestrator; None where the next may be asked. The place is given back."""
         uri, model_id = place.uri, place.model_id
-        was_sent = was_busy = False
+        attempt_id = secrets.token_hex(16)
+        seen_at = 0.0
+        was_sent = was_busy = was_answered = False
         try:
-            running = await self._books.begin(journey, place)
+            payment = await self._paying.prepare(journey, place, attempt_id)
+            running = await self._books.begin(journey, place, attempt_id, payment)
             self._directory.note_sent(uri, model_id)
             was_sent = True
-            answer = await self._ask(journey, place, running)
+            answer = await self._ask(journey, place, running, payment)
             return self._settle(journey, place, running, answer)
-        except OrchestratorRefused as refusal:
-            was_busy = refusal.kind is Refused.BUSY
+        except StaleQuoteError as stale:
             seen_at = self._clock.monotonic()
-            self._note_refusal(journey, uri, refusal)
+            self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
+        except CappedError as capped:
+            journey.tried.add(uri)
+            journey.capped.append(capped)
+            if len(journey.capped) >= _MOST_CAPPED:
+                raise
+            return None
+        except UnpayableError as refusal:
+            self._give_up(journey, uri, f"it cannot be paid: {refusal}")
+            return None
+        except OrchestratorRefused as refusal:
+            was_busy, was_answered = refusal.kind is Refused.BUSY, refusal.was_answered
+            seen_at = self._clock.monotonic()
+            self._note_refusal(journey, uri, attempt_id, refusal)
         except OrchestratorFailed as failure:
-            self._note_failure(journey, uri, failure)
+            was_answered = failure.was_answered
+            self._note_failure(journey, uri, attempt_id, failure)
             return None
         finally:
             self._directory.release(uri, model_id, was_sent=was_sent, was_busy=was_busy)
+            self._books.note(
+                self._paying.leave(attempt_id, uri, was_sent=was_sent, was_answered=was_answered)
+            )
         if not was_busy:
-            # Its token or its price is not what we know: look before the next decision.
+            # Its token, its price or its quote is not what we know: look before the next decision.
             await self._directory.refresh(uri, model_id, seen_at)
         return None
 
-    async def _ask(self, journey: Journey, place: Place, running: Running) -> NodeAnswer:
+    async def _ask(
+        self, journey: Journey, place: Place, running: Running, payment: PreparedPayment | None
+    ) -> NodeAnswer:
         began = self._clock.monotonic()
         try:
-            order = _order(journey, place, running)
+            order = order_for(journey, place, running, payment)
             return await self._client.text_to_image(
                 place.offer, order, self._routing.attempt_timeout
             )
@@ -299,9 +335,10 @@ class Dispatcher:
     def _settle(
         self, journey: Journey, place: Place, running: Running, answer: NodeAnswer
     ) -> DispatchResult:
-        fee = _owed(place, answer)
+        fee = owed(place, answer)
         seconds = self._clock.monotonic() - running.started
-        settled = self._books.settle(journey, fee, answer.node_job_id)
+        receipts = self._paying.delivered(running.attempt_id, answer, fee)
+        settled = self._books.settle(journey, fee, answer.node_job_id, receipts)
         need = journey.need
         self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
         return DispatchResult(
@@ -314,28 +351,39 @@ class Dispatcher:
             answer.warnings,
         )
 
-    def _note_refusal(self, journey: Journey, uri: str, refusal: OrchestratorRefused) -> None:
+    def _note_refusal(
+        self, journey: Journey, uri: str, attempt_id: str, refusal: OrchestratorRefused
+    ) -> None:
         """Raises ProblemError where asking somebody else would not help."""
         kind, text = refusal.kind, journey.scrubbed(refusal.text)
-        self._books.end_attempt(journey, "busy" if kind is Refused.BUSY else "refused", text)
+        receipts = self._paying.refused(attempt_id, refusal)
+        state: AttemptState = "busy" if kind is Refused.BUSY else "refused"
+        self._books.end_attempt(journey, state, text, receipts)
         if kind is Refused.CLIENT_FAULT:
             if _UNKNOWN_LORA.match(text):
                 raise ProblemError(problems.lora_not_found(text))
             raise ProblemError(problems.bad_request(text or "The request was refused."))
         if kind is Refused.UNSAFE:
             raise ProblemError(problems.unsafe(text))
+        self._mend(journey, uri, kind, text)
+
+    def _mend(self, journey: Journey, uri: str, kind: Refused, text: str) -> None:
+        """What a newer look at the orchestrator may mend is tried again, but not for ever."""
         times = journey.refusals[uri, kind] = journey.refusals.get((uri, kind), 0) + 1
         if times < (_MOST_BUSY if kind is Refused.BUSY else _MOST_MENDED):
             return
         reason = f"it refused {times} times: {text}"
-        if kind is Refused.CREDENTIALS:
+        if kind in _FAULTS:
             self._directory.note_failure(uri, Fault.FAULTY, reason)
         self._give_up(journey, uri, reason)
 
-    def _note_failure(self, journey: Journey, uri: str, failure: OrchestratorFailed) -> None:
+    def _note_failure(
+        self, journey: Journey, uri: str, attempt_id: str, failure: OrchestratorFailed
+    ) -> None:
         """Raises ProblemError when enough orchestrators have failed."""
         reason = journey.scrubbed(str(failure))
-        self._books.end_attempt(journey, "failed", reason)
+        receipts = self._paying.refused(attempt_id, failure)
+        self._books.end_attempt(journey, "failed", reason, receipts)
         is_unreachable = isinstance(failure, OrchestratorUnreachable)
         fault = Fault.UNREACHABLE if is_unreachable else Fault.FAULTY
         self._directory.note_failure(uri, fault, reason)
@@ -358,27 +406,3 @@ class Dispatcher:
     def _advance(self) -> None:
         self._is_advancing = False
         self._line.advance()
-
-
-def _order(journey: Journey, place: Place, running: Running) -> Order:
-    return Order(
-        attempt_id=running.attempt_id,
-        model_id=place.model_id,
-        price=place.model.price,
-        expected=journey.expected,
-        body=journey.body,
-    )
-
-
-def _owed(place: Place, answer: NodeAnswer) -> Wei:
-    """What is paid: what the orchestrator charged, and never more than was agreed.
-
-    Less is charged where its price fell since we asked, or is known only from above.
-    Raises OrchestratorFailed for a receipt over more.
-    """
-    quoted, charged = place.candidate.fee, answer.fee
-    if charged is None:
-        return quoted
-    if charged > quoted:
-        raise OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
-    return charged

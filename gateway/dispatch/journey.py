@@ -7,9 +7,12 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import orjson
 
-from gateway.orchestrators.answers import Expected, Picture, Refused
+from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture, Refused
+from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
+from gateway.payments.purse import PreparedPayment
+from network.errors import ProblemError
 from network.units import ModelId, Wei, pixels_of
 from network.wire.messages import TextToImageRequest
 
@@ -130,6 +133,8 @@ class Journey:
     running: Running | None = None
     #: What orchestrators did wrong, one sentence each.
     failures: list[str] = field(default_factory=list)
+    #: Caps that forbade a payment for it.
+    capped: list[ProblemError] = field(default_factory=list)
     #: URIs that must not be asked again for this request.
     tried: set[str] = field(default_factory=set)
     #: How often an orchestrator refused for a reason that may pass, by URI and reason.
@@ -172,6 +177,37 @@ def set_out(
         arrival=arrival,
         started=now,
     )
+
+
+def order_for(
+    journey: Journey, place: Place, running: Running, payment: PreparedPayment | None
+) -> Order:
+    """What is asked of the orchestrator."""
+    return Order(
+        attempt_id=running.attempt_id,
+        model_id=place.model_id,
+        price=place.model.price,
+        expected=journey.expected,
+        body=journey.body,
+        payment="" if payment is None else payment.header,
+        credentials="" if payment is None else payment.credentials,
+    )
+
+
+def owed(place: Place, answer: NodeAnswer) -> Wei:
+    """What is paid: what the orchestrator charged, and never more than was agreed.
+
+    Less is charged where its price fell since we asked, or is known only from above.
+    Raises OrchestratorFailed for a receipt over more.
+    """
+    quoted, charged = place.candidate.fee, answer.fee
+    if charged is None:
+        return quoted
+    if charged > quoted:
+        failure = OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
+        failure.was_answered = True
+        raise failure
+    return charged
 
 
 def _body(request: TextToImageRequest, seed: int) -> bytes:

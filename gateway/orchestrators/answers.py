@@ -9,11 +9,13 @@ import struct
 import zlib
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 
 import msgspec
 import pybase64
 
 from network.errors import LimnerError
+from network.units import Wei
 from network.wire.safety import REFUSED_AS_UNSAFE, Safety, told_safety
 
 _PNG_URL = b'"data:image/png;base64,'
@@ -38,9 +40,27 @@ class Refused(Enum):
     UNSAFE = "unsafe"
     #: The price we expected is not its price. Refresh, ask another meanwhile.
     PRICE = "price"
+    #: It counts less of a balance for us than we do. Pay anew, ask it again once.
+    BALANCE = "balance"
 
 
-class OrchestratorRefused(LimnerError):  # noqa: N818  what it did, not an error of ours
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What an answer's headers say of our money there, in wei; only our own nodes tell."""
+
+    credited: Fraction
+    charged: Wei
+
+
+class _Unserved(LimnerError):  # noqa: N818  an outcome, not an error
+    """What came of asking, where it is no delivery."""
+
+    #: A whole answer came: whatever the orchestrator did with the payment, it has done.
+    was_answered: bool = False
+    statement: Statement | None = None
+
+
+class OrchestratorRefused(_Unserved):
     """The orchestrator said no in words we know; no fault of its own."""
 
     def __init__(self, kind: Refused, text: str) -> None:
@@ -49,7 +69,7 @@ class OrchestratorRefused(LimnerError):  # noqa: N818  what it did, not an error
         self.text = text
 
 
-class OrchestratorFailed(LimnerError):  # noqa: N818  likewise
+class OrchestratorFailed(_Unserved):
     """The orchestrator did not answer as the wire demands, or not in time."""
 
 
@@ -199,8 +219,9 @@ def refusal(status: int, text: str) -> OrchestratorRefused | OrchestratorFailed:
     is_unsafe = REFUSED_AS_UNSAFE in low
     if said >= 0 or is_unsafe:
         return OrchestratorRefused(Refused.UNSAFE if is_unsafe else Refused.CLIENT_FAULT, reason)
-    if "auth token" in low or "ticketparams expired" in low:
-        return OrchestratorRefused(Refused.CREDENTIALS, shown)
+    kind = next((kind for phrase, kind in _MENDABLE.items() if phrase in low), None)
+    if kind is not None:
+        return OrchestratorRefused(kind, shown)
     if "price" in low and status in _PRICE_STATUSES:
         return OrchestratorRefused(Refused.PRICE, shown)
     if status in _CLIENT_STATUSES and not any(phrase in low for phrase in _PAYMENT_PHRASES):
@@ -209,10 +230,18 @@ def refusal(status: int, text: str) -> OrchestratorRefused | OrchestratorFailed:
 
 
 _SAID_400 = "returned 400"
+#: What a newer token, a newer quote or more tickets mend.
+_MENDABLE = {
+    "auth token": Refused.CREDENTIALS,
+    "ticketparams expired": Refused.CREDENTIALS,
+    "invalid recipientrand": Refused.CREDENTIALS,
+    "invalid ticket sendernonce": Refused.CREDENTIALS,
+    "insufficient balance": Refused.BALANCE,
+}
 _PRICE_STATUSES = frozenset({400, 402})
 _CLIENT_STATUSES = frozenset({400, 413, 422})
 #: Answers of status 400 that are about our payment, not about the client's request.
-_PAYMENT_PHRASES = ("insufficient balance", "ticket", "recipientrand", "payment")
+_PAYMENT_PHRASES = ("ticket", "payment", "unlock soon")
 
 
 def _cut_out(body: bytes, most: int) -> tuple[bytes, list[memoryview]]:

@@ -17,7 +17,9 @@ from gateway.orchestrators.answers import (
     Link,
     Medium,
     OrchestratorFailed,
+    OrchestratorRefused,
     Picture,
+    Statement,
     check_pictures,
     parse_answer,
     printable,
@@ -26,6 +28,7 @@ from gateway.orchestrators.answers import (
 from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
+from gateway.orchestrators.receipts import NoReceipt, ReceiptDesk, credit_of, fee_of, statement_of
 from network.capabilities import job_capabilities
 from network.identity import Signer, session_request_signature
 from network.units import Address, ModelId, Wei
@@ -66,6 +69,9 @@ class Order:
     expected: Expected
     #: The JSON body (Livepeer wire, TextToImageParams).
     body: bytes
+    #: Headers of a payment with tickets; "" where none is due, or a key elsewhere signed nothing.
+    payment: str = ""
+    credentials: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,8 @@ class NodeAnswer:
     fee: Wei | None
     #: What of the request had no effect, where it says so.
     warnings: str = ""
+    #: What the payment of this attempt brought there, in wei, where it says so.
+    credit: Fraction | None = None
 
 
 class JobProgress(msgspec.Struct, frozen=True):
@@ -106,13 +114,14 @@ class OrchestratorClient:
     ) -> None:
         self._session = session
         self._poster = poster
+        self._receipts = ReceiptDesk(session)
         self._information = information
         self._signer = signer
         self._version = version
         self._sender = _NO_ADDRESS if signer is None else signer.address
         # The signature covers the sender only: one for the life of the process.
         self._signature = b"" if signer is None else session_request_signature(signer)
-        self._heads: dict[tuple[str, ModelId, AuthToken | None], tuple[Origin, bytes]] = {}
+        self._heads: dict[tuple[str, ModelId, AuthToken | None, str], tuple[Origin, bytes]] = {}
         self._payments: dict[Fraction | None, str] = {}
 
     async def info(self, uri: str, model_id: ModelId | None = None) -> OrchestratorInfo:
@@ -174,34 +183,45 @@ class OrchestratorClient:
             # Progress is a courtesy: a request never fails for want of it.
             return None
 
+    async def receipt(self, offer: Offer, attempt_id: str) -> Statement | NoReceipt:
+        """What became of an attempt's payment. Raises OrchestratorFailed."""
+        return await self._receipts.ask(_at(offer.transcoder, f"jobs/{attempt_id}/receipt"))
+
     async def _post(self, offer: Offer, order: Order) -> NodeAnswer:
-        origin, head = self._head(offer, order.model_id)
+        origin, head = self._head(offer, order.model_id, order.credentials)
+        payment = order.payment or self._payment(order.price)
         request = b"%b%b: %b\r\n%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (
             head,
             wire_headers.PAYMENT.encode(),
-            self._payment(order.price).encode(),
+            payment.encode(),
             wire_headers.JOB_ID.encode(),
             order.attempt_id.encode(),
             len(order.body),
             order.body,
         )
         answer = await self._poster.post(origin, request, order.expected.largest_body)
-        if not answer.is_json:
-            raise refusal(answer.status, answer.body.decode("utf-8", "replace"))
-        fee = _fee(answer.headers)
-        node_job_id = printable(answer.headers.get(wire_headers.JOB_ID.lower(), ""), 128)
-        warnings = _warnings(answer.headers)
-        media = parse_answer(answer.body, order.expected.images)
-        del answer
-        images = check_pictures(await self._fetched(media, offer, order.expected), order.expected)
-        return NodeAnswer(images, node_job_id, fee, warnings)
+        headers = answer.headers
+        try:
+            credit = credit_of(headers)
+            if not answer.is_json:
+                raise refusal(answer.status, answer.body.decode("utf-8", "replace"))
+            fee = fee_of(headers)
+            node_job_id = printable(headers.get(wire_headers.JOB_ID.lower(), ""), 128)
+            media = parse_answer(answer.body, order.expected.images)
+            del answer
+            pictures = await self._fetched(media, offer, order.expected)
+            images = check_pictures(pictures, order.expected)
+        except (OrchestratorRefused, OrchestratorFailed) as error:
+            error.was_answered, error.statement = True, statement_of(headers)
+            raise
+        return NodeAnswer(images, node_job_id, fee, _warnings(headers), credit)
 
-    def _head(self, offer: Offer, model_id: ModelId) -> tuple[Origin, bytes]:
+    def _head(self, offer: Offer, model_id: ModelId, credentials: str) -> tuple[Origin, bytes]:
         """Where a job goes, and the part of its head that is the same for many.
 
         Raises OrchestratorFailed for a service URI that cannot stand in a request.
         """
-        key = (offer.transcoder, model_id, offer.auth_token)
+        key = (offer.transcoder, model_id, offer.auth_token, credentials)
         found = self._heads.get(key)
         if found is None:
             url = _at(offer.transcoder, "text-to-image")
@@ -214,7 +234,7 @@ class OrchestratorClient:
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "Authorization": wire_headers.PROTOCOL_MARK,
-                wire_headers.SEGMENT: self._segment(model_id, offer.auth_token),
+                wire_headers.SEGMENT: credentials or self._segment(model_id, offer.auth_token),
             }
             lines = [f"POST {url.raw_path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
             found = Origin.of(url), "".join(f"{line}\r\n" for line in lines).encode("ascii")
@@ -324,16 +344,6 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
             raise OrchestratorFailed(f"its answer is larger than the {most} bytes asked for")
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _fee(headers: Mapping[str, str]) -> Wei | None:
-    """Names are in lower case. Raises OrchestratorFailed."""
-    text = headers.get(wire_headers.FEE.lower())
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 78):  # noqa: PLR2004  2**256
-        raise OrchestratorFailed(f"its fee {text[:40]!r} is not a number of wei")
-    return Wei(int(text))
 
 
 def _warnings(headers: Mapping[str, str]) -> str:

@@ -7,13 +7,14 @@ our own jobs, and a refusal for want of capacity is believed at once.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import structlog
 
 from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreachable
+from gateway.orchestrators.appraising import Appraiser, appraise
 from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.offer import ModelOffer, Offer
@@ -71,6 +72,8 @@ class OrchestratorState:
     #: Seconds until it may be used again; 0 when it may be used now.
     paused_for: float
     last_fault: str
+    #: Why models of it cannot be paid for.
+    objections: Mapping[ModelId, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,6 +94,8 @@ class _Peer:
     places: dict[ModelId, int] = field(default_factory=dict)
     #: Why a model's jobs cannot run there, "" if they can; since the last refresh.
     mismatches: dict[ModelId, str] = field(default_factory=dict)
+    #: Why models cannot be paid for, as of the last refresh.
+    objections: Mapping[ModelId, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -110,6 +115,7 @@ class Directory:
         clock: Clock,
         randomness: random.Random,
         models: Sequence[ModelId] = (),
+        appraiser: Appraiser | None = None,
     ) -> None:
         """`models` are those whose exact prices matter from the start, e.g. the default model."""
         interval, priced = refreshing.discovery_interval, refreshing.priced_models
@@ -121,6 +127,7 @@ class Directory:
         self._version = version
         self._clock = clock
         self._randomness = randomness
+        self._appraiser = appraiser
         #: Models somebody asked for; their exact prices come first.
         self._wanted: dict[ModelId, None] = dict.fromkeys(models)
         self._market: dict[ModelId, dict[str, Prospect]] = {}
@@ -183,6 +190,10 @@ class Directory:
             self._note_silence(peer, error)
         else:
             self._note_answer(peer, info, counted, started)
+            if self._appraiser is not None and peer.offer is not None:
+                peer.objections = await appraise(
+                    self._appraiser, peer.offer, peer.inquiry.refusals, peer.objections
+                )
         peer.asked_at = started
         self._unasked.discard(peer.uri)
         if not self._unasked:
@@ -416,7 +427,12 @@ class Directory:
             peer.mismatches[model_id] = mismatch
         if mismatch:
             return Reason.INCOMPATIBLE, mismatch
-        return (Reason.UNPRICED, "") if model.price is None and not model.exact else (None, "")
+        objection = peer.objections.get(model_id)
+        if objection is not None:
+            return Reason.UNPAYABLE, objection
+        # Where tickets are needed, a price from a list is not enough.
+        is_known = model.exact or (model.price is not None and self._appraiser is None)
+        return (None, "") if is_known else (Reason.UNPRICED, "")
 
     def _state(self, peer: _Peer, now: float) -> OrchestratorState:
         offer, standing = peer.offer, peer.standing
@@ -429,6 +445,7 @@ class Directory:
             failures=standing.failures,
             paused_for=max(standing.suspended_until - now, 0.0),
             last_fault=standing.reason,
+            objections=peer.objections,
         )
 
     def _changed(self) -> None:

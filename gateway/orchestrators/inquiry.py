@@ -27,10 +27,12 @@ class Inquiry:
     discovery_interval: float
     #: Exact prices are asked for at most this many models.
     priced_models: int
+    #: Why models have no exact price, of the last replies.
+    refusals: Mapping[ModelId, str] = field(default_factory=dict)
     _offered: Collection[ModelId] = ()
     _discovered_at: float = float("-inf")
-    #: Exact prices by model, of the last replies that were about one model.
-    _exact: Mapping[ModelId, Fraction | None] = field(default_factory=dict)
+    #: By model, the last replies that were about one model: exact prices and ticket parameters.
+    _replies: Mapping[ModelId, OrchestratorInfo] = field(default_factory=dict)
     #: Floored prices by model, of the last reply that was about all models.
     _floors: Mapping[str, Fraction] = field(default_factory=dict)
 
@@ -49,7 +51,8 @@ class Inquiry:
             self._floors = floored_prices(info)
             offered = info.capabilities.models.get(TEXT_TO_IMAGE, {})
             priced = self._priced([ModelId(name) for name in offered], wanted)
-        exact: dict[ModelId, Fraction | None] = {}
+        replies: dict[ModelId, OrchestratorInfo] = {}
+        refusals: dict[ModelId, str] = {}
         refused: CallRefused | None = None
         for model_id in priced:
             try:
@@ -57,12 +60,13 @@ class Inquiry:
             except CallRefused as error:
                 # It may refuse to price one model and sell the others.
                 refused = error
+                refusals[model_id] = str(error)
                 continue
-            exact[model_id] = reply.price
-            info = reply
+            replies[model_id] = info = reply
         if info is None:
             raise refused or OrchestratorFailed("it answered nothing")
-        self._exact = exact
+        self._replies = replies
+        self.refusals = refusals
         return info
 
     def read(self, info: OrchestratorInfo, *, refreshed_at: float, round_trip: float) -> Offer:
@@ -70,7 +74,7 @@ class Inquiry:
         offer = read_offer(
             self.uri,
             info,
-            exact=self._exact,
+            replies=self._replies,
             floors=self._floors,
             refreshed_at=refreshed_at,
             round_trip=round_trip,

@@ -25,6 +25,8 @@ class ModelOffer:
     #: False where only the floored list of `capabilities_prices` was seen: `price` is then the
     #: smallest whole price that cannot be below the true one.
     exact: bool = True
+    #: The whole answer about this model, with its ticket parameters; None where there was none.
+    reply: OrchestratorInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,14 @@ def read_offer(
     uri: str,
     info: OrchestratorInfo,
     *,
-    exact: Mapping[ModelId, Fraction | None],
+    replies: Mapping[ModelId, OrchestratorInfo],
     floors: Mapping[str, Fraction],
     refreshed_at: float,
     round_trip: float,
 ) -> Offer:
     """What an orchestrator says of itself, as far as it can be used.
 
-    `exact` are prices of replies for one model each. Other models have only the list of floored
+    `replies` are for one model each, with its exact price. Other models have only the list of floored
     prices, where the next whole number is the least that cannot be too low, or no price yet.
     """
     problem = _unusable(uri, info.transcoder)
@@ -67,10 +69,13 @@ def read_offer(
     if not problem:
         for name, state in info.capabilities.models.get(TEXT_TO_IMAGE, {}).items():
             model_id = ModelId(name)
-            price, is_exact = exact.get(model_id), model_id in exact
-            if not is_exact and name in floors:
+            reply = replies.get(model_id)
+            price = None if reply is None else reply.price
+            if reply is None and name in floors:
                 price = floors[name] + 1
-            models[model_id] = ModelOffer(state.warm, state.capacity, price, is_exact)
+            models[model_id] = ModelOffer(
+                state.warm, state.capacity, price, reply is not None, reply
+            )
     return Offer(
         uri=uri,
         transcoder=info.transcoder,

@@ -50,6 +50,7 @@ class Reason(Enum):
     INCOMPATIBLE = "not compatible"
     UNREACHABLE = "unreachable"
     UNPRICED = "price not known yet"
+    UNPAYABLE = "its tickets are not acceptable"
     STALE = "silent for too long"
     SUSPENDED = "paused after failures"
     ABOVE_CAP = "above the price cap"
@@ -74,7 +75,8 @@ class Prospect:
     fresh_until: float
     #: Monotonic seconds until which the orchestrator is paused.
     suspended_until: float = 0.0
-    #: Set where nothing but news makes it eligible: incompatible, unreachable, unpriced.
+    #: Set where nothing but news makes it eligible: incompatible, unreachable, unpriced,
+    #: unpayable.
     barred: Reason | None = None
     detail: str = ""
 

@@ -13,6 +13,10 @@ from network.wire.session import OrchestratorInfo, TicketSenderParams
 from network.wire.tickets import decode_ticket_params
 
 
+class CannotPayError(LimnerError):
+    """Nobody can be paid at the moment; the message is for the operator, not for clients."""
+
+
 class UnpayableError(LimnerError):
     """This orchestrator cannot be paid; the message says why, for the operator. Nothing was signed."""
 
@@ -63,5 +67,6 @@ class TicketMaker(Protocol):
     async def make(self, quote: Quote, count: int) -> SignedTickets:
         """`count` tickets, none of which was made before; 0 asks for the credentials alone.
 
-        Raises StaleQuoteError where another quote would do, UnpayableError where none would.
+        Raises StaleQuoteError where another quote would do, UnpayableError where none of this
+        orchestrator would, CannotPayError where nothing can be signed at all.
         """

@@ -66,6 +66,14 @@ class Calls:
         """Stake approved LPT on `orchestrator`; on oneself to become one from the next round."""
         return _call(self._at.bonding, "bond", amount, checksum(orchestrator))
 
+    def unbond(self, amount: Wei) -> Call:
+        """Take stake back, which takes `unbondingPeriod` rounds."""
+        return _call(self._at.bonding, "unbond", amount)
+
+    def withdraw_stake(self, lock: int) -> Call:
+        """Unbonded LPT of one `unbond`, once its wait is over."""
+        return _call(self._at.bonding, "withdrawStake", lock)
+
     def transcoder(self, reward_cut: int, fee_share: int) -> Call:
         """Both of `WHOLE_SHARE`: what the orchestrator keeps of rewards, and gives of fees."""
         return _call(self._at.bonding, "transcoder", reward_cut, fee_share)

@@ -64,6 +64,16 @@ class Delegator:
     delegate: Address
     start_round: int
     last_claim_round: int
+    #: How often it unbonded; each left a lock of that number.
+    unbonding_locks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnbondingLock:
+    """LPT in its smallest unit, and the round from which it may be withdrawn."""
+
+    amount: Wei
+    withdraw_round: int
 
 
 class LivepeerChain:
@@ -178,7 +188,21 @@ class LivepeerChain:
             delegate=parse_address(found[2]),
             start_round=found[4],
             last_claim_round=found[5],
+            unbonding_locks=found[6],
         )
+
+    async def unbonding_lock(self, account: Address, number: int) -> UnbondingLock:
+        """Both 0 once it was withdrawn."""
+        at = await self._at()
+        function = at.bonding.functions.getDelegatorUnbondingLock(checksum(account), number)
+        amount, withdraw_round = await read(function)
+        return UnbondingLock(Wei(amount), withdraw_round)
+
+    async def transcoder_shares(self, orchestrator: Address) -> tuple[int, int]:
+        """`rewardCut` and `feeShare`, parts of a million."""
+        at = await self._at()
+        found = await read(at.bonding.functions.getTranscoder(checksum(orchestrator)))
+        return int(found[1]), int(found[2])
 
     async def pending_fees(self, account: Address, end_round: int) -> Wei:
         """Redeemed fees that `account` may withdraw, in wei."""

@@ -184,3 +184,7 @@ class Transactions(Protocol):
     async def send(self, call: Call, purpose: str, *, max_fee: Wei | None = None) -> Receipt:
         """Have `call` executed once, and wait until it is; see `network.chain.transactions`."""
         ...
+
+    def allow(self, purpose: str, max_fee: Wei) -> None:
+        """Let what is under way for `purpose` offer up to so much per gas."""
+        ...

@@ -97,6 +97,16 @@ class TransactionSender:
             if flight.transaction.receipt is not None:
                 return flight.transaction.receipt
 
+    def allow(self, purpose: str, max_fee: Wei) -> None:
+        """Let what is under way for `purpose`, if anything is, offer up to so much per gas.
+
+        Forgotten with the process; a lower fee than was allowed before changes nothing.
+        """
+        flight = self._flights.by_purpose.get(purpose)
+        if flight is not None:
+            transaction = flight.transaction
+            transaction.max_fee = max(transaction.max_fee, max_fee)
+
     async def run(self) -> None:
         """Look after what is under way, until cancelled."""
         while True:

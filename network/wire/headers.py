@@ -30,6 +30,8 @@ WARNINGS: Final = "Limner-Warnings"
 STEPS: Final = "Limner-Steps"
 GUIDANCE: Final = "Limner-Guidance"
 REQUEST_ID: Final = "X-Request-Id"
+#: A node of ours, asked with 404 for a receipt that it does not have; others do not know the call.
+NO_RECEIPT: Final = "no attempt of this id was paid for or done here"
 
 #: Characters of one header.
 MAX_HEADER: Final = 128 * 1024

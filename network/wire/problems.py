@@ -125,6 +125,14 @@ def orchestrators_failed(message: str, retry_after: float = _NO_ORCHESTRATOR_RET
     return _unavailable(message, "orchestrators_failed", retry_after)
 
 
+def payments_unavailable(
+    retry_after: float,
+    message: str = "This gateway cannot pay orchestrators at the moment. Its operator has been told.",
+) -> Problem:
+    """The reason is in the gateway's log: clients cannot mend it."""
+    return _unavailable(message, "payments_unavailable", retry_after)
+
+
 def timed_out(message: str, retry_after: float = _NO_ORCHESTRATOR_RETRY) -> Problem:
     return _unavailable(message, "deadline_exceeded", retry_after)
 

@@ -17,6 +17,7 @@ from node.engine.backend import Engine
 from node.engine.work import ModelState
 from node.jobs.board import ModelLoad
 from node.jobs.runner import JobRunner
+from node.payments.earning import Earning
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class AdminService:
     prices: PriceList
     health: HealthService
     metrics: Metrics
+    #: None off-chain.
+    earning: Earning | None = None
 
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Tell the metrics in Prometheus' text format."""
@@ -61,6 +64,7 @@ class AdminService:
             "models": models,
             "earned_since_start": str(self.journal.earned),
             "held": str(self.journal.held),
+            "tickets": None if self.earning is None else (await self.earning.report()).as_json(),
         }
         return web.Response(body=orjson.dumps(value), content_type="application/json")
 

@@ -1,7 +1,7 @@
 """What the operator's monitoring reads, in Prometheus' format."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,6 +15,7 @@ from network.units import ModelId
 from node.engine.backend import Engine
 from node.jobs.board import ModelLoad
 from node.jobs.model import JobReport
+from node.payments.earning import TicketReport
 
 _SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
@@ -39,6 +40,34 @@ class _Loads(Collector):
             waiting.add_metric([model_id], load.waiting)
             free.add_metric([model_id], load.free)
         return running, waiting, free
+
+
+class _Tickets(Collector):
+    """Shows what winning tickets came to, as of the scrape's beginning."""
+
+    def __init__(self, report: TicketReport) -> None:
+        self.latest = report
+
+    @override
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        total = self.latest.total
+        # Floats, as every metric: `limner-node redemptions` has the exact sums.
+        wei = GaugeMetricFamily(
+            "limner_node_tickets_wei", "Winning tickets by what became of them", labels=["state"]
+        )
+        wei.add_metric(["pending"], float(total.pending))
+        wei.add_metric(["redeemed"], float(total.redeemed))
+        wei.add_metric(["written_off"], float(total.written_off))
+        wei.add_metric(["gas"], float(total.gas))
+        waiting = GaugeMetricFamily(
+            "limner_node_tickets_waiting", "Winning tickets not redeemed yet"
+        )
+        waiting.add_metric([], sum(self.latest.waiting.values()))
+        late = GaugeMetricFamily(
+            "limner_node_tickets_late", "Winning tickets about to expire unredeemed"
+        )
+        late.add_metric([], self.latest.late)
+        return wei, waiting, late
 
 
 class Metrics:
@@ -67,6 +96,8 @@ class Metrics:
         ).set(1)
         self._engine = engine
         self._worker_pid = engine.worker_pid()
+        self._report: Callable[[], Awaitable[TicketReport]] | None = None
+        self._tickets: _Tickets | None = None
 
     def refused(self, reason: str) -> None:
         """Count a refusal."""
@@ -91,9 +122,19 @@ class Metrics:
                 self._restarts.inc()
             self._worker_pid = pid
 
+    def watch_tickets(self, report: Callable[[], Awaitable[TicketReport]]) -> None:
+        """Show winning tickets, too, from now on."""
+        self._report = report
+
     async def exposition(self) -> bytes:
         """Return the metrics as text; those of the process are read from disk, on a thread."""
         self._gauges.latest = self._loads()
+        if self._report is not None:
+            found = await self._report()
+            if self._tickets is None:
+                self._tickets = _Tickets(found)
+                self._registry.register(self._tickets)
+            self._tickets.latest = found
         return await asyncio.to_thread(generate_latest, self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from network.units import Wei
+from network.wire.headers import NO_RECEIPT
 from node.accounting.model import Receipt
 from node.api.refusals import Refusal
 
@@ -28,7 +29,7 @@ class ReceiptService:
         under_way = Receipt(Fraction(0), Wei(0), "open") if self.is_under_way(attempt_id) else None
         found = await self.receipt(attempt_id) or under_way
         if found is None:
-            raise Refusal(404, "no attempt of this id was paid for or done here", "no_receipt")
+            raise Refusal(404, NO_RECEIPT, "no_receipt")
         body = {
             "credited": f"{found.credited.numerator}/{found.credited.denominator}",
             "charged": str(found.charged),

@@ -103,7 +103,7 @@ def jobs(
     """List accepted jobs, the newest first. Works while the node runs."""
     settings = load_settings(config, {"data_dir": data_dir})
     wanted = Filter(since, until, model, payer, state)
-    lines = _read(settings, lambda connection: read_jobs(connection, wanted, limit))
+    lines = read_journal(settings, lambda connection: read_jobs(connection, wanted, limit))
     if as_json:
         click.echo(orjson.dumps([line.as_json() for line in lines], option=orjson.OPT_INDENT_2))
     elif as_csv:
@@ -133,7 +133,7 @@ def earnings(
     """Sum up what was earned, to the wei. Days are UTC. Works while the node runs."""
     settings = load_settings(config, {"data_dir": data_dir})
     wanted = Filter(since, until, model, payer)
-    found = _read(settings, lambda connection: read_earnings(connection, wanted, by))
+    found = read_journal(settings, lambda connection: read_earnings(connection, wanted, by))
     rows = [line.as_json() for line in found.lines]
     if as_json:
         value = {"by": by, "lines": rows, "total": found.total.as_json()}
@@ -144,7 +144,8 @@ def earnings(
         show(_earnings_table(found, by))
 
 
-def _read(settings: NodeSettings, query: Callable[[Connection], T]) -> T:
+def read_journal(settings: NodeSettings, query: Callable[[Connection], T]) -> T:
+    """Return what `query` finds; ends the command where there is no journal."""
     url = make_url(database_url(settings))
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         raise click.ClickException(

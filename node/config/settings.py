@@ -268,6 +268,21 @@ class PaymentSettings(_Section):
     max_tickets: Annotated[int, Field(ge=1, le=600)] = 100
 
 
+class RedemptionSettings(_Section):
+    """When winning tickets are redeemed, and for how much gas."""
+
+    #: Wei per gas. Tickets wait while it costs more; near their deadline they go at any price below
+    #: what they pay.
+    max_gas_price: WeiAmount = Wei(3 * 10**9)
+    #: L1 blocks before it expires, or its sender's funds come free, that a ticket is near its deadline.
+    deadline_blocks: Annotated[int, Field(ge=1, le=100_000)] = 600
+    largest_batch: Annotated[int, Field(ge=1, le=200)] = 20
+    #: After so long a redemption is not looked at again.
+    final_after_seconds: Seconds = 1800.0
+    #: Call `reward()` each round.
+    call_reward: bool = False
+
+
 class LoraSettings(_Section):
     """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
 
@@ -303,6 +318,7 @@ class NodeSettings(_Section):
     safety: SafetySettings = SafetySettings()
     chain: ChainSettings = ChainSettings()
     payments: PaymentSettings = PaymentSettings()
+    redemption: RedemptionSettings = RedemptionSettings()
     log: LogSettings = LogSettings()
 
 

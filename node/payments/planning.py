@@ -40,6 +40,8 @@ from node.payments.settling import Settler
 
 #: One endpoint's word is no reason to give up money: it has to say so again so many L1 blocks later.
 _SECOND_LOOK_BLOCKS: Final = 3
+#: Gas that a redemption is taken to use, the L1 part included, where it was not estimated.
+_PLANNED_GAS: Final = 1_200_000
 #: Other tickets that are used show themselves when their gas is estimated.
 _MAY_BE_USED: Final = frozenset(
     {Reason.SHORT, Reason.NO_FUNDS, Reason.NOT_ACTIVE, Reason.UNLOCKED}
@@ -50,11 +52,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A transaction that is to be sent, or goes on after a restart. `max_fee` in wei per gas."""
+    """A transaction that is to be sent, or goes on after a restart.
+
+    Wei per gas: `max_fee` is offered, up to `most` once its tickets are near their deadline; beyond
+    that it would cost more than they pay.
+    """
 
     purpose: str
     records: tuple[Record, ...]
     max_fee: Wei
+    most: Wei
     gas_limit: int | None = None
 
 
@@ -117,7 +124,7 @@ class Planner:
             self._wait(record.candidate(), Reason.UNDER_WAY, view, late=late)
         sending = None
         if may_send:
-            sending = self._resumed(sent, view) if sent else await self._next(sifted, queued, view)
+            sending = self._resumed(sent) if sent else await self._next(sifted, queued, view)
         self._alarm(view)
         return sending
 
@@ -165,7 +172,7 @@ class Planner:
             log.warning("cannot read an orchestrator's standing", problem=str(error))
             return None
 
-    def _resumed(self, sent: Sequence[Record], view: View) -> Sending:
+    def _resumed(self, sent: Sequence[Record]) -> Sending:
         """Go on with what a process that ended, or an outage, left open."""
         purpose = sent[0].last.purpose
         records = tuple(
@@ -174,8 +181,9 @@ class Planner:
                 key=lambda record: record.winner.ticket_hash,
             )
         )
-        most = max(view.head.gas_price, self._policy.max_gas_price)
-        return Sending(purpose, records, most)
+        pays = sum(record.winner.signed.ticket.face_value for record in records)
+        most = Wei((pays - 1) // (_PLANNED_GAS * len(records)))
+        return Sending(purpose, records, min(most, self._policy.max_gas_price), most)
 
     async def _next(
         self, sifted: Sifted, queued: Mapping[bytes, Record], view: View
@@ -223,16 +231,16 @@ class Planner:
                 self._wait(verdict.candidate, Reason.UNECONOMIC, view, late=verdict.is_late)
             return None
         # Never more than the tickets pay; above the operator's wish only for those that press.
-        most = (sum(member.payout for member in members) - 1) // gas
-        if not any(due[member.ticket_hash].is_pressing for member in members):
-            most = min(most, self._policy.max_gas_price)
+        most = Wei((sum(member.payout for member in members) - 1) // gas)
+        presses = any(due[member.ticket_hash].is_pressing for member in members)
+        max_fee = most if presses else min(most, self._policy.max_gas_price)
         purpose = purpose_of(records)
         steps = [
             (record, Entry(record.winner.ticket_hash, State.SENT, purpose=purpose))
             for record in records
         ]
         written = await self._books.write(steps)
-        return Sending(purpose, tuple(written), Wei(most), max(gas_limit(members), gas))
+        return Sending(purpose, tuple(written), max_fee, most, max(gas_limit(members), gas))
 
     async def _gas(self, verdict: Due, record: Record, view: View) -> int | None:
         """Return the gas of redeeming a ticket alone; None where the contract refuses it, noted."""

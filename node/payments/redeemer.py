@@ -43,7 +43,7 @@ class Redeemer:
         self._settler = settler
         self._news = asyncio.Event()
         self._seen: tuple[int, int, bool] | None = None
-        self._is_sending = False
+        self._current: Sending | None = None
         self._problem = ""
 
     @property
@@ -64,7 +64,8 @@ class Redeemer:
     async def run(self) -> None:
         """Look at every new L1 block and redeem what is due, until cancelled."""
         unsubscribe = self._watch.subscribe(self._heard)
-        # Tickets of an earlier run may be due at once.
+        # Tickets of an earlier run may be due at once, and what it was sending is in the books.
+        self._current = None
         self._news.set()
         try:
             async with asyncio.TaskGroup() as group:
@@ -85,8 +86,9 @@ class Redeemer:
 
     async def plan(self) -> Sending | None:
         """See `Planner.plan`; nothing new is planned while a transaction is under way."""
-        sending = await self._planner.plan(may_send=not self._is_sending)
-        self._is_sending = self._is_sending or sending is not None
+        sending = await self._planner.plan(may_send=self._current is None)
+        self._current = self._current or sending
+        self._press()
         return sending
 
     async def carry_out(self, sending: Sending) -> None:
@@ -106,7 +108,16 @@ class Redeemer:
         else:
             await self._settler.settle(records, receipt)
         finally:
-            self._is_sending = False
+            self._current = None
+
+    def _press(self) -> None:
+        """Gas may have become dear since it was sent: a ticket must not expire under way."""
+        current = self._current
+        if current is None:
+            return
+        waits = (self.waiting.get(record.winner.ticket_hash) for record in current.records)
+        if any(wait is not None and wait.is_late for wait in waits):
+            self._transactions.allow(current.purpose, current.most)
 
     def _heard(self, head: Head) -> None:
         seen = (head.l1_block, head.last_initialized_round, head.is_paused)

@@ -3,18 +3,24 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
+from gateway.config import GatewaySettings, PaymentSettings
 from gateway.dispatch import Dispatcher, Routing
+from gateway.dispatch.opening import Payments, assemble
+from gateway.dispatch.paying import TicketPaying
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.selection import Policy
 from gateway.orchestrators.standing import Pausing
 from gateway.payments.budget import Budget, Limits
+from gateway.payments.sender import TicketSender
+from network.chain.model import ChainError
+from network.chain.watch import ChainWatch
 from network.identity import KeySigner
 from network.runtime.clock import SystemClock
 from network.runtime.database import Database, open_database
@@ -22,6 +28,7 @@ from network.runtime.supervisor import supervise
 from network.units import ModelId
 from network.wire.messages import TextToImageRequest
 from tests.gateway.stub_orchestrator import StubOrchestrator
+from tests.network.chain.fake_chain import FakeChain
 
 SIGNER = KeySigner(b"\x11" * 32)
 
@@ -46,6 +53,8 @@ class Desk:
     journal: Journal
     budget: Budget
     database: Database
+    payments: Payments | None = None
+    paying: TicketPaying | None = None
 
 
 def request_for(**fields: object) -> TextToImageRequest:
@@ -75,9 +84,21 @@ async def open_desk(
     refreshing: Refreshing | None = None,
     pausing: Pausing = Pausing(first=0.2),  # noqa: B008
     call_timeout: float = 1.0,
+    chain: FakeChain | None = None,
+    pay: PaymentSettings = PaymentSettings(),  # noqa: B008
 ) -> AsyncIterator[Desk]:
-    """Everything between an API and its orchestrators; at exit the money must add up."""
+    """Everything between an API and its orchestrators; at exit the money must add up.
+
+    With a `chain` every job is paid by ticket.
+    """
     clock = SystemClock()
+    payments: Payments | None = None
+    if chain is not None:
+        watch = ChainWatch(chain, clock, poll_seconds=0.02)
+        payments = assemble(GatewaySettings(payments=pay), TicketSender(SIGNER), watch, clock)
+        with suppress(ChainError):
+            await watch.refresh()
+            await payments.deposit.refresh()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         url = f"sqlite:///{tmp_path / 'gateway.db'}"
@@ -93,7 +114,13 @@ async def open_desk(
             version="0.1.0",
             clock=clock,
             randomness=random.Random(1),  # noqa: S311
+            appraiser=None if payments is None else payments.appraiser,
         )
+        supervisor = await enter(supervise(clock))
+        paying: TicketPaying | None = None
+        if payments is not None:
+            await journal.close_interrupted(clock.now())
+            paying = await payments.begin(client, directory, journal, supervisor)
         budget = Budget(limits)
         dispatcher = Dispatcher(
             directory=directory,
@@ -104,11 +131,11 @@ async def open_desk(
             routing=routing,
             clock=clock,
             randomness=random.Random(2),  # noqa: S311
+            paying=paying,
         )
-        supervisor = await enter(supervise(clock))
         supervisor.start("orchestrators", directory.run)
         await directory.first_round(call_timeout * 3)
-        yield Desk(dispatcher, directory, client, journal, budget, database)
+        yield Desk(dispatcher, directory, client, journal, budget, database, payments, paying)
         budget.validate()
         assert dispatcher.in_flight == dispatcher.waiting == budget.total == 0
         for state in directory.states():

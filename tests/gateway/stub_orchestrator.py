@@ -23,7 +23,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from network.capabilities import TEXT_TO_IMAGE, Capabilities, ModelConstraint, node_capabilities
-from network.units import Pixels, fee
+from network.units import Address, Pixels, fee
 from network.wire import headers as wire_headers
 from network.wire.codec import (
     AuthToken,
@@ -38,12 +38,14 @@ from network.wire.codec import (
     encode_orchestrator_info,
 )
 from network.wire.safety import REFUSED_AS_UNSAFE
+from tests.gateway.stub_till import StubTill
 
 #: How a job is answered. "deliver" is the one good answer.
 Behaviour = Literal[
     "deliver",
     "deliver_by_link",
     "deliver_chunked",
+    "charge_and_drop",
     "busy",
     "token_expired",
     "price_changed",
@@ -132,6 +134,8 @@ class StubOrchestrator:
     token: int = 0
     stored: dict[str, bytes] = field(default_factory=dict)
     progress: dict[str, int] = field(default_factory=dict)
+    #: None is off-chain.
+    till: StubTill | None = None
 
     # gRPC
 
@@ -190,11 +194,14 @@ class StubOrchestrator:
         }
         return OrchestratorInfo(
             transcoder=self.http_url if self.transcoder is None else self.transcoder,
-            address=b"\x01" * 20,
+            address=b"\x01" * 20 if self.till is None else self.till.address,
             price=price,
             prices=prices,
             capabilities=self.capabilities or node_capabilities(constraints, "0.9.1"),
             auth_token=AuthToken(b"t%d" % self.token, "5e55", 2_000_000_000 + self.token_life),
+            ticket_params=None
+            if self.till is None or price is None
+            else self.till.quote(Address(request.address), price),
         )
 
     # HTTP
@@ -219,10 +226,23 @@ class StubOrchestrator:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         self.progress[attempt_id] = 3
+        till = self.till
+        seen, sender = self.seen[-1], Address(self.seen[-1].payment.sender)
+        charge = False
         try:
+            if till is not None:
+                refused = self._paid(till, seen)
+                if refused is not None:
+                    return refused
             if self.job_seconds:
                 await asyncio.sleep(self.job_seconds)
+            if behaviour == "charge_and_drop":
+                charge = True
+                _abort(request)
             response = await self._behave(behaviour, request, body)
+            charge = wire_headers.FEE in response.headers
+            if till is not None and till.style == "limner" and not response.prepared:
+                response.headers[wire_headers.CREDIT] = self._credit(till, attempt_id)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -232,6 +252,46 @@ class StubOrchestrator:
         finally:
             self.under_way -= 1
             del self.progress[attempt_id]
+            if till is not None:
+                till.end(attempt_id, sender, body["model_id"], self._fee(body), charge=charge)
+
+    def _fee(self, body: dict[str, Any]) -> int:
+        pixels = Pixels(body["width"] * body["height"] * body["num_images_per_prompt"])
+        return fee(pixels, self.models[body["model_id"]].price)
+
+    def _paid(self, till: StubTill, seen: SeenJob) -> web.Response | None:
+        """None where the payment does."""
+        model, sender = seen.body["model_id"], Address(seen.payment.sender)
+        why = till.take(seen.payment, seen.attempt_id, model)
+        if not why:
+            if till.reserve(sender, model, self._fee(seen.body)):
+                till.receipts[seen.attempt_id].state = "open"
+                return None
+            why = "Insufficient balance"
+        headers = {}
+        if till.style == "limner":
+            headers[wire_headers.CREDIT] = self._credit(till, seen.attempt_id)
+        return web.Response(status=400, text=why + "\n", headers=headers)
+
+    def _credit(self, till: StubTill, attempt_id: str) -> str:
+        credited = till.receipts[attempt_id].credited
+        return f"{credited.numerator}/{credited.denominator}"
+
+    async def _receipt(self, request: web.Request) -> web.Response:
+        till, attempt_id = self.till, request.match_info["id"]
+        if till is not None and not till.tells:
+            return web.Response(status=503, text="starting\n")
+        if till is None or till.style == "livepeer":
+            return web.Response(status=404, text="404 page not found\n")
+        receipt = till.receipts.get(attempt_id)
+        if receipt is None:
+            return web.Response(status=404, text=wire_headers.NO_RECEIPT)
+        told = {
+            "credited": self._credit(till, attempt_id),
+            "charged": str(receipt.charged),
+            "state": receipt.state,
+        }
+        return web.Response(body=orjson.dumps(told), content_type="application/json")
 
     async def _behave(  # noqa: C901, PLR0911, PLR0912  one line a behaviour
         self, behaviour: Behaviour, request: web.Request, body: dict[str, Any]
@@ -366,6 +426,7 @@ async def running(
     app.router.add_post("/text-to-image", stub._job)
     app.router.add_get("/stream/{name}", stub._stored)
     app.router.add_get("/jobs/{id}", stub._progress)
+    app.router.add_get("/jobs/{id}/receipt", stub._receipt)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls[0] if tls else None)

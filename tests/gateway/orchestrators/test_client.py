@@ -201,6 +201,6 @@ async def test_jobs_are_not_sent_into_our_own_network_at_a_strangers_word(
     stub = StubOrchestrator(transcoder=transcoder)
     async with running(stub), open_client(None, version="0.1.0") as client:
         info = await client.info(stub.uri)
-    offer = read_offer(uri, info, exact={}, floors={}, refreshed_at=0.0, round_trip=0.0)
+    offer = read_offer(uri, info, replies={}, floors={}, refreshed_at=0.0, round_trip=0.0)
     assert bool(offer.models) is is_usable
     assert bool(offer.problem) is not is_usable

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,8 @@ POLICY: Final = GasPolicy(max_gas_price=Wei(10**10), deadline_blocks=6)
 PACE: Final = Pace(
     poll_seconds=0.02, settled_poll_seconds=0.02, missing_seconds=0.0, lost_seconds=0.0
 )
+#: Replaces what is not mined at once.
+IMPATIENT: Final = replace(PACE, replace_seconds=0.1, repeat_seconds=0.1)
 
 
 class Clock(SystemClock):
@@ -66,6 +69,7 @@ class Bench:
         self.clock = Clock()
         self.policy = POLICY
         self.timeout = 5.0
+        self.pace = PACE
         self.chain: LivepeerChain
         self.transactions: TransactionSender
         self.books: Redemptions
@@ -103,7 +107,7 @@ class Bench:
                 self.folder,
                 SystemClock(),
                 ChainSettings(),
-                pace=PACE,
+                pace=self.pace,
                 lock_folder=self.folder,
             )
         )
@@ -223,6 +227,7 @@ class Bench:
 @asynccontextmanager
 async def bench_on(devnet: Devnet, folder: Path) -> AsyncIterator[Bench]:
     """The redeemer of an active orchestrator; its books are held against the events at the end."""
+    base_fee = (await devnet.web3.eth.get_block("latest"))["baseFeePerGas"]
     orchestrator = await devnet.orchestrator()
     await devnet.next_round()
     bench = Bench(devnet, folder, orchestrator)
@@ -232,5 +237,5 @@ async def bench_on(devnet: Devnet, folder: Path) -> AsyncIterator[Bench]:
         await bench.check()
     finally:
         # Taking a snapshot back does not take this back.
-        await devnet.set_base_fee(1000)
+        await devnet.set_base_fee(base_fee)
         await bench.stop()

@@ -18,7 +18,7 @@ from network.identity import KeySigner
 from node.payments.redemption import Reason
 from node.payments.redemptions import State, by_sender
 from tests.devnet import Devnet
-from tests.node.payments.redeeming import FINAL_AFTER, Bench, bench_on
+from tests.node.payments.redeeming import FINAL_AFTER, IMPATIENT, PACE, Bench, bench_on
 
 FACE = ETHER // 10
 
@@ -134,6 +134,9 @@ async def test_case_10_funds_for_one_are_not_counted_on_for_two(bench: Bench) ->
 async def test_case_14_a_reorganisation_takes_income_back_and_it_is_earned_again(
     bench: Bench,
 ) -> None:
+    # Whoever sends transactions does not notice before we do.
+    bench.pace = replace(PACE, settled_poll_seconds=1000.0)
+    await bench.restart()
     winner = await bench.win(await bench.sender())
     await bench.step()
     assert (await bench.record(winner)).income == FACE
@@ -143,6 +146,8 @@ async def test_case_14_a_reorganisation_takes_income_back_and_it_is_earned_again
     assert await bench.redeemer.plan() is None
     assert (await bench.record(winner)).income == 0
     assert bench.pending.of(winner.signed.ticket.sender) == FACE
+    bench.pace = PACE
+    await bench.restart()
     async with asyncio.timeout(20):
         while (await bench.record(winner)).state is not State.MINED:
             await asyncio.sleep(0.05)
@@ -198,6 +203,53 @@ async def test_case_16_before_its_deadline_a_ticket_goes_at_any_price_below_its_
     assert (await bench.record(large)).income == ETHER // 2
     assert bench.reason(small) == Reason.UNECONOMIC
     assert bench.redeemer.late == 1, "the operator is told"
+
+
+async def test_case_16_a_transaction_that_gas_left_behind_is_lifted_near_the_deadline(
+    bench: Bench,
+) -> None:
+    bench.pace = IMPATIENT
+    await bench.restart()
+    winner = await bench.win(await bench.sender(), face=ETHER // 2)
+    await bench.devnet.next_round()
+    await bench.mine()
+    sending = await bench.redeemer.plan()
+    assert sending is not None
+    manual, automatic = (False,), (True,)
+    await bench.devnet.rpc("evm_setAutomine", *manual)
+    carrying = asyncio.ensure_future(bench.redeemer.carry_out(sending))
+    try:
+        async with asyncio.timeout(20):
+            while not bench.transactions.under_way:
+                await bench.mine(0)
+            await _mine_dearly(bench, 8)
+            assert bench.reason(winner) == Reason.UNDER_WAY
+            assert bench.redeemer.late == 0
+            await _mine_dearly(bench, 5)
+            assert bench.redeemer.late == 1
+            while _offered(bench) <= bench.policy.max_gas_price:
+                await bench.mine(0)
+            await bench.mine()
+            await carrying
+    finally:
+        carrying.cancel()
+        await asyncio.gather(carrying, return_exceptions=True)
+        await bench.devnet.rpc("anvil_dropAllTransactions")
+        await bench.devnet.rpc("evm_setAutomine", *automatic)
+    assert (await bench.record(winner)).income == ETHER // 2
+
+
+def _offered(bench: Bench) -> int:
+    (flight,) = bench.transactions._flights.unsettled()
+    return flight.transaction.newest.fees.max_fee
+
+
+async def _mine_dearly(bench: Bench, blocks: int) -> None:
+    """Blocks in which gas costs 500 gwei, fifty times what is wished for."""
+    for _ in range(blocks):
+        await bench.devnet.set_base_fee(500 * 10**9)
+        await bench.mine()
+    await bench.redeemer.plan()
 
 
 async def test_case_08_an_expired_ticket_is_written_off_after_a_second_look(bench: Bench) -> None:

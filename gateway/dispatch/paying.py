@@ -1,0 +1,179 @@
+"""The money side of an attempt: what is sent with it, and what of that was settled when it ended."""
+
+from typing import Any, Final, Protocol
+
+import structlog
+
+from gateway.accounting.events import Receipt
+from gateway.dispatch.doubts import Doubts, receipt_of
+from gateway.dispatch.journey import Journey, Place
+from gateway.orchestrators.answers import (
+    OrchestratorFailed,
+    OrchestratorRefused,
+    OrchestratorUnreachable,
+    Refused,
+)
+from gateway.orchestrators.client import NodeAnswer
+from gateway.payments.exposure import Cap
+from gateway.payments.payer import CannotPayError, UnpayableError
+from gateway.payments.purse import (
+    CapReachedError,
+    PaymentOrder,
+    PreparedPayment,
+    Purse,
+    Settled,
+)
+from network.errors import Problem, ProblemError
+from network.runtime.clock import Clock
+from network.units import Wei
+from network.wire import problems
+
+#: Seconds after which a refusal to pay that goes on is logged again.
+_REMIND: Final = 60.0
+#: Told to clients where time alone does not help.
+_RETRY: Final = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class CappedError(ProblemError):
+    """A cap forbids this payment. Another orchestrator's tickets may be small enough."""
+
+
+class Paying(Protocol):
+    """What dispatch needs of payments; `OffChain` needs nothing."""
+
+    async def prepare(
+        self, journey: Journey, place: Place, attempt_id: str
+    ) -> PreparedPayment | None:
+        """Tickets for an attempt. Raises UnpayableError and its kinds, CappedError, ProblemError."""
+        ...
+
+    def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]: ...
+
+    def refused(
+        self, attempt_id: str, error: OrchestratorRefused | OrchestratorFailed
+    ) -> tuple[Receipt, ...]: ...
+
+    def leave(
+        self, attempt_id: str, uri: str, *, was_sent: bool, was_answered: bool
+    ) -> tuple[Receipt, ...]:
+        """The attempt is over, however it ended: what was not settled is looked into."""
+        ...
+
+
+class OffChain:
+    """Nothing is paid beforehand."""
+
+    async def prepare(
+        self, journey: Journey, place: Place, attempt_id: str
+    ) -> PreparedPayment | None:
+        del journey, place, attempt_id
+        return None
+
+    def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
+        del attempt_id, answer, fee
+        return ()
+
+    def refused(
+        self, attempt_id: str, error: OrchestratorRefused | OrchestratorFailed
+    ) -> tuple[Receipt, ...]:
+        del attempt_id, error
+        return ()
+
+    def leave(
+        self, attempt_id: str, uri: str, *, was_sent: bool, was_answered: bool
+    ) -> tuple[Receipt, ...]:
+        del attempt_id, uri, was_sent, was_answered
+        return ()
+
+
+class TicketPaying:
+    """Tickets go with every attempt that costs something."""
+
+    def __init__(self, purse: Purse, doubts: Doubts, clock: Clock) -> None:
+        self._purse = purse
+        self._doubts = doubts
+        self._clock = clock
+        self._told = ""
+        self._told_at = float("-inf")
+
+    def status(self) -> dict[str, Any]:
+        """For `/status`; wei as text, for they outgrow JSON's numbers."""
+        figures = {name: str(amount) for name, amount in self._purse.figures().items()}
+        return {"problem": self._purse.problem(), "in_doubt": len(self._doubts), **figures}
+
+    def figures(self) -> dict[str, int]:
+        """For `/metrics`."""
+        return {**self._purse.figures(), "payments_in_doubt": len(self._doubts)}
+
+    async def prepare(
+        self, journey: Journey, place: Place, attempt_id: str
+    ) -> PreparedPayment | None:
+        reply = place.model.reply
+        if reply is None:
+            raise UnpayableError("it quoted nothing")
+        order = PaymentOrder(
+            attempt_id=attempt_id,
+            key_id=journey.buyer.key_id,
+            uri=place.uri,
+            model_id=place.model_id,
+            price=place.candidate.prospect.price,
+            fee=place.candidate.fee,
+            named=place.offer.address,
+            info=reply,
+        )
+        try:
+            return await self._purse.prepare(order)
+        except CannotPayError as error:
+            self._tell_operator(str(error))
+            raise ProblemError(problems.payments_unavailable(_RETRY)) from None
+        except CapReachedError as error:
+            self._tell_operator(str(error))
+            raise CappedError(self._cap_reached(error)) from None
+
+    def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
+        if answer.credit is None:
+            return self._receipt(self._purse.settle_delivered(attempt_id, fee))
+        return self._receipt(self._purse.settle_told(attempt_id, answer.credit, fee))
+
+    def refused(
+        self, attempt_id: str, error: OrchestratorRefused | OrchestratorFailed
+    ) -> tuple[Receipt, ...]:
+        """What is certain at once; the rest is left in doubt."""
+        if isinstance(error, OrchestratorRefused) and error.kind is Refused.BALANCE:
+            self._purse.distrust(attempt_id)
+        if isinstance(error, OrchestratorUnreachable):
+            return self._receipt(self._purse.settle_unsent(attempt_id))
+        told = error.statement
+        if told is None:
+            return ()
+        return self._receipt(self._purse.settle_told(attempt_id, told.credited, told.charged))
+
+    def leave(
+        self, attempt_id: str, uri: str, *, was_sent: bool, was_answered: bool
+    ) -> tuple[Receipt, ...]:
+        if not was_sent:
+            return self._receipt(self._purse.settle_unsent(attempt_id))
+        if self._purse.is_open(attempt_id):
+            self._doubts.add(attempt_id, uri, was_answered=was_answered)
+        return ()
+
+    def _receipt(self, settled: Settled | None) -> tuple[Receipt, ...]:
+        return () if settled is None else (receipt_of(settled, self._clock.now()),)
+
+    def _cap_reached(self, error: CapReachedError) -> Problem:
+        frees_at = error.reached.frees_at
+        wait = _RETRY if frees_at is None else max(frees_at - self._clock.now(), 1.0)
+        if error.reached.cap is Cap.KEY_HOUR:
+            return problems.rate_limited(wait, "This key has spent what it may spend in an hour.")
+        return problems.payments_unavailable(
+            wait, "This gateway has spent as much as it may at the moment. Try again later."
+        )
+
+    def _tell_operator(self, why: str) -> None:
+        """The reason is not for clients, and is the same for many requests."""
+        now = self._clock.monotonic()
+        if why != self._told or now - self._told_at > _REMIND:
+            _log.error("cannot_pay", reason=why)
+            self._told, self._told_at = why, now
