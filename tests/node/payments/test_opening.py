@@ -18,6 +18,7 @@ from tests.node.fakes import FakeEngine
 from tests.node.nodes import GATEWAY_KEY, NODE_KEY, eventually
 from tests.node.payments.paid_nodes import (
     PayingBuyer,
+    books_of,
     funded_chain,
     network_file,
     paid_node,
@@ -102,8 +103,7 @@ async def test_case_10_what_senders_owe_is_known_again_after_a_restart_less_what
         assert await buyer.refusal() == "insufficient sender reserve"
     async with paid_node(tmp_path, chain) as node, PayingBuyer(node) as buyer:
         assert await buyer.refusal() == "insufficient sender reserve"
-    url = f"sqlite:///{tmp_path / 'data' / 'node.sqlite'}"
-    async with open_database(url, MIGRATIONS) as database:
+    async with open_database(books_of(tmp_path), MIGRATIONS) as database:
         books = Redemptions(database, SystemClock())
         records = await books.unfinished()
         ends = [(r, Entry(r.winner.ticket_hash, State.WRITTEN_OFF)) for r in records]
