@@ -23,16 +23,20 @@ from node.config.catalogue import Catalogue
 from node.config.settings import NodeSettings, PaymentSettings
 from node.payments.quoting import LIFETIME_BLOCKS, QuotePolicy
 from node.payments.receiver import GRACE_BLOCKS, Receiver
+from node.payments.redemptions import Redemptions, State
 from node.payments.secret import ticket_secret
 from node.payments.standing import Standings
 from node.payments.till import Till
 from node.payments.usual import UsualJobs
-from node.payments.winnings import Pending, all_winners, newest_expiration, seen_nonces
+from node.payments.winnings import Pending, newest_expiration, seen_nonces
 
 ChainOpener = Callable[[Profile, ChainSettings, Clock], AbstractAsyncContextManager[Chain]]
 
 #: Seconds that a start waits for the chain; without it the node serves, and quotes nothing.
 _FIRST_LOOK: Final = 10.0
+
+#: What a ticket's sender has yet to pay for.
+_OWED: Final = (State.QUEUED, State.SENT)
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +94,8 @@ async def open_payments(
         unsubscribe = watch.subscribe(standings.on_head)
         await _first_look(watch)
         pending = Pending()
-        pending.restore(await database.read(all_winners))
+        records = await Redemptions(database, clock).unfinished()
+        pending.restore(record.winner for record in records if record.state in _OWED)
         receiver = Receiver(secret, recipient, max_tickets=settings.payments.max_tickets)
         await database.read(lambda connection: _recall(connection, receiver))
         till = Till(

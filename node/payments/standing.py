@@ -40,6 +40,11 @@ class Standing:
     info: SenderInfo
     claimed: Wei
 
+    @property
+    def is_funded(self) -> bool:
+        """Whether there is anything to pay with."""
+        return self.info.deposit > 0 or self.info.reserve_remaining > 0
+
 
 class Standings:
     """One recipient's payers. `run` is the job of a supervisor, `on_head` hears of every new head."""
@@ -91,9 +96,16 @@ class Standings:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read anew what was asked for lately; what cannot be read stays as it is."""
+        """Read anew what was asked for lately; what cannot be read stays as it is.
+
+        Accounts without funds cost nothing to make: they are read only when they ask.
+        """
         since = self._clock.monotonic() - _RECENT
-        recent = [fact for fact in self._payers.values() if fact.asked_at >= since]
+        recent = [
+            fact
+            for fact in self._payers.values()
+            if fact.asked_at >= since and fact.known is not None and fact.known.is_funded
+        ]
         facts: list[_Fact[Standing] | _Fact[bool]] = [self._active, *recent[-_MOST_RENEWED:]]
         found = await asyncio.gather(*(fact.renew() for fact in facts), return_exceptions=True)
         for problem in found:
@@ -136,6 +148,11 @@ class _Fact(Generic[T]):
         self._max_age = max_age
         self._fresh = min(_FRESH, max_age)
         self._known: tuple[T, float] | None = None
+
+    @property
+    def known(self) -> T | None:
+        """What was read last."""
+        return None if self._known is None else self._known[0]
 
     async def get(self) -> T:
         self.asked_at = self._clock.monotonic()

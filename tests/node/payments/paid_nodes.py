@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from grpclib.exceptions import GRPCError
 from sqlalchemy import Connection
@@ -50,9 +50,20 @@ class MemoryChain(FakeChain):
     round_length = 200
 
 
-def funded_chain() -> MemoryChain:
+C = TypeVar("C", bound=MemoryChain)
+
+
+@overload
+def funded_chain() -> MemoryChain: ...
+
+
+@overload
+def funded_chain(chain: C) -> C: ...
+
+
+def funded_chain(chain: MemoryChain | None = None) -> MemoryChain:
     """A chain on which the node is active and the gateway can pay."""
-    chain = MemoryChain()
+    chain = chain or MemoryChain()
     chain.gas_price = Wei(1)
     chain.add_orchestrator(NODE_KEY.address)
     chain.fund(GATEWAY_KEY.address, Wei(ETHER), Wei(ETHER))
@@ -119,9 +130,13 @@ def as_killed(folder: Path, to: Path) -> Path:
 
 async def in_books(folder: Path, query: Callable[[Connection], T]) -> T:
     """Ask the journal of a node that does not run."""
-    url = f"sqlite:///{folder / 'data' / 'node.sqlite'}"
-    async with open_database(url, MIGRATIONS) as database:
+    async with open_database(books_of(folder), MIGRATIONS) as database:
         return await database.read(query)
+
+
+def books_of(folder: Path) -> str:
+    """Where a node's journal is."""
+    return f"sqlite:///{folder / 'data' / 'node.sqlite'}"
 
 
 @dataclass(frozen=True)

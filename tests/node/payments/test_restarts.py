@@ -5,17 +5,25 @@ from fractions import Fraction
 from pathlib import Path
 
 from sqlalchemy import Connection, func, select
+from structlog.testing import capture_logs
+from typing_extensions import override
 
+from network.chain.model import SenderInfo
 from network.identity import checksum
-from network.wire.headers import JOB_ID
+from network.runtime.database import open_database
+from network.units import Address
+from network.wire.headers import CREDIT, JOB_ID
+from node.accounting.journal import MIGRATIONS
 from node.accounting.tables import payments, ticket_nonces
 from node.payments.winnings import all_winners
 from tests.node.fakes import FakeEngine
-from tests.node.nodes import GATEWAY_KEY, eventually, running_node
+from tests.node.nodes import GATEWAY_KEY, Buyer, eventually, running_node
 from tests.node.payments.paid_nodes import (
     FEE,
+    MemoryChain,
     PayingBuyer,
     as_killed,
+    books_of,
     credit_of,
     funded_chain,
     in_books,
@@ -126,6 +134,73 @@ async def test_case_19_killed_after_the_settlement_the_job_is_charged_once(
         receipt = (await buyer.receipt(ATTEMPT)).json
         assert (receipt["state"], receipt["charged"]) == ("delivered", str(FEE))
         assert [(await buyer.pay()).status for _ in range(2)] == [200, 400]
+
+
+class HangingChain(MemoryChain):
+    """Says nothing of senders before it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+
+    @override
+    async def sender_info(self, sender: Address) -> SenderInfo:
+        await self.answers.wait()
+        return await super().sender_info(sender)
+
+
+async def test_a_receipt_is_open_while_the_payment_is_looked_at(tmp_path: Path) -> None:
+    """A gateway that asks then must not take its tickets for lost."""
+    chain = funded_chain(HangingChain())
+    chain.answers.set()
+    async with paid_node(tmp_path, chain) as node, PayingBuyer(node) as buyer:
+        quote = await buyer.quote()
+    chain.answers.clear()
+    async with (
+        paid_node(tmp_path, chain) as node,
+        PayingBuyer(node) as buyer,
+        Buyer(node) as unsigned,
+    ):
+        # A token without a quote, which would wait as well.
+        token = (await unsigned.terms()).auth_token
+        asking = asyncio.ensure_future(
+            buyer.pay(buyer.payment(quote), {JOB_ID: ATTEMPT}, token=token)
+        )
+
+        async def is_told() -> bool:
+            return (await buyer.receipt(ATTEMPT)).status == 200
+
+        await eventually(is_told)
+        assert (await buyer.receipt(ATTEMPT)).json == {
+            "credited": "0/1",
+            "charged": "0",
+            "state": "open",
+        }
+        chain.answers.set()
+        assert (await asking).status == 200
+        assert (await buyer.receipt(ATTEMPT)).json["state"] == "delivered"
+
+
+async def test_what_could_not_be_written_down_is_not_told_as_credit(tmp_path: Path) -> None:
+    """Case 2: the books know a nonce that the process does not; all of the payment is void."""
+    engine = FakeEngine()
+    async with paid_node(tmp_path, funded_chain(), engine) as node, PayingBuyer(node) as buyer:
+        quote = await buyer.quote()
+        row = {
+            "recipient_rand_hash": quote.params.recipient_rand_hash.hex(),
+            "nonce": 2,
+            "expiration_block": quote.params.expiration_block,
+        }
+        async with open_database(books_of(tmp_path), MIGRATIONS) as database:
+            await database.append([(ticket_nonces, row)])
+        # Unprinted: how a console shows a traceback reads files.
+        with capture_logs():
+            answer = await buyer.pay(buyer.payment(quote, 3), {JOB_ID: ATTEMPT})
+        assert refused(answer) == (500, "the job could not be written down")
+        assert CREDIT not in answer.headers
+        assert (await buyer.receipt(ATTEMPT)).status == 404
+        assert refused(await buyer.pay()) == (400, "Insufficient balance")
+        assert not engine.jobs
 
 
 async def test_case_5_a_restart_does_not_bring_an_expired_quote_back(tmp_path: Path) -> None:

@@ -116,6 +116,16 @@ async def test_who_was_not_here_for_long_is_not_read_anew() -> None:
         assert desk.chain.asked == 1
 
 
+async def test_strangers_without_funds_do_not_keep_the_endpoints_busy() -> None:
+    async with office() as desk:
+        for number in range(5):
+            await desk.standings.of(Address(bytes([number]) * 20))
+        assert desk.chain.asked == 5
+        await desk.watch.refresh()
+        await desk.standings.refresh()
+        assert desk.chain.asked == 5
+
+
 async def test_the_operator_hears_once_that_nobody_can_pay_and_what_to_do() -> None:
     async with office() as desk:
         with capture_logs() as logged:
