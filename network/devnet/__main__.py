@@ -8,7 +8,7 @@ from typing import Final
 import click
 import orjson
 
-from network.devnet.anvil import VARIABLE
+from network.devnet.anvil import VARIABLE, find_anvil
 from network.devnet.deployment import Rules
 from network.devnet.home import Home, open_home, remove_home
 from network.devnet.service import Devnet, Options, open_devnet
@@ -55,7 +55,9 @@ def main() -> None:
     show_default=True,
     help="Where the node will be reached; it is written into the registries.",
 )
-@click.option("--no-anvil", is_flag=True, help="Run the chain in this process; it keeps nothing.")
+@click.option(
+    "--no-anvil", is_flag=True, help="Run the chain in this process; each start begins anew."
+)
 @click.option("--reset", is_flag=True, help="Begin with a new chain, accounts and configurations.")
 @click.option("--json-ready", is_flag=True, help="Print one JSON line on stdout once it serves.")
 def run(
@@ -77,7 +79,8 @@ def run(
     logging_setup.configure("info", "auto")
     options = Options(port, Rules(round_length=round_length), service_uri, not no_anvil)
     try:
-        if reset:
+        if reset or no_anvil or find_anvil() is None:
+            # Books of a chain that is gone would contradict the new one.
             remove_home(folder)
         with open_home(folder) as home:
             asyncio.run(_serve(home, options, as_json=json_ready))

@@ -29,6 +29,7 @@ from network.keystore import create_keystore
 
 _OWNER_ONLY: Final = 0o600
 _WORDS: Final = 12
+_SECRETS: Final = "secrets.json"
 #: Light: these keys are worth nothing, and starting them should not take a second.
 _SCRYPT_N: Final = 2**12
 #: The path of the first account that anvil makes of a mnemonic.
@@ -75,7 +76,7 @@ class Home:
         Each devnet has its own: a ticket's hash names no chain, so keys must not be shared by two.
         """
         Account.enable_unaudited_hdwallet_features()
-        path = self.folder / "secrets.json"
+        path = self.folder / _SECRETS
         try:
             return str(json.loads(path.read_text())["mnemonic"])
         except FileNotFoundError:
@@ -137,8 +138,15 @@ def open_home(folder: Path) -> Iterator[Home]:
 
 
 def remove_home(folder: Path) -> None:
-    """Delete a devnet with its accounts."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete a devnet with its accounts. Raises ConfigError for a folder that is something else."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / _SECRETS).exists():
+        raise ConfigError(
+            "data_dir", f"{folder} is no devnet's and has files in it; name an empty one"
+        )
+    with open_home(folder):  # refuses while another devnet runs on it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _decrypted(keystore: Path, passphrase: Path) -> bytes:

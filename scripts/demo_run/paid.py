@@ -62,7 +62,7 @@ def redeem(network: PaidNetwork, console: Console) -> None:
         network.devnet.mine(QUOTE_BLOCKS)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            if all(prize.state == "final" for prize in prizes(network.node).values()):
+            if all(prize.is_over for prize in prizes(network.node).values()):
                 return
             time.sleep(0.2)
     log = network.node.program.log

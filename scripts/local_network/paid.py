@@ -101,6 +101,11 @@ class Prize:
     state: str
     amount: int
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was paid, or never will be."""
+        return self.state in {"mined", "final", "written-off"}
+
 
 def sold(node: Node) -> dict[str, Attempt]:
     """The node's books by attempt."""

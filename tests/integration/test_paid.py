@@ -80,9 +80,10 @@ async def redeemed(network: PaidNetwork, seconds: float = 120) -> None:
     """Return once every prize is paid out."""
     await asyncio.to_thread(network.devnet.mine, QUOTE_BLOCKS)
     deadline = time.monotonic() + seconds
-    while any(p.state != "final" for p in prizes(network.node).values()):
+    while not all(prize.is_over for prize in prizes(network.node).values()):
         assert time.monotonic() < deadline, prizes(network.node)
         await asyncio.sleep(0.2)
+    assert all(prize.state != "written-off" for prize in prizes(network.node).values())
     income = sum(prize.amount for prize in prizes(network.node).values())
     assert income == await asyncio.to_thread(network.transfers)
 

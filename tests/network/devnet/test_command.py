@@ -114,6 +114,14 @@ def test_a_second_devnet_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     assert "another limner-devnet runs on" in result.output
 
 
+def test_a_folder_that_is_something_else_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    result = CliRunner().invoke(main, ["run", "--data-dir", str(tmp_path), "--reset"])
+    assert result.exit_code == 1
+    assert "is no devnet's and has files in it" in result.output
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
 def test_case_28_each_devnet_has_keys_of_its_own(tmp_path: Path) -> None:
     homes = [Home(tmp_path / name) for name in ("one", "other")]
     for home in homes:
