@@ -26,12 +26,13 @@ from gateway.payments.exposure import Batch, Caps, Exposure
 from gateway.payments.payer import TicketMaker
 from gateway.payments.purse import Purse
 from network.chain.contracts import open_chain
-from network.chain.model import ChainError, WrongChainError
+from network.chain.model import ChainError, Head, WrongChainError
 from network.chain.profiles import endpoints_of, profile_of
 from network.chain.watch import ChainWatch
 from network.errors import ConfigError
 from network.identity import parse_address
 from network.payments.checks import PayerLimits
+from network.payments.tickets import CreationRound
 from network.runtime.clock import Clock
 from network.runtime.supervisor import Supervisor
 from network.units import Address, Wei
@@ -63,6 +64,7 @@ class Payments:
         doubts = Doubts(self.purse, journal, ask, self.clock)
         self._restore(await journal.payment_state(self.clock.now()), doubts)
         self.watch.subscribe(self.purse.on_head)
+        self.watch.subscribe(_Rollover(directory).on_head)
         supervisor.start("chain", self.watch.run)
         supervisor.start("deposit", self.deposit.run)
         supervisor.start("receipts", doubts.run)
@@ -90,6 +92,20 @@ class Payments:
             doubts.add(one.attempt_id, one.key.orchestrator, was_answered=False)
         if state.in_doubt:
             _log.warning("payments_in_doubt", attempts=len(state.in_doubt))
+
+
+class _Rollover:
+    """Quotes name a round: with a new one, every orchestrator is asked anew."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._creation: CreationRound | None = None
+
+    def on_head(self, head: Head) -> None:
+        """A subscriber of the chain."""
+        if self._creation not in {None, head.creation}:
+            self._directory.hurry_all()
+        self._creation = head.creation
 
 
 @asynccontextmanager

@@ -339,6 +339,10 @@ class Directory:
         for uri in uris:
             self._peers[uri].wake.set()
 
+    def hurry_all(self) -> None:
+        """What all of them quote has become old."""
+        self.hurry(*self._peers)
+
     def press(self, model_id: ModelId, seconds: float) -> None:
         """Requests wait for a place: look often whether one became free at those who offer it."""
         until = self._clock.monotonic() + seconds

@@ -64,6 +64,8 @@ class Appraiser:
         for model_id, info in replies.items():
             try:
                 await self._appraise(uri, named, model_id, info)
+            except StaleQuoteError:
+                continue  # another look mends that, and whoever wants to pay takes one
             except UnpayableError as error:
                 found[model_id] = str(error)
         return found

@@ -1,6 +1,8 @@
 """Paid requests through real sockets, to orchestrators that check every ticket."""
 
 import asyncio
+import random
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -10,6 +12,7 @@ import pytest
 
 from gateway.config import PaymentSettings
 from gateway.orchestrators.directory import Refreshing
+from gateway.orchestrators.standing import Pausing
 from gateway.payments.balances import Account
 from network.chain.model import ChainUnavailableError
 from network.errors import ProblemError
@@ -325,6 +328,59 @@ async def test_an_orchestrator_that_is_not_there_was_paid_nothing(tmp_path: Path
         assert (record.attempts, record.tickets) == (2, 5)
         out = desk.payments.purse.figures()
         assert out["outstanding_wei"] == out["paid_in_the_last_hour_wei"] == 15001
+
+
+MIXED: list[Behaviour] = [
+    "deliver",
+    "deliver_by_link",
+    "crash_500",
+    "drop",
+    "charge_and_drop",
+    "wrong_seed",
+    "returned_400",
+    "token_expired",
+    "busy",
+]
+
+
+async def test_both_balances_agree_after_each_of_a_thousand_mixed_outcomes(tmp_path: Path) -> None:
+    """Success, failure, cancel, a cut connection, expiry and refresh, in any order."""
+    stub = paid_stub()
+    chain = funded(stub)
+    dice = random.Random(4)  # noqa: S311  the same mixture each time
+    async with (
+        running(stub),
+        open_desk(
+            tmp_path, [stub], chain=chain, pausing=Pausing(0.0, 0.0), refreshing=seldom()
+        ) as desk,
+    ):
+        assert desk.paying is not None
+        assert stub.till is not None
+        paying = desk.paying
+        for number in range(1000):
+            what = dice.choice([*MIXED, "cancel", "expire"])
+            if what == "expire":
+                chain.mine(dice.randrange(1, 50))
+                if chain.last_initialized != chain.current_round:
+                    chain.initialize_round()
+                assert desk.payments is not None
+                await desk.payments.watch.refresh()
+                desk.directory.hurry(stub.uri)
+                continue
+            stub.script = deque(["hang" if what == "cancel" else what])
+            task = asyncio.create_task(
+                run(desk, f"r{number}", num_images_per_prompt=1 + number % 3)
+            )
+            if what == "cancel":
+                await until(lambda: stub.under_way)
+                task.cancel()
+            await asyncio.wait([task])
+            while paying.figures()["payments_in_doubt"] or stub.under_way:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert balance(desk, stub) == stub.till.balance(SIGNER.address, "m"), what
+        assert stub.delivered > 200
+        assert stub.cancelled > 20
+        await the_journal_tells_the_same(desk)
 
 
 def seldom() -> Refreshing:

@@ -37,7 +37,6 @@ MALICIOUS: dict[str, tuple[Spoil, str]] = {
     ),
     "an end far away": (lambda p: replace(p, expiration_block=p.expiration_block + 100), "lasts"),
     "no end": (lambda p: replace(p, expiration_block=0), "expiration block is 0"),
-    "an end that is past": (lambda p: replace(p, expiration_block=1), "expired"),
     "somebody else's account": (
         lambda p: replace(p, recipient=Address(b"\x66" * 20)),
         "not the orchestrator",
@@ -72,6 +71,23 @@ async def test_case_24_a_malicious_quote_is_passed_over_and_explained(
         assert said in objection(desk)
         assert honest.delivered == 1
         assert cheap.seen == []
+
+
+async def test_case_24_quotes_that_have_always_expired_are_asked_for_once_more_and_no_oftener(
+    tmp_path: Path,
+) -> None:
+    stub, other = paid_stub(), paid_stub(price=2)
+    assert stub.till is not None
+    stub.till.spoil = lambda p: replace(p, expiration_block=1)
+    chain = funded(stub, other)
+    async with (
+        running(stub),
+        running(other),
+        open_desk(tmp_path, [stub, other], chain=chain, refreshing=seldom()) as desk,
+    ):
+        await run(desk, "r1")
+        assert (len(stub.seen), other.delivered) == (0, 1)
+        assert desk.directory.states()[0].last_fault == "it refused 2 times: TicketParams expired"
 
 
 async def test_case_24_the_reason_stands_in_the_answer_where_nobody_is_left(
