@@ -63,6 +63,49 @@ class PaymentState:
     sent: tuple[SentBatch, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PaymentTotal:
+    """What was paid by ticket and what came of it, in wei; all 0 off-chain."""
+
+    tickets: int
+    #: What the tickets are worth.
+    credit: Fraction
+    credited: Fraction
+    charged: Wei
+    forfeited: Fraction
+
+
+def payment_total(connection: Connection, since: float) -> PaymentTotal:
+    """Over all attempts started since then (unix seconds). Equal payments are counted by the database."""
+    alike = (
+        ticket_batches.c.tickets,
+        ticket_batches.c.credit,
+        receipts.c.credited,
+        receipts.c.charged,
+        receipts.c.forfeited,
+        receipts.c.source,
+    )
+    query = (
+        select(*alike, func.count())
+        .select_from(ticket_batches)
+        .join(attempts, attempts.c.attempt_id == ticket_batches.c.attempt_id)
+        .outerjoin(receipts, receipts.c.attempt_id == ticket_batches.c.attempt_id)
+        .where(attempts.c.started_at >= since)
+        .group_by(*alike)
+    )
+    sent, charged = 0, 0
+    credit = credited = forfeited = _NOTHING
+    for row in connection.execute(query):
+        count = row[-1]
+        if row.source != "unsent":
+            sent += row.tickets * count
+            credit += Fraction(row.credit) * count
+        credited += Fraction(row.credited or 0) * count
+        charged += (row.charged or 0) * count
+        forfeited += Fraction(row.forfeited or 0) * count
+    return PaymentTotal(sent, credit, credited, Wei(charged), forfeited)
+
+
 def payment_state(connection: Connection, now: float) -> PaymentState:
     """`now` in unix seconds."""
     in_doubt = _in_doubt(connection)

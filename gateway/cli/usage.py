@@ -1,6 +1,7 @@
 """`limner-gateway usage`: the journal, to the wei."""
 
 import csv
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from typing_extensions import override
 
 from gateway.accounting import queries
 from gateway.accounting.events import Grouping, RequestRecord, UsageTotal
+from gateway.accounting.payments import PaymentTotal, payment_total
 from gateway.cli.options import in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
 from gateway.home import open_gateway_database
@@ -51,6 +53,7 @@ class _Report:
     lines: list[dict[str, Any]]
     #: Over everything bought, whatever the lines show.
     total: UsageTotal
+    paid: PaymentTotal
 
 
 @click.command()
@@ -83,21 +86,23 @@ def command(
     shown = limit or (_TABLE_LINES if form is None else None)
     settings = load_settings(config, data_dir)
 
-    async def read() -> tuple[tuple[UsageTotal, ...], tuple[RequestRecord, ...]]:
+    async def read() -> tuple[tuple[UsageTotal, ...], tuple[RequestRecord, ...], PaymentTotal]:
         async with open_gateway_database(settings) as database:
             return (
                 await database.read(partial(_totals, by=by, since=since)),
                 await database.read(partial(queries.latest, limit=shown, key_id=key_id)),
+                await database.read(partial(payment_total, since=since)),
             )
 
-    totals, records = in_loop(read())
+    totals, records, paid = in_loop(read())
     if by == "request":
         if key_id is not None:
             totals = tuple(one for one in totals if one.group == key_id)
         lines = [_request_line(one) for one in records if one.accepted.accepted_at >= since]
-        report = _Report(_REQUEST_COLUMNS, lines, _sum(totals))
+        report = _Report(_REQUEST_COLUMNS, lines, _sum(totals), paid)
     else:
-        report = _Report(_TOTAL_COLUMNS, [_total_line(one) for one in totals], _sum(totals))
+        lines = [_total_line(one) for one in totals]
+        report = _Report(_TOTAL_COLUMNS, lines, _sum(totals), paid)
     _show(report, form)
 
 
@@ -113,6 +118,10 @@ _REQUEST_COLUMNS = (
     "orchestrator",
     "node_job_id",
     "attempts",
+    "tickets",
+    "paid",
+    "credited",
+    "charged",
     "settled_at",
     "reason",
 )
@@ -128,7 +137,9 @@ _TABLE_COLUMNS = (
     "fee",
     "orchestrator",
 )
-_NUMBERS = {"requests", "images", "pixels", "fee", "attempts"}
+#: And where anything was paid by ticket.
+_PAID_COLUMNS = ("tickets", "paid", "charged")
+_NUMBERS = {"requests", "images", "pixels", "fee", "attempts", "tickets", "paid", "charged"}
 
 
 def _totals(connection: Connection, by: str, since: float) -> tuple[UsageTotal, ...]:
@@ -150,6 +161,11 @@ def _request_line(record: RequestRecord) -> dict[str, Any]:
         "orchestrator": record.orchestrator,
         "node_job_id": record.node_job_id,
         "attempts": record.attempts,
+        "tickets": record.tickets,
+        # What tickets are worth is a fraction of a wei; rounded so that nothing looks better than it is.
+        "paid": str(math.ceil(record.paid)),
+        "credited": str(math.floor(record.credited)),
+        "charged": str(record.charged),
         "settled_at": record.settled_at,
         "reason": record.reason,
     }
@@ -187,7 +203,10 @@ def _show(report: _Report, form: str | None) -> None:
 
 
 def _show_table(report: _Report) -> None:
-    columns = [name for name in report.columns if name in _TABLE_COLUMNS or name in _TOTAL_COLUMNS]
+    shown: tuple[str, ...] = (*_TABLE_COLUMNS, *_TOTAL_COLUMNS)
+    if report.paid.tickets:
+        shown = (*shown, *_PAID_COLUMNS)
+    columns = [name for name in report.columns if name in shown]
     rows = [[_cell(name, line[name]) for name in columns] for line in report.lines]
     show_table("bought", columns, rows, _NUMBERS, ("request_id", "key_id", "fee"))
     total = report.total
@@ -195,6 +214,14 @@ def _show_table(report: _Report) -> None:
         f"delivered in all: {total.requests} requests, {total.images} images, "
         f"{total.pixels} pixels for {total.fee} wei ({format_wei(total.fee)})"
     )
+    paid = report.paid
+    if paid.tickets:
+        left = paid.credited - paid.charged - paid.forfeited
+        click.echo(
+            f"paid in all: {paid.tickets} tickets worth {math.ceil(paid.credit)} wei; credited "
+            f"{math.floor(paid.credited)}, charged {paid.charged}, given up "
+            f"{math.ceil(paid.forfeited)}, left {math.floor(left)} wei"
+        )
 
 
 def _cell(name: str, value: object) -> str:
