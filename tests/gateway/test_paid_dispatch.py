@@ -1,6 +1,7 @@
 """Paid requests through real sockets, to orchestrators that check every ticket."""
 
 import asyncio
+import json
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -9,7 +10,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from gateway.accounting.payments import payment_total
+from gateway.cli.usage import command
 from gateway.config import PaymentSettings
 from gateway.orchestrators.directory import Refreshing
 from gateway.orchestrators.standing import Pausing
@@ -122,6 +126,30 @@ async def test_case_10_fifty_at_once_pay_and_both_sides_agree(tmp_path: Path) ->
         before = stub.till.tickets
         await asyncio.gather(*(run(desk, f"s{number}") for number in range(20)))
         assert stub.till.tickets - before < 20
+
+
+async def test_usage_shows_what_was_paid_and_what_was_charged(tmp_path: Path) -> None:
+    stub = paid_stub()
+    async with running(stub), paid_desk(tmp_path, [stub]) as desk:
+        await run(desk, "r1")
+        stub.script.append("crash_500")
+        with pytest.raises(ProblemError):
+            await run(desk, "r2")
+        await desk.journal.drain()
+        total = await desk.database.read(lambda connection: payment_total(connection, 0.0))
+        assert stub.till is not None
+        assert total.tickets == stub.till.tickets == 3
+        assert total.credit == total.credited == sum(stub.till.credited.values())
+        assert (total.charged, total.forfeited) == (FEE, 0)
+    env = {"LIMNER_GATEWAY__ACCOUNTING__DATABASE_URL": f"sqlite:///{tmp_path / 'gateway.db'}"}
+    told = await asyncio.to_thread(CliRunner().invoke, command, ["--json"], env=env)
+    lines = {line["request_id"]: line for line in json.loads(told.output)}
+    assert lines["r1"]["tickets"] == 2
+    assert (lines["r1"]["paid"], lines["r1"]["charged"]) == ("6001", "4096")
+    assert (lines["r2"]["paid"], lines["r2"]["charged"]) == ("3001", "0")
+    table = await asyncio.to_thread(CliRunner().invoke, command, [], env=env)
+    assert "paid in all: 3 tickets worth 9001 wei" in table.output
+    assert "charged 4096, given up 0, left 4904 wei" in table.output
 
 
 FAILURES: list[Behaviour] = ["crash_500", "wrong_seed", "drop", "drop_in_body", "charge_and_drop"]
