@@ -14,7 +14,7 @@ from network.errors import ConfigError
 from network.identity import KeySigner
 from network.runtime.clock import SystemClock
 from network.units import Wei
-from tests.devnet import CHAIN_ID, Devnet
+from tests.devnet import CHAIN_ID, OWNER_KEY, Devnet
 from tests.gateway.stub_orchestrator import StubOrchestrator, running
 from tests.gateway.stub_till import StubTill
 from tests.gateway.test_app import serving, settings_for
@@ -78,7 +78,7 @@ async def test_a_gateway_pays_on_a_chain_and_says_why_when_it_cannot(
 
             # Case 30: the owner pauses the contracts.
             controller = devnet.contracts.contract("Controller").functions
-            await devnet.contracts.send(controller.pause())
+            await devnet.contracts.send(account_of(OWNER_KEY), controller.pause())
 
             async def is_noticed() -> bool:
                 return bool((await stage.status())["payments"]["problem"])

@@ -89,8 +89,9 @@ class BothSides(RuleBasedStateMachine):
         before = self.balances.available(account)
         stake = self.balances.take(attempt_id, account, fee, value)
         # It has enough, takes nothing that is not there, and no ticket too many.
-        assert stake.taken + stake.credit >= max(fee, value)
-        assert stake.tickets == 0 or stake.taken + stake.credit - value < max(fee, value)
+        least = max(Fraction(fee), value)
+        assert stake.taken + stake.credit >= least
+        assert stake.tickets == 0 or stake.taken + stake.credit - value < least
         assert 0 <= stake.taken <= before
         assert self.balances.take(attempt_id, account, fee, value) == stake
         self.fees[attempt_id] = fee
