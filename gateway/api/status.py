@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.orchestrators.appraising import Objection
 from gateway.orchestrators.directory import OrchestratorState
 from gateway.orchestrators.offer import Offer
 from network.identity import checksum
@@ -47,7 +46,7 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
     }
 
 
-def describe_models(offer: Offer, objections: Mapping[ModelId, Objection]) -> list[dict[str, Any]]:
+def describe_models(offer: Offer, objections: Mapping[ModelId, str]) -> list[dict[str, Any]]:
     """The models of one offer, by name; `objections` are why some cannot be paid for."""
     return [
         {
@@ -55,7 +54,7 @@ def describe_models(offer: Offer, objections: Mapping[ModelId, Objection]) -> li
             "warm": model.warm,
             "free": model.free,
             "price": None if model.price is None else format_price(model.price),
-            **({"objection": objections[name].why} if name in objections else {}),
+            **({"objection": objections[name]} if name in objections else {}),
         }
         for name, model in sorted(offer.models.items())
     ]

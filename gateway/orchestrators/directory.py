@@ -14,7 +14,7 @@ from fractions import Fraction
 import structlog
 
 from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreachable
-from gateway.orchestrators.appraising import Appraiser, Objection, appraise
+from gateway.orchestrators.appraising import Appraiser, appraise
 from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.offer import ModelOffer, Offer
@@ -73,7 +73,7 @@ class OrchestratorState:
     paused_for: float
     last_fault: str
     #: Why models of it cannot be paid for.
-    objections: Mapping[ModelId, Objection] = field(default_factory=dict)
+    objections: Mapping[ModelId, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class _Peer:
     #: Why a model's jobs cannot run there, "" if they can; since the last refresh.
     mismatches: dict[ModelId, str] = field(default_factory=dict)
     #: Why models cannot be paid for, as of the last refresh.
-    objections: Mapping[ModelId, Objection] = field(default_factory=dict)
+    objections: Mapping[ModelId, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -433,8 +433,7 @@ class Directory:
             return Reason.INCOMPATIBLE, mismatch
         objection = peer.objections.get(model_id)
         if objection is not None:
-            reason = Reason.OUTDATED if objection.may_pass else Reason.UNPAYABLE
-            return reason, objection.why
+            return Reason.UNPAYABLE, objection
         # Where tickets are needed, a price from a list is not enough.
         is_known = model.exact or (model.price is not None and self._appraiser is None)
         return (None, "") if is_known else (Reason.UNPRICED, "")

@@ -10,7 +10,7 @@ from network.units import format_price
 from network.wire import problems
 
 #: Reasons that may pass within the time a request can wait.
-PASSING = frozenset({Reason.BUSY, Reason.UNPRICED, Reason.OUTDATED})
+PASSING = frozenset({Reason.BUSY, Reason.UNPRICED})
 _SHORTEST, _LONGEST = 1.0, 60.0
 
 

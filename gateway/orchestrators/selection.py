@@ -51,7 +51,6 @@ class Reason(Enum):
     UNREACHABLE = "unreachable"
     UNPRICED = "price not known yet"
     UNPAYABLE = "its tickets are not acceptable"
-    OUTDATED = "its quote is out of date"
     STALE = "silent for too long"
     SUSPENDED = "paused after failures"
     ABOVE_CAP = "above the price cap"

@@ -30,14 +30,6 @@ class Activity(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Objection:
-    """Why a model cannot be paid for; `may_pass` where the next quote will probably do."""
-
-    why: str
-    may_pass: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class _Remembered:
     price: Fraction
     since: float
@@ -63,19 +55,19 @@ class Appraiser:
 
     async def objections(
         self, uri: str, named: Address | None, replies: Mapping[ModelId, OrchestratorInfo]
-    ) -> dict[ModelId, Objection]:
+    ) -> dict[ModelId, str]:
         """Why models of one orchestrator cannot be paid for; those that can be are not in it.
 
         `named` is the account that it gives as its own, `replies` its answers for one model each.
         """
-        found: dict[ModelId, Objection] = {}
+        found: dict[ModelId, str] = {}
         for model_id, info in replies.items():
             try:
                 await self._appraise(uri, named, model_id, info)
             except StaleQuoteError:
                 continue  # another look mends that, and whoever wants to pay takes one
             except UnpayableError as error:
-                found[model_id] = Objection(str(error), isinstance(error, StaleQuoteError))
+                found[model_id] = str(error)
         return found
 
     def account(self, uri: str, named: Address | None) -> Address:
@@ -102,9 +94,6 @@ class Appraiser:
         ends_soon = quote.params.expiration_block - now.l1_block <= REFRESH_MARGIN
         if objection == PARAMS_EXPIRED or (objection is None and ends_soon):
             raise StaleQuoteError(PARAMS_EXPIRED)
-        if objection is not None and quote.params.creation.number > now.last_initialized_round:
-            # The orchestrator saw a round begin that we shall see in a moment.
-            raise StaleQuoteError(objection)
         if objection is not None:
             raise UnpayableError(objection)
 

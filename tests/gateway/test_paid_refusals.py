@@ -22,7 +22,7 @@ Spoil = Callable[[TicketParams], TicketParams]
 
 
 def objection(desk: Desk) -> str:
-    return next((one.why for one in desk.directory.states()[0].objections.values()), "")
+    return next(iter(desk.directory.states()[0].objections.values()), "")
 
 
 MALICIOUS: dict[str, tuple[Spoil, str]] = {
