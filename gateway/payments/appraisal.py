@@ -94,6 +94,12 @@ class Appraiser:
         ends_soon = quote.params.expiration_block - now.l1_block <= REFRESH_MARGIN
         if objection == PARAMS_EXPIRED or (objection is None and ends_soon):
             raise StaleQuoteError(PARAMS_EXPIRED)
+        if (
+            objection is not None
+            and quote.params.creation.number == now.last_initialized_round + 1
+        ):
+            # It saw a round begin that we shall see in a moment.
+            raise StaleQuoteError(objection)
         if objection is not None:
             raise UnpayableError(objection)
 

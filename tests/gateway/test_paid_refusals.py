@@ -46,7 +46,7 @@ MALICIOUS: dict[str, tuple[Spoil, str]] = {
         "not what our chain says",
     ),
     "a round to come": (
-        lambda p: replace(p, creation=CreationRound(p.creation.number + 1, p.creation.block_hash)),
+        lambda p: replace(p, creation=CreationRound(p.creation.number + 2, p.creation.block_hash)),
         "not what our chain says",
     ),
     "no round": (lambda p: replace(p, creation=CreationRound()), "not what our chain says"),
