@@ -291,6 +291,7 @@ class Dispatcher:
         except StaleQuoteError as stale:
             seen_at = self._clock.monotonic()
             self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
+            await self._paying.look_again()
         except CappedError as capped:
             journey.tried.add(uri)
             journey.capped.append(capped)

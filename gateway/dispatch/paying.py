@@ -49,6 +49,9 @@ class Paying(Protocol):
         """Tickets for an attempt. Raises UnpayableError and its kinds, CappedError, ProblemError."""
         ...
 
+    async def look_again(self) -> None:
+        """A quote was stale: read the chain anew before the next one is judged."""
+
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]: ...
 
     def refused(
@@ -70,6 +73,9 @@ class OffChain:
     ) -> PreparedPayment | None:
         del journey, place, attempt_id
         return None
+
+    async def look_again(self) -> None:
+        """There is no chain."""
 
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         del attempt_id, answer, fee
@@ -131,6 +137,9 @@ class TicketPaying:
         except CapReachedError as error:
             self._tell_operator(str(error))
             raise CappedError(self._cap_reached(error)) from None
+
+    async def look_again(self) -> None:
+        await self._purse.look_again()
 
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         if answer.credit is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,6 +17,8 @@ NOTHING: Final = Wei(0)
 #: Creation rounds that quotes may name: the newest, and the one before for quotes made just before.
 _ROUNDS: Final = 2
 
+_LOOK_SECONDS: Final = 2.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -28,6 +31,8 @@ class Watch(Protocol):
     async def sender_info(self, sender: Address) -> SenderInfo: ...
 
     def subscribe(self, subscriber: Callable[[Head], None]) -> Callable[[], None]: ...
+
+    async def refresh(self) -> Head: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,12 @@ class DepositWatch:
         if not funds.reserve:
             return "the reserve is empty, and orchestrators quote nothing without one"
         return ""
+
+    async def look_again(self) -> None:
+        """Read the chain now: somebody knows more of it than we do. Returns in a moment, in any case."""
+        with suppress(ChainError, TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._watch.refresh()
 
     async def run(self) -> None:
         """Follow the chain until cancelled."""

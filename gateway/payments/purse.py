@@ -122,6 +122,10 @@ class Purse:
         self._clock = clock
         self._open: dict[str, _Open] = {}
 
+    async def look_again(self) -> None:
+        """After a StaleQuoteError: it may be our own knowledge of the chain that is old."""
+        await self._deposit.look_again()
+
     async def prepare(self, order: PaymentOrder) -> PreparedPayment | None:
         """Signed tickets for what the balance does not cover; None for work that costs nothing.
 
