@@ -351,3 +351,18 @@ async def test_case_8_a_round_whose_hash_was_stored_as_zero(bench: Bench) -> Non
     lost = await bench.winner(creation=CreationRound(now.number, bytes(32)))
     assert await bench.refusal(lost) == "ticket creationRound does not have a block hash"
     assert await bench.refusal(await bench.winner(creation=before)) == ""
+
+
+async def test_case_32_a_stolen_key_signs_away_deposit_and_reserve_and_no_more(
+    bench: Bench,
+) -> None:
+    """What the hot key's account holds besides is out of the broker's reach."""
+    balance = bench.devnet.web3.eth.get_balance
+    before = await balance(bench.devnet.web3.to_checksum_address(bench.sender.address))
+    lost = 0
+    for nonce in range(1, 4):
+        ticket = await bench.winner(face_value=10**6 * ETHER, nonce=nonce)
+        if not await bench.refusal(ticket):
+            lost += sum(bench.paid(await bench.redeem(ticket)))
+    assert lost == 2 * ETHER
+    assert await balance(bench.devnet.web3.to_checksum_address(bench.sender.address)) == before
