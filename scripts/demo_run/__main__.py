@@ -85,7 +85,7 @@ def main(
     try:
         with _alone_in(data_dir), ExitStack() as running:
             if paid:
-                network = start_paid(data_dir, running, console, use_anvil=not no_anvil)
+                network = start_paid(data_dir, wish, running, console, use_anvil=not no_anvil)
                 node, gateway = network.node, network.gateway
             else:
                 network = None

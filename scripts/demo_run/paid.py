@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from network.units import Wei, format_wei
+from network.units import Wei, fee, format_wei, parse_price, pixels_of
 from scripts.demo_run.journey import Wish, send
+from scripts.local_network.network import DEFAULT_PRICE
 from scripts.local_network.paid import (
     QUOTE_BLOCKS,
     Attempt,
@@ -22,20 +23,21 @@ from scripts.local_network.paid import (
 )
 from scripts.local_network.processes import ProgramError
 
-#: Wei that a winning ticket pays at most: a ticket for a megapixel wins every second time.
-FACE_VALUE = 5_000_000_000_000
-#: So many tickets all lose once in thirty thousand demos.
-MOST_IMAGES = 60
+#: A winning ticket pays for so many images: about every second one brings a prize.
+PRIZE_IMAGES = 2
+#: So many tickets all lose once in a million demos.
+MOST_IMAGES = 20
 PATIENCE_SECONDS = 90
 
 
 def start_paid(
-    folder: Path, running: ExitStack, console: Console, *, use_anvil: bool
+    folder: Path, wish: Wish, running: ExitStack, console: Console, *, use_anvil: bool
 ) -> PaidNetwork:
-    """Start all three; they end with `running`."""
+    """Start all three, with tickets as large as one wish; they end with `running`."""
     options = [] if use_anvil else ["--no-anvil"]
     with console.status("starting the chain, the node and the gateway"):
-        plan = PaidPlan(FACE_VALUE, devnet_options=options)
+        cost = fee(pixels_of(wish.width, wish.height, 1), parse_price(DEFAULT_PRICE))
+        plan = PaidPlan(PRIZE_IMAGES * cost, devnet_options=options)
         network = open_paid_network(folder, running, plan)
     node, gateway = network.node, network.gateway
     console.print(f"chain    {network.devnet.url}   ({network.devnet.engine})")

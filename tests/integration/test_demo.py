@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,22 @@ def test_one_command_gives_an_image_and_its_account_on_both_sides(tmp_path: Path
     assert bought[1] == sold[1], "the two journals speak of different jobs"
     assert bought[3] == sold[3] == str(128 * 96 * 2_400_000)
     assert "curl" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--no-anvil"]], ids=["anvil", "py-evm"])
+def test_a_paid_image_ends_with_a_redeemed_ticket(tmp_path: Path, options: list[str]) -> None:
+    wish = ["a red ring", "--seed", "7", "--steps", "1", "--size", "128x96", "--paid", *options]
+    with demo(tmp_path, *wish, "--out", str(tmp_path)) as running:
+        said, errors = running.communicate(timeout=110)
+    assert running.returncode == 0, said + errors
+    rows = [line for line in said.splitlines() if "│ gateway" in line or "│ node" in line]
+    cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in rows]
+    assert cells[0][1:2] == cells[1][1:2], "the two journals speak of different jobs"
+    assert cells[2][1:] == cells[3][1:], "jobs, credit, charges and what is left"
+    prize = re.search(r"won: (\d+); redeemed on the chain: (.+); in the node's books: (.+)", said)
+    assert prize is not None, said
+    assert int(prize[1]) > 0
+    assert prize[2] == prize[3] != "0 wei"
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
