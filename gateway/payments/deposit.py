@@ -53,6 +53,7 @@ class DepositWatch:
         self._funds: Funds | None = None
         self._rounds: tuple[CreationRound, ...] = ()
         self._news = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._warned: frozenset[str] = frozenset()
 
     @property
@@ -94,10 +95,16 @@ class DepositWatch:
         return ""
 
     async def look_again(self) -> None:
-        """Read the chain now: somebody knows more of it than we do. Returns in a moment, in any case."""
+        """Read the chain now: somebody knows more of it than we do. Returns in a moment, in any case.
+
+        Many who ask at the same time share one look: quotes of strangers must not buy as many calls.
+        """
         with suppress(ChainError, TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
-                await self._watch.refresh()
+                before = self._watch.head
+                async with self._looking:
+                    if self._watch.head is before:
+                        await self._watch.refresh()
 
     async def run(self) -> None:
         """Follow the chain until cancelled."""

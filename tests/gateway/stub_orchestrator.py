@@ -284,7 +284,8 @@ class StubOrchestrator:
         if till is None or till.style == "livepeer":
             return web.Response(status=404, text="404 page not found\n")
         receipt = till.receipts.get(attempt_id)
-        if receipt is None:
+        till.unseen -= 1
+        if receipt is None or till.unseen >= 0:
             return web.Response(status=404, text=wire_headers.NO_RECEIPT)
         told = {
             "credited": self._credit(till, attempt_id),

@@ -45,6 +45,8 @@ class StubTill:
     spoil: Callable[[TicketParams], TicketParams] | None = None
     #: Whether it can be asked for receipts just now.
     tells: bool = True
+    #: So often it says that it never saw an attempt: its request is still on the way.
+    unseen: int = 0
     credited: dict[tuple[Address, str], Fraction] = field(default_factory=dict)
     charged: dict[tuple[Address, str], Fraction] = field(default_factory=dict)
     held: dict[tuple[Address, str], Fraction] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from gateway.accounting.payments import payment_total
 from gateway.cli.usage import command
 from gateway.config import PaymentSettings
+from gateway.dispatch import doubts
 from gateway.orchestrators.directory import Refreshing
 from gateway.orchestrators.standing import Pausing
 from gateway.payments.balances import Account
@@ -346,6 +347,46 @@ async def test_case_22_a_client_that_leaves_takes_nothing_of_the_balance(tmp_pat
         paying = desk.paying
         await until(lambda: not paying.figures()["payments_in_doubt"])
         assert balance(desk, stub) == 2 * win_value(1_000_000, 3000)
+
+
+async def test_a_request_that_was_cut_off_may_reach_the_books_after_it_was_asked_about(
+    tmp_path: Path,
+) -> None:
+    stub = paid_stub()
+    stub.script.append("charge_and_drop")
+    assert stub.till is not None
+    stub.till.unseen = 2
+    async with running(stub), paid_desk(tmp_path, [stub]) as desk:
+        with pytest.raises(ProblemError):
+            await run(desk, "r1")
+        assert desk.paying is not None
+        paying = desk.paying
+        await until(lambda: not paying.figures()["payments_in_doubt"])
+        assert stub.till.unseen < 0
+        assert balance(desk, stub) == 2 * win_value(1_000_000, 3000) - FEE
+
+
+async def test_after_a_while_what_a_node_never_saw_was_never_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts, "_GRACE", 0.3)
+    stub = paid_stub()
+    async with running(stub), open_desk(tmp_path, [stub], chain=funded(stub)) as desk:
+        await run(desk, "r1")
+        left = balance(desk, stub)
+        stub.script.append("drop")
+        assert stub.till is not None
+        stub.till.unseen = 1000
+        with pytest.raises(ProblemError):
+            await run(desk, "r2")
+        assert desk.paying is not None
+        paying = desk.paying
+        await until(lambda: not paying.figures()["payments_in_doubt"])
+        # Its tickets are gone, and the balance is as it was before.
+        assert balance(desk, stub) == left
+        record = await desk.journal.request("r2")
+        assert record is not None
+        assert record.paid > record.credited == 0
 
 
 async def test_an_orchestrator_that_is_not_there_was_paid_nothing(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """What stands behind our tickets."""
 
+import asyncio
+
 import pytest
 from structlog.testing import capture_logs
+from typing_extensions import override
 
 from gateway.payments.deposit import DepositWatch, Thresholds
-from network.chain.model import ChainUnavailableError
+from network.chain.model import ChainUnavailableError, Head
 from network.chain.watch import ChainWatch
 from network.units import Address, Wei
 from tests.network.chain.fake_chain import FakeChain
@@ -22,6 +25,15 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.at
+
+
+class SlowChain(FakeChain):
+    """Others may ask while it answers."""
+
+    @override
+    async def head(self) -> Head:
+        await asyncio.sleep(0.01)
+        return await super().head()
 
 
 async def opened(
@@ -106,6 +118,21 @@ async def test_quotes_of_this_round_and_the_last_are_known() -> None:
     chain.next_round()
     await reread(watch, deposit)
     assert not set(first) & set(deposit.now.rounds)
+
+
+async def test_many_who_look_again_share_one_look() -> None:
+    chain = SlowChain(Clock())
+    watch = ChainWatch(chain, chain.clock)
+    deposit = DepositWatch(watch, ACCOUNT, Thresholds())
+    await reread(watch, deposit)
+    heads: list[int] = []
+    watch.subscribe(lambda head: heads.append(head.l1_block))
+    chain.mine()
+    await asyncio.gather(*(deposit.look_again() for _ in range(20)))
+    assert heads == [chain.l1_block]
+    assert deposit.now.l1_block == chain.l1_block
+    await deposit.look_again()
+    assert len(heads) == 2
 
 
 async def test_the_operator_is_warned_once_for_each_thing() -> None:
