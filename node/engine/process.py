@@ -14,7 +14,7 @@ from network.units import JobId, ModelId
 from node.engine.audience import Audience
 from node.engine.entry import Entry
 from node.engine.launch import WorkerProcess, launch, worker_environment
-from node.engine.liveness import Signs, hang_reason, restart_delay
+from node.engine.liveness import Patience, Signs, hang_reason, restart_delay
 from node.engine.models import Models
 from node.engine.options import NO_CHECKER, EngineOptions, SafetyOptions
 from node.engine.protocol import (
@@ -212,7 +212,7 @@ class ProcessEngine:
         except OSError as error:
             return f"the worker cannot be started: {error}"
         now = self._clock.monotonic()
-        beginning = Activity("starting", 0.0, self._options.longest_load)
+        beginning = Activity("starting", 0.0, self._options.longest_load, kind="read")
         self._link = link = _Link(worker, Signs(now, (beginning,), now), now)
         reason = ""
         try:
@@ -269,6 +269,7 @@ class ProcessEngine:
 
     async def _watch(self, link: _Link) -> None:
         """Look whether the worker hangs, at its beginning included."""
+        patience = Patience(self._options.hang_after, self._options.still_after)
         while True:
             before = self._clock.monotonic()
             await asyncio.sleep(_WATCH_INTERVAL)
@@ -283,7 +284,7 @@ class ProcessEngine:
                 is_stirring, link.worker.pid
             ):
                 link.signs = replace(link.signs, stirred_at=now)
-            reason = hang_reason(link.signs, now, self._options.hang_after)
+            reason = hang_reason(link.signs, now, patience)
             if reason is not None:
                 link.worker.kill()
                 raise _WorkerLostError(f"the worker hangs: {reason}")

@@ -133,12 +133,25 @@ class Hello(_Message, frozen=True, tag="hello"):
     threads: int
 
 
+#: "work" is expected to use the processor or a device, "read" may depend on a disk or a network,
+#: and "wait" is for another thread that tells of its own activity.
+ActivityKind = Literal["work", "read", "wait"]
+
+
 class Activity(msgspec.Struct, frozen=True):
-    """What one of the worker's threads is at, for how long, and how long that may take."""
+    """What one of the worker's threads is at, for how long, and how long that may take. Seconds.
+
+    For `still` of them it showed no sign of life. `effort` is the work that went into it so far;
+    beyond `limit` it is more than such work can take, which is not known of all work.
+    """
 
     name: str
     age: float
     allowed: float
+    kind: ActivityKind = "work"
+    still: float = 0.0
+    effort: float = 0.0
+    limit: float | None = None
 
 
 class Beat(_Message, frozen=True, tag="beat"):
