@@ -14,7 +14,7 @@ from typing import Final
 from node.engine.liveness import Pulse, is_still
 from node.engine.paces import Paces
 from node.engine.protocol import Activity, ActivityKind
-from node.engine.vitals import children_stir, thread_pulse
+from node.engine.vitals import children_stir, stirring_threads, thread_pulse
 
 #: Time between two looks that counts as stillness: the looking thread may itself be held up.
 _MOST_BETWEEN_LOOKS: Final = 1.5
@@ -36,7 +36,8 @@ class _Note:
 class _Look:
     note: _Note
     pulse: Pulse | None
-    still: float
+    still: float = 0.0
+    helped: float = 0.0
 
 
 class Canary:
@@ -48,11 +49,13 @@ class Canary:
         *,
         processor: Callable[[], float] = time.thread_time,
         look: Callable[[int], Pulse | None] = thread_pulse,
+        stirring: Callable[[], frozenset[int]] = stirring_threads,
         children_stir: Callable[[], bool] = children_stir,
     ) -> None:
         self._monotonic = monotonic
         self._processor = processor
         self._look = look
+        self._stirring = stirring
         self._children_stir = children_stir
         self._paces = Paces()
         self._notes: dict[str, _Note] = {}
@@ -123,18 +126,26 @@ class Canary:
         now = self._monotonic()
         passed = min(now - self._looked_at, _MOST_BETWEEN_LOOKS)
         self._looked_at = now
+        notes = dict(self._notes)
+        known = frozenset(note.thread_id for note in notes.values())
+        known |= {threading.get_native_id()}
         self._looks = {
-            thread: self._look_at(self._looks.get(thread), note, passed)
-            for thread, note in tuple(self._notes.items())
+            thread: self._look_at(self._looks.get(thread), note, passed, known)
+            for thread, note in notes.items()
         }
         return tuple(self._activity(look, now) for look in self._looks.values())
 
-    def _look_at(self, before: _Look | None, note: _Note, passed: float) -> _Look:
+    def _look_at(
+        self, before: _Look | None, note: _Note, passed: float, known: frozenset[int]
+    ) -> _Look:
         pulse = None if note.kind == "wait" else self._look(note.thread_id)
         if before is None or before.note is not note:
-            return _Look(note, pulse, 0.0)
-        alive = not is_still(before.pulse, pulse) or self._children_stir()
-        return _Look(note, pulse, 0.0 if alive else before.still + passed)
+            return _Look(note, pulse)
+        if not is_still(before.pulse, pulse) or self._children_stir():
+            return _Look(note, pulse)
+        # Whose the threads are that libraries started, nobody knows.
+        helped = passed if self._stirring() - known else 0.0
+        return _Look(note, pulse, before.still + passed, before.helped + helped)
 
     def _activity(self, look: _Look, now: float) -> Activity:
         note = look.note
@@ -146,6 +157,7 @@ class Canary:
             note.allowed,
             kind=note.kind,
             still=look.still,
+            helped=look.helped,
             effort=age if self._paces.on_gpu else worked,
             limit=note.limit,
         )

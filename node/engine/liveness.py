@@ -24,6 +24,10 @@ _STIRRING_PATIENCE: Final = 3.0
 #: circles. The first one of a process also builds what the later ones find: caches, kernels.
 _EFFORT_FACTOR: Final = 4.0
 _FIRST_EFFORT_FACTOR: Final = 16.0
+#: How many times longer a thread may stand still while others stir that may work for it: where
+#: its work is known to be small, and where nothing is known.
+_HELPED_FACTOR: Final = 2.0
+_HELPED_FACTOR_UNKNOWN: Final = 10.0
 #: Seconds that a GPU's queue may hold of others' work before it comes to a thread's own.
 _QUEUE_SECONDS: Final = 4.0
 
@@ -67,7 +71,7 @@ def hang_reason(signs: Signs, now: float, patience: Patience) -> str | None:
 
 
 def _activity_hangs(activity: Activity, patience: Patience) -> str | None:
-    if activity.still > _still_after(activity, patience):
+    if _stands_still(activity, patience):
         return f"{activity.name}, and its thread stands still for {activity.still:.1f} s"
     if activity.limit is not None and activity.effort > activity.limit + patience.hang_after:
         return (
@@ -79,14 +83,28 @@ def _activity_hangs(activity: Activity, patience: Patience) -> str | None:
     return None
 
 
-def _still_after(activity: Activity, patience: Patience) -> float:
+def _stands_still(activity: Activity, patience: Patience) -> bool:
     match activity.kind:
         case "work":
-            return patience.still_after
+            return (
+                activity.still - activity.helped > patience.still_after
+                or activity.still > _still_though_helped(activity, patience)
+            )
         case "read":
-            return max(patience.still_after, STILL_READING_SECONDS)
+            return activity.still > max(patience.still_after, STILL_READING_SECONDS)
         case "wait":
-            return float("inf")  # for another thread, which has an activity of its own
+            return False  # for another thread, which has an activity of its own
+
+
+def _still_though_helped(activity: Activity, patience: Patience) -> float:
+    """Return how long a thread may stand still while others stir that may work for it.
+
+    It may have done its share of a large convolution and wait for those that share a busy core,
+    but no longer than such work can take. Or they work for another thread, and it hangs.
+    """
+    if activity.limit is None:
+        return _HELPED_FACTOR_UNKNOWN * patience.still_after
+    return max(_HELPED_FACTOR * patience.still_after, activity.limit)
 
 
 def effort_limit(usual: float | None, *, done_here: bool, on_gpu: bool) -> float | None:

@@ -38,6 +38,15 @@ def thread_pulse(thread_id: int) -> Pulse | None:
     return Pulse(ticks / os.sysconf("SC_CLK_TCK"), faults, fields[_STATE] in _STIRRING)
 
 
+def stirring_threads() -> frozenset[int]:
+    """Return the native ids of this process's threads that run, want to, or wait for a disk."""
+    try:
+        threads = list(Path("/proc/self/task").iterdir())
+    except OSError:
+        return frozenset()
+    return frozenset(int(one.name) for one in threads if _fields(one)[_STATE] in _STIRRING)
+
+
 def children_stir() -> bool:
     """Tell whether a process that this one started is at something: a compiler, say."""
     return any(is_stirring(pid) for pid in _descendants(os.getpid()))

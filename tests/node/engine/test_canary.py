@@ -20,11 +20,13 @@ class _World:
         self.stirring = False
         self.told = True
         self.compiling = False
+        self.helpers: frozenset[int] = frozenset()
         self.paces = Paces(on_gpu=on_gpu)
         self.canary = Canary(
             lambda: self.now,
             processor=lambda: self.used,
             look=self._look,
+            stirring=lambda: self.helpers | {threading.get_native_id()},
             children_stir=lambda: self.compiling,
         )
         self.canary.measure(self.paces)
@@ -35,10 +37,12 @@ class _World:
 
     def still(self, seconds: int) -> float:
         """Look once a second for so long; return the stillness seen."""
+        still = 0.0
         for _ in range(seconds):
             self.now += 1.0
             (activity,) = self.canary.activities()
-        return activity.still
+            still = activity.still
+        return still
 
     def work(self, pace: str, effort: float, passed: float | None = None) -> None:
         with self.canary.at("steps", "denoising", 5.0, pace=pace):
@@ -64,6 +68,18 @@ def test_who_runs_waits_for_a_disk_has_a_compiler_running_or_is_unknown_is_not_s
     world.canary.note("steps", "denoising", 5.0)
     setattr(world, sign, sign != "told")
     assert world.still(20) == 0.0
+
+
+def test_threads_that_may_work_for_one_that_stands_still_are_noticed() -> None:
+    world = _World()
+    world.canary.note("steps", "denoising", 5.0)
+    world.still(3)
+    world.helpers = frozenset({1})
+    world.still(4)
+    world.helpers = frozenset()
+    world.now += 1.0
+    (activity,) = world.canary.activities()
+    assert (activity.still, activity.helped) == (7.0, 4.0)
 
 
 def test_each_thing_that_a_thread_begins_is_a_sign_of_life() -> None:
@@ -135,7 +151,7 @@ def test_work_that_fails_teaches_nothing() -> None:
 def test_on_a_cpu_what_others_take_of_the_machine_is_no_effort() -> None:
     world = _World()
     world.work("step", effort=0.1, passed=40.0)
-    assert world.paces.known() == {"step": (pytest.approx(0.1),)}
+    assert world.paces.limit("step") == pytest.approx(0.4)
     world.canary.note("steps", "denoising", 500.0, pace="step")
     world.now += 40.0
     (activity,) = world.canary.activities()

@@ -53,6 +53,21 @@ def test_a_thread_at_work_that_stands_still_hangs_long_before_its_time_is_over()
     assert reason == "denoising, and its thread stands still for 8.1 s"
 
 
+def test_a_thread_may_wait_for_those_that_work_for_it_as_long_as_its_work_can_take() -> None:
+    def hangs(still: float, limit: float | None) -> bool:
+        signs = _doing(still=still, helped=still, limit=limit)
+        return hang_reason(signs, 100.5, _PATIENCE) is not None
+
+    assert not hangs(39.0, limit=40.0)
+    assert hangs(41.0, limit=40.0)
+    # Helpers of small work are another thread's.
+    assert not hangs(15.9, limit=0.5)
+    assert hangs(16.1, limit=0.5)
+    assert not hangs(79.0, limit=None)
+    assert hangs(81.0, limit=None)
+    assert hang_reason(_doing(still=20.0, helped=11.0, limit=40.0), 100.5, _PATIENCE) is not None
+
+
 def test_reading_may_stand_still_for_longer_and_waiting_for_another_thread_for_ever() -> None:
     assert hang_reason(_doing(kind="read", still=29.0), 100.5, _PATIENCE) is None
     assert hang_reason(_doing(kind="read", still=31.0), 100.5, _PATIENCE) is not None
@@ -89,6 +104,7 @@ activities = st.builds(
     allowed=seconds,
     kind=st.sampled_from(_KINDS),
     still=seconds,
+    helped=seconds,
     effort=seconds,
     limit=st.none() | seconds,
 )
@@ -115,6 +131,7 @@ def test_a_hang_that_lasts_longer_stays_one(activity: Activity, more: float) -> 
         activity.allowed,
         activity.kind,
         activity.still + more,
+        activity.helped,
         activity.effort + more,
         activity.limit,
     )
@@ -150,6 +167,10 @@ def test_by_default_a_hung_worker_is_found_within_ten_seconds_of_when_its_work_w
     # Silent, beating from a thread beside one that stands still, and silent but running.
     assert options.hang_after + late < 5.0
     assert options.still_after + 1.0 + late < 10.0
+    beside_others = Activity("decoding", 8.0, 120.0, still=6.1, helped=6.1, limit=0.5)
+    patience = Patience(options.hang_after, options.still_after)
+    assert hang_reason(Signs(8.0, (beside_others,), 8.0), 8.0, patience) is not None
+    assert beside_others.still + 1.0 + late < 10.0
     assert 3 * options.hang_after + 0.5 < 10.0
     # In circles: of work that takes up to two seconds on a CPU, a third of one on a GPU.
     usual = 0.3 if on_gpu else 1.8

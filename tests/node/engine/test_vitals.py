@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from node.engine.liveness import is_still
-from node.engine.vitals import children_stir, is_stirring, thread_pulse
+from node.engine.vitals import children_stir, is_stirring, stirring_threads, thread_pulse
 
 
 @contextmanager
@@ -90,6 +90,7 @@ def test_a_thread_of_this_process_that_works_has_a_pulse_and_one_that_waits_has_
         _soon(lambda: (pulse := thread_pulse(ids["work"])) is not None and pulse.used > first.used)
         resting = thread_pulse(ids["wait"])
         assert resting is not None
+        _soon(lambda: ids["work"] in stirring_threads() and ids["wait"] not in stirring_threads())
         _soon(lambda: is_still(resting, thread_pulse(ids["wait"])))
     finally:
         may_end.set()
