@@ -194,7 +194,7 @@ def test_steps_go_on_while_another_thread_decodes(
     def decode(family: _Failing, sample: object) -> NDArray[np.uint8]:
         del family, sample
         decoding.set()
-        may_end.wait(60)
+        may_end.wait(20)
         return np.zeros((8, 8, 3), dtype=np.uint8)
 
     monkeypatch.setattr(_Failing, "decode", decode)
@@ -205,7 +205,7 @@ def test_steps_go_on_while_another_thread_decodes(
         sample = bench.family.start(_JOB, bench.family.encode(_JOB), 1)
         bench.family.step([sample], lambda _: True)
         assert sample.done == 1
-        assert not may_end.is_set()
+        assert thread.is_alive(), "it is decoding still"
     finally:
         may_end.set()
         thread.join()
