@@ -1,17 +1,20 @@
-"""The measured batch caps of one device, kept on disk from one start to the next."""
+"""What was measured on one device, kept on disk from one start to the next."""
 
 import os
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from node.engine.batch_cap import BatchCap
+from node.engine.paces import Paces
 
 _MOST_KINDS = 256  # kinds of steps remembered, least recently used out
 _MOST_MACHINES = 16
 _MOST_BYTES = 4 * 2**20  # a larger file is not ours
+_Value = TypeVar("_Value")
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -22,15 +25,21 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _File(msgspec.Struct):
-    """Records by machine and kind, both least recently used first."""
+    """Records, and efforts of all kinds of work, by machine; least recently used first."""
 
     machines: dict[str, dict[str, _Record]] = {}
+    paces: dict[str, dict[str, tuple[float, ...]]] = {}
 
 
 class BatchBook:
-    """One cap for each kind of step: model, latent shape, guidance on or off."""
+    """One cap for each kind of step: model, latent shape, guidance on or off.
 
-    def __init__(self, path: Path | None, machine: str, most: int) -> None:
+    `paces` are the efforts of all kinds of work, which any thread may read and add to.
+    """
+
+    def __init__(
+        self, path: Path | None, machine: str, most: int, *, on_gpu: bool = False
+    ) -> None:
         """`machine` names what durations depend on: device, threads, libraries' versions.
 
         Without a path nothing is kept. A file that cannot be read counts as empty: everything in
@@ -40,7 +49,10 @@ class BatchBook:
         self._machine = machine
         self._most = most
         self._caps: OrderedDict[str, BatchCap] = OrderedDict()
-        self._saved = self._read().machines.get(machine, {})
+        file = self._read()
+        self._saved = file.machines.get(machine, {})
+        self._saved_paces = file.paces.get(machine, {})
+        self.paces = Paces(self._saved_paces, on_gpu=on_gpu)
         for kind, record in self._saved.items():
             self._caps[kind] = BatchCap(most, record.seconds, record.limit)
 
@@ -59,14 +71,13 @@ class BatchBook:
             for kind, cap in self._caps.items()
             if cap.seconds or cap.limit is not None
         }
-        if self._path is None or records == self._saved:
+        paces = self.paces.known()
+        if self._path is None or (records == self._saved and paces == self._saved_paces):
             return
-        self._saved = records
+        self._saved, self._saved_paces = records, paces
         kept = self._read()
-        kept.machines.pop(self._machine, None)
-        kept.machines[self._machine] = records
-        for machine in list(kept.machines)[:-_MOST_MACHINES]:
-            del kept.machines[machine]
+        kept.machines = _with_newest(kept.machines, self._machine, records)
+        kept.paces = _with_newest(kept.paces, self._machine, paces)
         # Written beside and renamed: a worker may be killed at any moment. A full disk is no
         # reason to stop making images.
         beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
@@ -83,3 +94,9 @@ class BatchBook:
             return msgspec.json.decode(self._path.read_bytes(), type=_File)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return _File()
+
+
+def _with_newest(kept: dict[str, _Value], machine: str, value: _Value) -> dict[str, _Value]:
+    others = {name: known for name, known in kept.items() if name != machine}
+    newest = list(others.items())[1 - _MOST_MACHINES :]
+    return dict(newest) | {machine: value}

@@ -68,11 +68,12 @@ class Inbox(Generic[_T]):
             self._items.append(item)
             self._filled.notify()
 
-    def take(self, *, wait: bool) -> list[_T]:
-        """Return everything there is; if `wait`, not before there is something."""
+    def take(self, *, wait: bool, seconds: float | None = None) -> list[_T]:
+        """Return everything there is; if `wait`, not before there is something, or `seconds` on."""
         with self._filled:
             while wait and not self._items:
-                self._filled.wait()
+                if not self._filled.wait(seconds):
+                    break
             items = list(self._items)
             self._items.clear()
         return items

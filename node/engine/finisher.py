@@ -15,11 +15,12 @@ from node.engine.safety import Guard, Pixels, UnsafeImageError
 
 #: Pictures checked in one call. They are held decoded meanwhile, and the first waits for the last.
 _MOST_TOGETHER: Final = 8
+_THREAD: Final = "finisher"
 
 
 @dataclass(frozen=True, slots=True)
 class Denoised:
-    """A sample that took its last step."""
+    """A sample that took its last step. `kind` names those that take as long to finish."""
 
     ticket: int
     index: int
@@ -27,6 +28,7 @@ class Denoised:
     sample: Any
     check: bool
     denoise_seconds: float
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Finisher:
         self._longest = longest
         self._guard = guard
         self._queue: queue.SimpleQueue[Denoised] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="finisher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=_THREAD, daemon=True)
 
     def start(self) -> None:
         """Begin to take samples."""
@@ -91,15 +93,18 @@ class Finisher:
 
     def _finish(self, pictures: Sequence[_Picture]) -> None:
         for picture in pictures:
-            self._attempt(self._decode, [picture])
-        self._attempt(self._check, [one for one in pictures if self._is_to_be_checked(one)])
+            self._attempt("decoding", self._decode, [picture])
+        checked = [one for one in pictures if self._is_to_be_checked(one)]
+        self._attempt("checking", self._check, checked)
         for picture in pictures:
-            self._attempt(self._encode, [picture])
-            self._canary.rest("finisher")
+            self._attempt("encoding", self._encode, [picture])
             self._deliver(Delivered(picture.denoised.ticket, picture.error))
 
     def _attempt(
-        self, work: Callable[[Sequence[_Picture]], None], pictures: Sequence[_Picture]
+        self,
+        activity: str,
+        work: Callable[[Sequence[_Picture]], None],
+        pictures: Sequence[_Picture],
     ) -> None:
         """Do one thing to those that are still wanted and well; an error is theirs together."""
         wanted = [
@@ -109,9 +114,11 @@ class Finisher:
         ]
         if not wanted:
             return
-        self._canary.note("finisher", "finishing images", self._longest * len(wanted))
+        kinds = {one.denoised.kind for one in wanted}
+        pace = f"{activity} {min(kinds)} x{len(wanted)}" if len(kinds) == 1 else None
         try:
-            work(wanted)
+            with self._canary.at(_THREAD, activity, self._longest * len(wanted), pace=pace):
+                work(wanted)
         except Exception as error:  # noqa: BLE001  torch raises anything; the loop sorts it
             for picture in wanted:
                 picture.error = error

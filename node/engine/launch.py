@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from node.engine.protocol import ToWorker, encode_frame
 
 _READ_AHEAD = 4 * 2**20  # bytes of frames kept in memory before the worker has to wait
 _EXIT_SECONDS = 2.0
+_LINE = 500  # characters of a line of the worker's output that are worth logging
+_log = structlog.get_logger("node.engine")
 _Value = TypeVar("_Value")
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _OUR_SECRETS = "LIMNER_"
@@ -81,6 +85,17 @@ class WorkerProcess:
         """Send without waiting: what we send is small, and bounded by the number of jobs."""
         if not self.writer.is_closing():
             self.writer.write(encode_frame(message))
+
+    async def log_output(self) -> None:
+        """Log what the worker prints, until it closes its output."""
+        rest = b""
+        while chunk := await self.output.read(4096):
+            *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+            rest = rest[-_LINE:]
+            for line in lines:
+                text = line[:_LINE].decode(errors="replace").strip()
+                if text:
+                    _log.info("engine.worker_output", line=text)
 
     async def end(self) -> str:
         """End the process and say how it ended: it goes when its channel closes, or is killed."""

@@ -98,19 +98,18 @@ class Loader:
     def _load(self, model_id: ModelId, model: Model) -> Loaded:
         began = self._monotonic()
         over = threading.Event()
-        self._canary.note(_THREAD, "loading", self._longest)
 
         def progressed(share: float) -> None:
             if over.is_set():
                 return  # what the loop's thread does with it later is no loading
-            self._canary.note(_THREAD, "loading", self._longest)
+            self._canary.note(_THREAD, "loading", self._longest, kind="read")
             self._progressed(model_id, share)
 
         try:
-            loaded = self._open_model(model, progressed)
+            with self._canary.at(_THREAD, "loading", self._longest, kind="read"):
+                loaded = self._open_model(model, progressed)
         except Exception as error:  # noqa: BLE001  libraries raise anything; the shelf sorts it
             return Loaded(model_id, None, error, self._monotonic() - began)
         finally:
             over.set()
-            self._canary.rest(_THREAD)
         return Loaded(model_id, loaded, None, self._monotonic() - began)

@@ -5,7 +5,7 @@ cancelled tickets, which the channel's reader fills the moment a cancellation ar
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from network.units import ModelId
@@ -14,7 +14,6 @@ from node.engine.channel import Inbox
 from node.engine.families.base import Family, InvalidJobError, SampleCancelledError, warnings_of
 from node.engine.faults import Fault, classify
 from node.engine.finisher import Delivered, Denoised, Finisher
-from node.engine.liveness import step_allowance
 from node.engine.loader import Loaded
 from node.engine.prompt_cache import PromptCache, prompt_key
 from node.engine.protocol import (
@@ -33,6 +32,7 @@ from node.engine.work import FailureKind, ImageJob
 
 _PROGRESS_INTERVAL = 0.05  # seconds between two progress messages of a job
 _SAVE_INTERVAL = 60.0  # seconds between two notes of what was measured, while there is no rest
+_THREAD = "steps"
 
 Event = Submit | Cancel | Stop | Delivered | Loaded
 
@@ -64,8 +64,13 @@ class StepLoop:
         monotonic: Callable[[], float],
         relieve: Callable[[], None],
         preview: Callable[[int, int, ImageJob, Family, Any], None] = _no_preview,
+        tidy_after: float = 1.0,
     ) -> None:
-        """`preview` gets ticket, image index, job, family and sample after each step."""
+        """`preview` gets ticket, image index, job, family and sample after each step.
+
+        After `tidy_after` seconds without a job memory is given back, and what was measured is
+        saved: the next job would pay for it if that came at once.
+        """
         self._inbox = inbox
         self._cancelled = cancelled
         self._send = send
@@ -79,6 +84,7 @@ class StepLoop:
         self._monotonic = monotonic
         self._relieve = relieve
         self._preview = preview
+        self._tidy_after = tidy_after
         self._works: dict[int, Work] = {}
         self._active: dict[int, Active] = {}
         self._finishing = 0
@@ -93,14 +99,31 @@ class StepLoop:
             self._admit()
             self._take_turn()
 
+    def _wait(self) -> Sequence[Event]:
+        """Wait for something to do, and tidy up if it is long in coming."""
+        self._canary.rest(_THREAD)
+        events = self._inbox.take(wait=True, seconds=self._tidy_after)
+        if events:
+            return events
+        with self._canary.at(_THREAD, "tidying up", self._longest_step, kind="read"):
+            if not self._finishing:
+                self._relieve()
+            self._save()
+        return self._inbox.take(wait=True)
+
+    def _save(self) -> None:
+        self._turns.save()
+        self._saved_at = self._monotonic()
+
     def _take_events(self) -> bool:
-        wait = not self._active and not self._next_pending()
-        if wait and not self._finishing:
-            self._relieve()
-        if wait or self._monotonic() - self._saved_at > _SAVE_INTERVAL:
-            self._turns.save()
-            self._saved_at = self._monotonic()
-        for event in self._inbox.take(wait=wait):
+        if not self._active and not self._next_pending():
+            events = self._wait()
+        else:
+            events = self._inbox.take(wait=False)
+            if self._monotonic() - self._saved_at > _SAVE_INTERVAL:
+                self._save()
+        self._canary.note(_THREAD, "between two steps", self._longest_step)
+        for event in events:
             match event:
                 case Stop():
                     return False
@@ -208,30 +231,28 @@ class StepLoop:
             # From here on the job may be what kills this process; the engine keeps that in mind.
             self._send(Started(work.ticket))
             work.started = True
-        self._canary.note("steps", "preparing an image", self._longest_step)
-        try:
-            prompt = self._encoded(family, job)
-            if warnings := warnings_of(prompt):
-                self._send(Warned(work.ticket, warnings))
-            while work.pending:
-                index = work.pending[0]
-                sample = family.start(job, prompt, job.seeds[index])
-                work.pending.popleft()
-                work.live += 1
-                number = self._samples_begun
-                self._samples_begun += 1
-                alone = family.alone or job.deterministic
-                self._active[number] = Active(number, work, index, family, sample, alone)
-        finally:
-            self._canary.rest("steps")
+        prompt = self._encoded(family, job)
+        if warnings := warnings_of(prompt):
+            self._send(Warned(work.ticket, warnings))
+        while work.pending:
+            index = work.pending[0]
+            sample = family.start(job, prompt, job.seeds[index])
+            work.pending.popleft()
+            work.live += 1
+            number = self._samples_begun
+            self._samples_begun += 1
+            alone = family.alone or job.deterministic
+            self._active[number] = Active(number, work, index, family, sample, alone)
 
     def _encoded(self, family: Family, job: ImageJob) -> Any:
         """Encode a job's prompts, or find them encoded. Raises InvalidJobError either way."""
         key = prompt_key(family, job)
         prompt = None if key is None else self._prompts.get(key)
         if prompt is None:
-            _use_loras(family, job)
-            prompt = family.encode(job)
+            self._use_loras(family, job)
+            pace = f"encode {job.model_id}, {len(job.lora_set)} loras"
+            with self._canary.at(_THREAD, "encoding a prompt", self._longest_step, pace=pace):
+                prompt = family.encode(job)
             if key is not None:
                 self._prompts.put(key, prompt)
         return prompt
@@ -241,7 +262,11 @@ class StepLoop:
         if turn is None:
             return
         self._step(turn)
+        # Here a GPU's work is waited for, as part of the step.
         self._turns.end(turn)
+        if not turn.failed:
+            self._canary.done(_THREAD)
+        self._canary.note(_THREAD, "between two steps", self._longest_step)
         for active in turn.members:
             if active.number not in self._active:
                 continue  # its job failed or was cancelled in this step
@@ -252,17 +277,22 @@ class StepLoop:
     def _step(self, turn: Turn) -> None:
         """Advance a group."""
         lead = turn.members[0]
-        allowed = self._allowance(turn.members)
-        self._canary.note("steps", "denoising", allowed)
+        whole = lead.family.alone
+
+        def begin(what: str) -> None:
+            pace = f"{what} {turn.kind}"
+            self._canary.note(_THREAD, "denoising", self._longest_step, pace=pace)
 
         def checkpoint(done: int) -> bool:
-            del done
-            self._canary.note("steps", "denoising", allowed)
+            # Called by a pipeline that runs whole, which encodes before and decodes after.
+            self._canary.done(_THREAD)
+            begin("step" if done < lead.work.job.steps else "end")
             self._note_progress(lead)
             return lead.work.ticket not in self._cancelled
 
         try:
-            _use_loras(lead.family, lead.work.job)
+            self._use_loras(lead.family, lead.work.job)
+            begin("begin" if whole else "step")
             lead.family.step([active.sample for active in turn.members], checkpoint)
         except SampleCancelledError:
             turn.failed = True
@@ -270,8 +300,15 @@ class StepLoop:
         except Exception as error:  # noqa: BLE001  torch raises anything
             turn.failed = True
             self._take_failure(turn, error)
-        finally:
-            self._canary.rest("steps")
+
+    def _use_loras(self, family: Family, job: ImageJob) -> None:
+        if family.loras is not None:
+            # What the gate could not prepare is read and fitted here.
+            with self._canary.at(_THREAD, "fitting LoRAs", self._longest_step, kind="read"):
+                family.loras.activate(job.lora_set)
+        elif job.lora_set:
+            names = ", ".join(name for name, _ in job.lora_set)
+            raise InvalidJobError(f"This model takes no LoRAs; asked for: {names}.")
 
     def _take_failure(self, turn: Turn, error: Exception) -> None:
         """Fail the job of a sample that stepped alone; let a group's members step apart.
@@ -289,14 +326,6 @@ class StepLoop:
         else:
             for active in turn.members:
                 active.alone = True
-
-    def _allowance(self, members: list[Active]) -> float:
-        job = members[0].work.job
-        pace = self._shelf.pace(job.model_id)
-        # A pipeline that runs whole goes from callback to callback, encoding and decoding between.
-        if pace is None or members[0].family.alone:
-            return self._longest_step
-        return step_allowance(pace * job.width * job.height * len(members), self._longest_step)
 
     def _note_progress(self, active: Active) -> None:
         work = active.work
@@ -320,16 +349,9 @@ class StepLoop:
                 active.sample,
                 job.safety_check,
                 active.seconds,
+                active.kind,
             )
         )
         self._shelf.note_pace(
             ModelId(job.model_id), active.seconds / (job.width * job.height * job.steps)
         )
-
-
-def _use_loras(family: Family, job: ImageJob) -> None:
-    if family.loras is not None:
-        family.loras.activate(job.lora_set)
-    elif job.lora_set:
-        names = ", ".join(name for name, _ in job.lora_set)
-        raise InvalidJobError(f"This model takes no LoRAs; asked for: {names}.")

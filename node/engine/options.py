@@ -58,7 +58,8 @@ class EngineOptions:
     lora_cache_bytes: int = 2**30  #: LoRAs that each loaded model keeps
     max_lora_bytes: int = 512 * 2**20  #: no LoRA's file may be larger
     max_lora_rank: int = 256  #: no LoRA's matrices may have a larger rank
-    hang_after: float = 3.0  #: the worker's silence, or what a step may take beyond its allowance
+    hang_after: float = 3.0  #: the worker's silence, or what work may take beyond its limit
+    still_after: float = 3.0  #: a thread at work that neither runs nor waits for a disk
     longest_step: float = 120.0  #: no denoise step, text encoding or decode may take longer
     longest_load: float = 600.0  #: no model may take longer to load
     preview_steps: int = 1  #: from one preview of a watched image to the next

@@ -135,16 +135,15 @@ class Previewer:
                 moment = None
                 if family is None:
                     moment = self._waiting.pop(next(iter(self._waiting)))
-            self._canary.note(_THREAD, "drawing a preview", self._longest)
-            if family is not None:
-                self._colours_of(family)
-                # The first drawing imports Pillow: a tenth of a second, better now than later.
-                encode_preview(np.zeros((1, 1, 3), dtype=np.uint8), (1, 1))
-            elif moment is not None and moment.ticket in self._watched:
-                self._draw(moment)
+            with self._canary.at(_THREAD, "drawing a preview", self._longest):
+                if family is not None:
+                    self._colours_of(family)
+                    # The first drawing imports Pillow: a tenth of a second, better now than later.
+                    encode_preview(np.zeros((1, 1, 3), dtype=np.uint8), (1, 1))
+                elif moment is not None and moment.ticket in self._watched:
+                    self._draw(moment)
             # A local name would keep a family alive that its shelf let go.
             del family, moment
-            self._canary.rest(_THREAD)
 
     def _draw(self, moment: _Moment) -> None:
         colours = self._colours_of(moment.family)

@@ -14,7 +14,7 @@ from network.units import JobId, ModelId
 from node.engine.audience import Audience
 from node.engine.entry import Entry
 from node.engine.launch import WorkerProcess, launch, worker_environment
-from node.engine.liveness import Signs, hang_reason, restart_delay
+from node.engine.liveness import Patience, Signs, hang_reason, restart_delay
 from node.engine.models import Models
 from node.engine.options import NO_CHECKER, EngineOptions, SafetyOptions
 from node.engine.protocol import (
@@ -29,7 +29,6 @@ from node.engine.protocol import (
     FromWorker,
     Hello,
     ImageDone,
-    Lora,
     ModelChanged,
     Previewed,
     Setup,
@@ -63,7 +62,6 @@ _log = structlog.get_logger("node.engine")
 
 _WATCH_INTERVAL = 0.5  # seconds
 _OVERDUE = 1.5  # seconds without a message, after which the worker is looked at from outside
-_LINE = 500  # characters of a line of the worker's output that are worth logging
 
 
 class _WorkerLostError(Exception):
@@ -212,16 +210,18 @@ class ProcessEngine:
         except OSError as error:
             return f"the worker cannot be started: {error}"
         now = self._clock.monotonic()
-        beginning = Activity("starting", 0.0, self._options.longest_load)
+        beginning = Activity("starting", 0.0, self._options.longest_load, kind="read")
         self._link = link = _Link(worker, Signs(now, (beginning,), now), now)
         reason = ""
         try:
-            worker.send(self._setup())
+            worker.send(
+                Setup.of(self._models.for_worker(), self._device, self._options, self._loras)
+            )
             self._send_jobs()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(link))
                 group.create_task(self._watch(link))
-                group.create_task(_relay_output(link))
+                group.create_task(link.worker.log_output())
         except* _WorkerLostError as lost:
             reason = str(lost.exceptions[0])
         finally:
@@ -230,30 +230,6 @@ class ProcessEngine:
                 worker.kill()
             ending = await worker.end()
         return f"{reason} ({ending})"
-
-    def _setup(self) -> Setup:
-        batch_file = self._options.batch_file
-        return Setup(
-            models=self._models.for_worker(),
-            device=self._device,
-            max_active_samples=self._options.max_active_samples,
-            memory_budget=self._options.memory_budget,
-            host_memory_budget=self._options.host_memory_budget,
-            longest_step=self._options.longest_step,
-            longest_load=self._options.longest_load,
-            forget_after=self._options.forget_after,
-            acceleration=self._options.acceleration,
-            preview_steps=self._options.preview_steps,
-            preview_interval=self._options.preview_interval,
-            loras=tuple(Lora.of(spec) for spec in self._loras),
-            lora_cache_bytes=self._options.lora_cache_bytes,
-            max_lora_bytes=self._options.max_lora_bytes,
-            max_lora_rank=self._options.max_lora_rank,
-            safety=self._options.safety,
-            max_batch=self._options.max_batch,
-            batch_file=None if batch_file is None else str(batch_file),
-            prompt_cache_bytes=self._options.prompt_cache_bytes,
-        )
 
     async def _listen(self, link: _Link) -> None:
         reader = link.worker.reader
@@ -269,6 +245,7 @@ class ProcessEngine:
 
     async def _watch(self, link: _Link) -> None:
         """Look whether the worker hangs, at its beginning included."""
+        patience = Patience(self._options.hang_after, self._options.still_after)
         while True:
             before = self._clock.monotonic()
             await asyncio.sleep(_WATCH_INTERVAL)
@@ -283,7 +260,7 @@ class ProcessEngine:
                 is_stirring, link.worker.pid
             ):
                 link.signs = replace(link.signs, stirred_at=now)
-            reason = hang_reason(link.signs, now, self._options.hang_after)
+            reason = hang_reason(link.signs, now, patience)
             if reason is not None:
                 link.worker.kill()
                 raise _WorkerLostError(f"the worker hangs: {reason}")
@@ -411,15 +388,3 @@ def _refuse_unsendable(job: ImageJob) -> None:
 def _first_safety(options: SafetyOptions) -> SafetyState:
     status: Literal["off", "loading"] = "off" if options.checker == NO_CHECKER else "loading"
     return SafetyState(options.name, options.policy, status)
-
-
-async def _relay_output(link: _Link) -> None:
-    """Log what the worker prints, until it closes its output."""
-    rest = b""
-    while chunk := await link.worker.output.read(4096):
-        *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
-        rest = rest[-_LINE:]
-        for line in lines:
-            text = line[:_LINE].decode(errors="replace").strip()
-            if text:
-                _log.info("engine.worker_output", line=text)

@@ -7,12 +7,13 @@ restarts the worker and never in a half-believed message.
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 from network.wire.safety import Safety
-from node.engine.options import Acceleration, SafetyOptions
+from node.engine.options import Acceleration, EngineOptions, SafetyOptions
 from node.engine.work import (
     FailureKind,
     ImageJob,
@@ -100,6 +101,36 @@ class Setup(_Message, frozen=True, tag="setup"):
     batch_file: str | None = None
     prompt_cache_bytes: int = 128 * 2**20
 
+    @classmethod
+    def of(
+        cls,
+        models: tuple[Model, ...],
+        device: str,
+        options: EngineOptions,
+        loras: Sequence[LoraSpec] = (),
+    ) -> "Setup":
+        return cls(
+            models=models,
+            device=device,
+            max_active_samples=options.max_active_samples,
+            memory_budget=options.memory_budget,
+            host_memory_budget=options.host_memory_budget,
+            longest_step=options.longest_step,
+            longest_load=options.longest_load,
+            forget_after=options.forget_after,
+            acceleration=options.acceleration,
+            preview_steps=options.preview_steps,
+            preview_interval=options.preview_interval,
+            loras=tuple(Lora.of(spec) for spec in loras),
+            lora_cache_bytes=options.lora_cache_bytes,
+            max_lora_bytes=options.max_lora_bytes,
+            max_lora_rank=options.max_lora_rank,
+            safety=options.safety,
+            max_batch=options.max_batch,
+            batch_file=None if options.batch_file is None else str(options.batch_file),
+            prompt_cache_bytes=options.prompt_cache_bytes,
+        )
+
 
 class Submit(_Message, frozen=True, tag="submit"):
     """Make the images of `job` whose places among its seeds are in `wanted`."""
@@ -133,12 +164,27 @@ class Hello(_Message, frozen=True, tag="hello"):
     threads: int
 
 
+#: "work" is expected to use the processor or a device, "read" may depend on a disk or a network,
+#: and "wait" is for another thread that tells of its own activity.
+ActivityKind = Literal["work", "read", "wait"]
+
+
 class Activity(msgspec.Struct, frozen=True):
-    """What one of the worker's threads is at, for how long, and how long that may take."""
+    """What one of the worker's threads is at, for how long, and how long that may take. Seconds.
+
+    For `still` of them it showed no sign of life, while for `helped` of those some thread stirred
+    that may work for it. `effort` is the work that went into it so far; beyond `limit` it is more
+    than such work can take, which is not known of all work.
+    """
 
     name: str
     age: float
     allowed: float
+    kind: ActivityKind = "work"
+    still: float = 0.0
+    helped: float = 0.0
+    effort: float = 0.0
+    limit: float | None = None
 
 
 class Beat(_Message, frozen=True, tag="beat"):

@@ -123,17 +123,20 @@ class CheckerInLoading:
         threading.Thread(target=self._run, name="checker", daemon=True).start()
 
     def __call__(self) -> SafetyChecker:
-        if not self._loaded.done():
-            self._canary.note("finisher", "waiting for the safety checker", self._longest_load)
-        loaded = self._loaded.result()
+        if self._loaded.done():
+            loaded = self._loaded.result()
+        else:
+            with self._canary.at(
+                "finisher", "waiting for the safety checker", self._longest_load, kind="wait"
+            ):
+                loaded = self._loaded.result()
         if isinstance(loaded, CheckerError):
             raise CheckerError(f"the safety checker cannot be used: {loaded}")
         return loaded
 
     def _run(self) -> None:
-        self._canary.note("checker", "loading", self._longest_load)
-        loaded = self._try()
-        self._canary.rest("checker")
+        with self._canary.at("checker", "loading", self._longest_load, kind="read"):
+            loaded = self._try()
         self._loaded.set_result(loaded)
         failed = isinstance(loaded, CheckerError)
         self._report(

@@ -218,9 +218,9 @@ class Shelf:
         """Bring a model's weights to the device; `load_seconds` if they were just read."""
         model = self._loaded[model_id]
         began = self._monotonic()
-        self._canary.note("steps", "moving a model", self._longest_move)
         try:
-            family = self._attached(model_id, model)
+            with self._canary.at("steps", "moving a model", self._longest_move):
+                family = self._attached(model_id, model)
         except Exception as error:
             if is_poison(error):
                 raise
@@ -229,8 +229,6 @@ class Shelf:
             self._residency.drop(model_id)
             self._fail(model_id, error)
             return
-        finally:
-            self._canary.rest("steps")
         moved = self._monotonic() - began
         if model_id not in self._thrifty:
             self._thrifty[model_id] = self._made_thrifty(model_id, model, family)
@@ -297,17 +295,15 @@ class Shelf:
 
     def _demote(self, model_id: ModelId) -> None:
         began = self._monotonic()
-        self._canary.note("steps", "moving a model", self._longest_move)
         try:
-            self._loaded[model_id].detach()
+            with self._canary.at("steps", "moving a model", self._longest_move):
+                self._loaded[model_id].detach()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             self._residency.drop(model_id)
             self._drop(model_id)
             return
-        finally:
-            self._canary.rest("steps")
         state = replace(self._states[model_id], status="cold", progress=0.0, in_host=True)
         if state.swap_seconds is None:
             state = replace(state, swap_seconds=self._monotonic() - began)

@@ -169,6 +169,9 @@ class ThriftyFamily:
             highest = self._ladder.highest(self._monotonic())
         wanted = max(rung, highest) >= Rung.OFFLOADED
         for group, lock in self._locks.items():
+            # Seen from here first: the lock is held for as long as the other thread decodes.
+            if wanted == (group in self._away):
+                continue
             with lock:
                 if wanted and group not in self._away:
                     self._parts.send_away(group)

@@ -63,6 +63,11 @@ class Active:
         job = self.work.job
         return (job.model_id, job.lora_set, self.sample.key)
 
+    @property
+    def kind(self) -> str:
+        """Name what its steps and its decoding cost the same as, alike in every process."""
+        return _kind(self.key)
+
 
 @dataclass(slots=True)
 class Turn:
@@ -72,6 +77,11 @@ class Turn:
     members: list[Active]
     lap: Lap
     failed: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Name what costs the same, alike in every process."""
+        return f"{self.members[0].kind} x{len(self.members)}"
 
 
 def _no_note(size: int, seconds: float) -> None:

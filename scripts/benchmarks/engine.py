@@ -2,8 +2,9 @@
 
 All run the same model with the same seeds, threads and environment, each in a process of its own,
 never at the same time: raw and engine rounds alternate, and each engine round is compared with the
-raw rounds right before and after it. The PNG encode counts on both sides, with the same encoder.
-"1", "4", "16" and "64" are the callers that keep the engine busy at once; the raw loop has no
+raw rounds right before and after it. Both do the same work: each image's own prompt is encoded, and
+the PNG by the same encoder; no image is checked for safety.
+"1", "4", "8", "16" and "64" are the callers that keep the engine busy at once; the raw loop has no
 callers and always makes one image after another. Processor seconds stand beside wall seconds,
 because other work on the machine disturbs those less. The last line is one JSON object.
 """
@@ -43,6 +44,8 @@ _BUILTIN: Final = ROOT / "node" / "builtin" / "shapes"
 _MODEL: Final = ModelId("limner/shapes")
 _BATCHES: Final = (1, 2, 4, 8)
 _BATCH_CALLERS: Final = 16
+_CALLERS: Final = (1, 4, 8, 16, 64)
+_FEW_CALLERS: Final = (1, 8)
 _MULTIPLE: Final = 64  # of pixels, which sides of every model here may be
 _DEFAULT_SHAPE: Final = Shape(1024, 576, 50)  # what Livepeer's clients ask for
 
@@ -110,7 +113,14 @@ async def in_process(plan: Plan, raw: RawLoop) -> Figures:
 async def _compared(plan: Plan, raw: RawLoop, engine: Engine, target: EngineTarget) -> Figures:
     meter = Meter(engine.tally, engine.worker_pid, plan.nvml_index)
     comparisons = await phases.compare(
-        target, meter, raw, plan.shape, plan.callers, seconds=plan.seconds, images=plan.images
+        target,
+        meter,
+        raw,
+        plan.shape,
+        plan.callers,
+        seconds=plan.seconds,
+        images=plan.images,
+        cycles=plan.repeats,
     )
     figures = _joined(comparisons, "engine")
     rates = [one.rate for comparison in comparisons for one in comparison.raw]
@@ -164,6 +174,7 @@ async def over_http(plan: Plan, raw: RawLoop) -> Figures:
             plan.http_callers,
             seconds=plan.seconds / 4,
             images=plan.images,
+            cycles=plan.repeats,
         )
         figures = _joined(comparisons, "http")
         seen = await phases.previews(target, plan.shape, 3 * plan.repeats)
@@ -204,17 +215,18 @@ async def main_on(options: argparse.Namespace) -> tuple[Plan, Figures]:
             path = options.model or await build_model(
                 options.architecture, Path(folder) / options.architecture, options.device
             )
+        callers = tuple(options.callers or (_FEW_CALLERS if options.quick else _CALLERS))
         plan = Plan(
             path=path,
             device=options.device,
             threads=options.threads,
             shape=shape,
             small=small,
-            callers=tuple(options.callers),
-            http_callers=tuple(options.callers)[:: 2 if options.quick else 1],
+            callers=callers,
+            http_callers=callers[:1] if options.quick else callers,
             seconds=0 if options.quick else options.seconds,
-            images=options.images,
-            repeats=1 if options.quick else 3,
+            images=options.images or (8 if options.quick else 2),
+            repeats=2 if options.quick else 3,
             quick=options.quick,
         )
         return plan, await run(plan)
@@ -225,10 +237,10 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(prog="scripts/bench engine", description=__doc__)
     add = arguments.add_argument
     add("--json", action="store_true", help="print the JSON line alone")
-    add("--quick", action="store_true", help="small images, one round of each: about a minute")
+    add("--quick", action="store_true", help="small images, few rounds: about a minute")
     add("--seconds", type=float, default=120, help="of comparing, at least one cycle (120)")
-    add("--images", type=int, default=2, help="of a round with fewer callers (2)")
-    add("--callers", type=int, nargs="+", default=[1, 4, 16, 64], help="ascending (1 4 16 64)")
+    add("--images", type=int, help="of a round with fewer callers (2; 8 with --quick)")
+    add("--callers", type=int, nargs="+", help="ascending (1 4 8 16 64; 1 8 with --quick)")
     add("--threads", type=int, default=0, help="default: one a core")
     add("--width", type=int, help="default: the model's own")
     add("--height", type=int)

@@ -1,8 +1,9 @@
 """The yardstick: diffusers' own pipeline in a plain loop, in a process of its own.
 
 Run as `python -m scripts.benchmarks.raw_loop MODEL_FOLDER DEVICE`. Each line of standard input is a
-JSON list of calls of the pipeline, `{"width", "height", "steps", "seeds"}`; a call makes an image
-for every seed, as one batch. All are made, PNG included, and the seconds are the answer.
+JSON list of calls of the pipeline, `{"width", "height", "steps", "seeds", "prompts"}`; a call makes
+an image for every seed, as one batch. All are made, from the prompt to the PNG, and the seconds are
+the answer. Nobody checks the images, as in the engine's jobs.
 """
 
 import json
@@ -17,7 +18,7 @@ import torch
 
 from node.engine.families.loading import best_device, number_format
 from node.engine.png import encode_png
-from scripts.benchmarks.wishes import GUIDANCE, PROMPT
+from scripts.benchmarks.wishes import GUIDANCE
 
 
 def main(folder: Path, device_name: str) -> None:
@@ -42,7 +43,7 @@ def run(pipeline: Any, call: dict[str, Any]) -> None:
     """Make one call's images and encode each."""
     seeds = call["seeds"]
     images = pipeline(
-        [PROMPT] * len(seeds),
+        call["prompts"],
         width=call["width"],
         height=call["height"],
         num_inference_steps=call["steps"],

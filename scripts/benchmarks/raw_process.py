@@ -167,4 +167,5 @@ def _call(wishes: Sequence[Wish]) -> dict[str, Any]:
         "height": shape.height,
         "steps": shape.steps,
         "seeds": [wish.seed for wish in wishes],
+        "prompts": [wish.prompt for wish in wishes],
     }

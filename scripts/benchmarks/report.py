@@ -41,12 +41,14 @@ def _comparison(figures: Figures, title: str, callers: Sequence[int], way: str) 
 
 def _ceiling(figures: Figures) -> Table:
     table = Table(title="the raw pipeline by batch size: the machine's own ceiling")
-    table.add_column("batch", justify="right")
-    table.add_column("images/s", justify="right")
+    for column in ("batch", "images/s", "/raw", "by CPU"):
+        table.add_column(column, justify="right")
     prefix = "raw_batch_images_per_s_"
     for name in figures:
         if name.startswith(prefix):
-            table.add_row(name.removeprefix(prefix), _number(figures, name))
+            size = name.removeprefix(prefix)
+            gains = (f"raw_batched_{size}", f"raw_batched_cpu_{size}")
+            table.add_row(size, *(_number(figures, one) for one in (name, *gains)))
     return table
 
 
@@ -66,7 +68,7 @@ def _lines(figures: Figures) -> list[str]:
             f"loop: {n('mixed_over_raw')}"
         ),
         (
-            f"a short job behind {n('long_jobs', 0)} long ones takes {n('short_over_alone')} of its "
+            f"a short job behind {n('long_jobs', 0)} long ones takes {n('short_behind_long')} of its "
             "time alone"
         ),
         (

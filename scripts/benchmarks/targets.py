@@ -24,7 +24,7 @@ from node.engine.backend import Engine
 from node.engine.configured import open_engine
 from node.engine.work import Preview, Progress
 from scripts.benchmarks.callers import Made
-from scripts.benchmarks.wishes import GUIDANCE, PROMPT, Wish
+from scripts.benchmarks.wishes import GUIDANCE, Wish
 
 _MOST_CALLERS = 64
 
@@ -156,7 +156,7 @@ def _body(wish: Wish, model: ModelId) -> dict[str, Any]:
     shape = wish.shape
     return {
         "model_id": model,
-        "prompt": PROMPT,
+        "prompt": wish.prompt,
         "width": shape.width,
         "height": shape.height,
         "num_inference_steps": shape.steps,

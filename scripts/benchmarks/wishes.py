@@ -10,7 +10,7 @@ from typing_extensions import override
 from network.units import JobId, ModelId
 from node.engine.work import ImageJob
 
-PROMPT = "a small red circle on a blue background"
+PROMPT: Final = "a small red circle on a blue background"
 GUIDANCE = 7.5
 _counter = itertools.count(1)
 
@@ -44,13 +44,18 @@ class Wish:
     shape: Shape
     seed: int
 
+    @property
+    def prompt(self) -> str:
+        """Its own one, so that nobody finds it encoded already."""
+        return f"{PROMPT}, number {self.seed}"
+
     def job(self, model: ModelId) -> ImageJob:
         """As a job of the engine, with an id of its own."""
         shape = self.shape
         return ImageJob(
             job_id=JobId(f"bench-{next(_counter):016d}"),
             model_id=model,
-            prompts=(PROMPT,),
+            prompts=(self.prompt,),
             width=shape.width,
             height=shape.height,
             steps=shape.steps,

@@ -73,10 +73,9 @@ class Gate:
             return
         missing = [name for name, _ in message.job.lora_set if not loras.holds(name)]
         for name in missing:
-            self._canary.note("loras", "preparing a LoRA", self._longest)
             try:
-                loras.prepare(name)
+                # A model may be loading, which nothing is built beside.
+                with self._canary.at("loras", "preparing a LoRA", self._longest, kind="wait"):
+                    loras.prepare(name)
             except Exception:  # noqa: BLE001  the step loop meets it again, and sorts it
                 return
-            finally:
-                self._canary.rest("loras")

@@ -165,6 +165,26 @@ def test_a_book_remembers_from_one_start_to_the_next_and_by_machine(tmp_path: Pa
     assert [file.name for file in tmp_path.iterdir()] == ["batching.json"]
 
 
+def test_a_book_remembers_what_all_kinds_of_work_take_by_machine(tmp_path: Path) -> None:
+    path = tmp_path / "batching.json"
+    book = BatchBook(path, "cpu", 32)
+    book.paces.learn("decode", 0.5)
+    book.save()
+    other = BatchBook(path, "gpu", 32, on_gpu=True)
+    assert other.paces.known() == {}
+    other.paces.learn("decode", 60.0)  # it compiled
+    other.paces.learn("decode", 0.1)
+    other.save()
+    assert BatchBook(path, "cpu", 32).paces.known() == {"decode": (0.5,)}
+    assert BatchBook(path, "gpu", 32).paces.known() == {"decode": (0.1,)}
+
+
+def test_efforts_that_cannot_be_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "batching.json"
+    path.write_bytes(b'{"paces": {"cpu": {"a": [-1.0, 2.0], "b": [], "c": [1.0]}}}')
+    assert BatchBook(path, "cpu", 8).paces.known() == {"c": (1.0,)}
+
+
 def test_a_book_that_learned_nothing_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "batching.json"
     BatchBook(path, "gpu", 32).save()

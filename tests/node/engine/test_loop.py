@@ -234,6 +234,7 @@ class _Bench:
             longest_step=5.0,
             monotonic=time.monotonic,
             relieve=self._relieve,
+            tidy_after=0.0,
         )
         self.finisher.start()
 

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -18,10 +17,12 @@ import pytest
 from network.runtime.clock import SystemClock
 from network.units import JobId, ModelId
 from network.wire.safety import REFUSED_AS_UNSAFE, Safety
+from node.config.lora_file import LoraBounds
 from node.engine.backend import Engine, open_process_engine
-from node.engine.canary import Canary
 from node.engine.channel import Channel
+from node.engine.device import Device, open_device
 from node.engine.faults import classify
+from node.engine.loras.library import Library
 from node.engine.options import OPEN_NSFW, EngineOptions, SafetyOptions
 from node.engine.protocol import (
     HEADER_BYTES,
@@ -32,7 +33,7 @@ from node.engine.protocol import (
 )
 from node.engine.safety import CheckerError, UnsafeImageError
 from node.engine.work import FailureKind, ImageJob, ModelSpec, Progress, SafetyState
-from node.engine.worker import _open_guard, _previewer
+from node.engine.worker import Worker
 from tests.node.engine import checkers, tiny
 
 _FAKE = (sys.executable, "-P", str(Path(__file__).with_name("fake_worker.py")))
@@ -117,13 +118,17 @@ async def test_the_real_worker_judges_every_image_within_its_memory(tmp_path: Pa
         assert 0 < engine.resident_bytes() < 1.5e9
 
 
+def _device(setup: Setup) -> Device:
+    return open_device(setup, Library((), LoraBounds(0, 0), 0))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_with_a_broken_checker_tells_why_and_passes_nothing(tmp_path: Path) -> None:
     folder = checkers.without_safetensors(checkers.red_is_unsafe(tmp_path / "pickled"))
     setup = Setup((), "cpu", 1, 1.0, 5.0, safety=SafetyOptions(str(folder), always=True))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        guard = _open_guard(setup, Channel(theirs), Canary(time.monotonic))
+        guard = Worker(Channel(theirs), setup).open_guard(_device(setup))
         assert guard is not None
         with pytest.raises(CheckerError, match=r"cannot be used: .*safetensors"):
             guard.judge([np.zeros((8, 8, 3), dtype=np.uint8)])
@@ -140,10 +145,10 @@ def test_the_workers_previews_obey_the_policy(policy: Literal["flag", "blur", "r
     setup = Setup((), "cpu", 1, 1.0, 5.0, safety=SafetyOptions(OPEN_NSFW, policy))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel, canary = Channel(theirs), Canary(time.monotonic)
-        guard = _open_guard(setup, channel, canary)
-        guarded = _previewer(channel, setup, {1}, canary, guard)
-        unguarded = _previewer(channel, setup, {1}, canary, None)
+        worker, device = Worker(Channel(theirs), setup), _device(setup)
+        guard = worker.open_guard(device)
+        guarded = worker.previewer(device, guard)
+        unguarded = worker.previewer(device, None)
         ours.recv(HEADER_BYTES)  # the checker is loaded, and its thread done
     assert guarded._may_show(_JOB) is (policy == "flag")
     assert guarded._may_show(replace(_JOB, safety_check=False))

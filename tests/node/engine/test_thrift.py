@@ -1,5 +1,6 @@
 """Going on when memory runs out, with a real pipeline on the CPU and an allocator that fails."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -181,6 +182,33 @@ def test_parts_that_wait_leave_the_device_for_a_step_that_needs_the_room(
     assert np.array_equal(bench.draw(_LARGE), _draw(bench.plain, _LARGE))
     assert bench.device.failures == 2
     assert bench.device.away == {"texts", "vae"}
+
+
+def test_steps_go_on_while_another_thread_decodes(
+    make: Callable[..., _Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    finished = bench.family.start(_JOB, bench.family.encode(_JOB), 1)
+    decoding, may_end = threading.Event(), threading.Event()
+
+    def decode(family: _Failing, sample: object) -> NDArray[np.uint8]:
+        del family, sample
+        decoding.set()
+        may_end.wait(20)
+        return np.zeros((8, 8, 3), dtype=np.uint8)
+
+    monkeypatch.setattr(_Failing, "decode", decode)
+    thread = threading.Thread(target=bench.family.decode, args=(finished,))
+    thread.start()
+    try:
+        assert decoding.wait(60)
+        sample = bench.family.start(_JOB, bench.family.encode(_JOB), 1)
+        bench.family.step([sample], lambda _: True)
+        assert sample.done == 1
+        assert thread.is_alive(), "it is decoding still"
+    finally:
+        may_end.set()
+        thread.join()
 
 
 def test_parts_come_back_when_the_shortage_is_forgotten(make: Callable[..., _Bench]) -> None:

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from node.engine.vitals import is_stirring
+from node.engine.liveness import is_still
+from node.engine.vitals import children_stir, is_stirring, stirring_threads, thread_pulse
 
 
 @contextmanager
@@ -60,3 +63,55 @@ def test_of_a_process_that_is_gone_nothing_is_claimed() -> None:
     with _process("print()") as pid:
         pass
     assert is_stirring(pid)
+
+
+def test_a_thread_of_this_process_that_works_has_a_pulse_and_one_that_waits_has_none() -> None:
+    ids: dict[str, int] = {}
+    working, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        ids["work"] = threading.get_native_id()
+        working.set()
+        while not may_end.is_set():
+            pass
+
+    def wait() -> None:
+        ids["wait"] = threading.get_native_id()
+        may_end.wait()
+
+    threads = [threading.Thread(target=work), threading.Thread(target=wait)]
+    for thread in threads:
+        thread.start()
+    try:
+        working.wait(20)
+        first = thread_pulse(ids["work"])
+        assert first is not None
+        _soon(lambda: not is_still(first, thread_pulse(ids["work"])))
+        _soon(lambda: (pulse := thread_pulse(ids["work"])) is not None and pulse.used > first.used)
+        resting = thread_pulse(ids["wait"])
+        assert resting is not None
+        _soon(lambda: ids["work"] in stirring_threads() and ids["wait"] not in stirring_threads())
+        _soon(lambda: is_still(resting, thread_pulse(ids["wait"])))
+    finally:
+        may_end.set()
+        for thread in threads:
+            thread.join()
+    assert thread_pulse(ids["work"]) is None
+
+
+def test_a_process_sees_its_children_and_theirs_stir() -> None:
+    """As compilers do, for which a thread may wait long."""
+    program = """
+import subprocess, sys
+print(flush=True)
+subprocess.run([sys.executable, "-c", "while True: pass"])
+"""
+    assert not children_stir()
+    with _process(program) as pid:
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        _soon(lambda: bool(children.read_text().strip()))
+        (spinning,) = children.read_text().split()
+        _soon(children_stir)
+        os.kill(int(spinning), signal.SIGSTOP)
+        _soon(lambda: not children_stir())
+        os.kill(int(spinning), signal.SIGKILL)
