@@ -49,11 +49,15 @@ def data(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving_gateway(folder: Path, log: IO[bytes], **environment: str) -> Iterator[psutil.Process]:
-    command = [str(BIN / "limner-gateway"), "run", "--data-dir", str(folder / "data")]
-    command += ["--listen", "127.0.0.1:0", "--admin-listen", "", "--log-level", "debug"]
+def serving(
+    role: str, folder: Path, log: IO[bytes], **environment: str
+) -> Iterator[psutil.Process]:
+    admin = {"limner-gateway": "", "limner-node": "127.0.0.1:0"}[role]
+    listen = {"limner-gateway": "127.0.0.1:0", "limner-node": "http://127.0.0.1:0"}[role]
+    command = [str(BIN / role), "run", "--data-dir", str(folder / "data"), "--listen", listen]
+    command += ["--admin-listen", admin, "--log-level", "debug"]
     with subprocess.Popen(
-        [*command, "--json-ready", "--config", str(folder / "gateway.toml")],
+        [*command, "--json-ready", "--config", str(folder / "settings.toml")],
         stdout=subprocess.PIPE,
         stderr=log,
         env={**os.environ, **environment},
@@ -67,22 +71,24 @@ def serving_gateway(folder: Path, log: IO[bytes], **environment: str) -> Iterato
 
 
 @pytest.mark.parametrize("by", ["environment", "file"])
-def test_a_serving_gateway_shows_its_secrets_nowhere(tmp_path: Path, data: Path, by: str) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_a_serving_program_shows_its_secrets_nowhere(
+    tmp_path: Path, data: Path, role: str, by: str
+) -> None:
     environment, settings = {}, {}
     if by == "environment":
-        environment["LIMNER_GATEWAY__KEYSTORE__PASSPHRASE"] = PASSPHRASE
+        environment[f"{PREFIX[role]}KEYSTORE__PASSPHRASE"] = PASSPHRASE
     else:
         file = tmp_path / "passphrase"
         file.touch(0o600)
         file.write_text(f"{PASSPHRASE}\n")
         settings["keystore.passphrase_file"] = str(file)
-    (tmp_path / "gateway.toml").write_text(toml(settings))
+    (tmp_path / "settings.toml").write_text(toml(settings))
     log = tmp_path / "log"
-    with log.open("wb") as errors, serving_gateway(data.parent, errors, **environment) as process:
+    with log.open("wb") as errors, serving(role, data.parent, errors, **environment) as process:
+        assert role in " ".join(process.cmdline())
         for one in (process, *process.children(recursive=True)):
-            shown = Path(f"/proc/{one.pid}/cmdline").read_bytes().decode()
-            assert "limner" in shown
-            _assert_no_secret(shown)
+            _assert_no_secret(Path(f"/proc/{one.pid}/cmdline").read_bytes().decode())
     assert "serving" in log.read_text()
     _assert_no_secret(log.read_text())
 
