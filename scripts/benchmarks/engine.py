@@ -37,7 +37,7 @@ from scripts.benchmarks.phases import Comparison, Figures
 from scripts.benchmarks.raw_process import RawLoop
 from scripts.benchmarks.report import print_report
 from scripts.benchmarks.targets import EngineTarget, node_target
-from scripts.benchmarks.wishes import SHAPES, Shape, alike
+from scripts.benchmarks.wishes import SHAPES, Shape
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _BUILTIN: Final = ROOT / "node" / "builtin" / "shapes"
@@ -101,7 +101,7 @@ async def in_process(plan: Plan, raw: RawLoop) -> Figures:
         figures |= await phases.likeness(target, plan.shape, 4 if plan.quick else 8)
         figures |= await _compared(plan, raw, engine, target)
         figures |= await phases.ceiling(raw, plan.shape, _BATCHES, plan.repeats)
-        figures |= await _beside_request_batching(plan, raw, target)
+        figures |= await _beside_request_batching(plan, raw, engine, target)
         figures |= await phases.short_behind_long(
             engine, _MODEL, long=plan.shape, short=plan.small, repeats=plan.repeats
         )
@@ -135,26 +135,29 @@ async def _compared(plan: Plan, raw: RawLoop, engine: Engine, target: EngineTarg
     return figures
 
 
-async def _beside_request_batching(plan: Plan, raw: RawLoop, target: EngineTarget) -> Figures:
+async def _beside_request_batching(
+    plan: Plan, raw: RawLoop, engine: Engine, target: EngineTarget
+) -> Figures:
     callers = 8 if plan.quick else _BATCH_CALLERS
     images = callers if plan.quick else 2 * callers
-    wishes = (alike(plan.shape), alike(plan.shape), alike(plan.shape))
-    engine, batched, _ = await phases.against_request_batching(
-        target, raw, wishes, callers=callers, images=images, most=max(_BATCHES)
+    alike, batched = await phases.against_request_batching(
+        target, raw, plan.shape, callers=callers, images=images, most=max(_BATCHES)
     )
     figures: Figures = {
         "request_batching_images_per_s": batched.rate,
         "request_batching_p50_s": batched.quantile(0.5),
         "request_batching_p95_s": batched.quantile(0.95),
-        "engine_over_request_batching": engine.rate / batched.rate,
+        "engine_over_request_batching": alike.rate / batched.rate,
     }
     return figures | await phases.mixture(
         target,
         raw,
+        engine.worker_pid,
         plan.shape,
         multiple=_MULTIPLE,
         callers=callers,
-        images=images,
+        images=16,
+        repeats=3,
     )
 
 

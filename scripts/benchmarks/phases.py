@@ -5,7 +5,7 @@ import itertools
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Final
@@ -19,7 +19,7 @@ from node.engine.backend import Engine
 from node.engine.work import ImageJob, ImageResult, Progress
 from scripts.benchmarks.callers import Run, Target, call
 from scripts.benchmarks.meter import Meter, Reading
-from scripts.benchmarks.raw_process import RawLoop, Round, request_batching
+from scripts.benchmarks.raw_process import RawLoop, Round, cpu_seconds, request_batching
 from scripts.benchmarks.targets import EngineTarget
 from scripts.benchmarks.wishes import Shape, Wish, alike, mixed
 
@@ -149,36 +149,52 @@ async def ceiling(raw: RawLoop, shape: Shape, sizes: Sequence[int], repeats: int
 
 
 async def against_request_batching(
-    target: Target,
-    raw: RawLoop,
-    wishes: tuple[Iterator[Wish], Iterator[Wish], Iterator[Wish]],
-    *,
-    callers: int,
-    images: int,
-    most: int,
-) -> tuple[Run, Run, Run]:
-    """Run the same wishes on the target, on requests in batches of `most`, and one by one."""
-    ours, theirs, plain = wishes
-    engine = await call(target, callers, ours, images)
+    target: Target, raw: RawLoop, shape: Shape, *, callers: int, images: int, most: int
+) -> tuple[Run, Run]:
+    """Run the same wishes on the target, and on requests in batches of `most`."""
+    engine = await call(target, callers, alike(shape), images)
     async with request_batching(raw, most) as batching:
-        batched = await call(batching, callers, theirs, images)
-    async with request_batching(raw, 1) as queue:
-        single = await call(queue, callers, plain, images)
-    return engine, batched, single
+        return engine, await call(batching, callers, alike(shape), images)
 
 
 async def mixture(
-    target: Target, raw: RawLoop, shape: Shape, *, multiple: int, callers: int, images: int
+    target: Target,
+    raw: RawLoop,
+    worker_pid: Callable[[], int | None],
+    shape: Shape,
+    *,
+    multiple: int,
+    callers: int,
+    images: int,
+    repeats: int,
 ) -> Figures:
-    """Sizes and step counts mixed: where batching requests finds little to batch."""
+    """Sizes and step counts mixed: where batching requests finds little to batch.
+
+    Ratios are medians over the repeats, the first of which also learns how to batch these shapes.
+    """
     wishes = (mixed(shape, multiple), mixed(shape, multiple), mixed(shape, multiple))
-    engine, batched, single = await against_request_batching(
-        target, raw, wishes, callers=callers, images=images, most=8
-    )
+    runs: list[tuple[Run, Run, Run]] = []
+    over_raw_cpu = []
+    for _ in range(repeats):
+        used = cpu_seconds(worker_pid())
+        engine = await call(target, callers, wishes[0], images)
+        used = cpu_seconds(worker_pid()) - used
+        async with request_batching(raw, 8) as batching:
+            batched = await call(batching, callers, wishes[1], images)
+        raw_used = raw.cpu_seconds()
+        async with request_batching(raw, 1) as queue:
+            single = await call(queue, callers, wishes[2], images)
+        raw_used = raw.cpu_seconds() - raw_used
+        runs.append((engine, batched, single))
+        over_raw_cpu.append(raw_used / used)
+    engine, batched, single = runs[-1]
     return {
         "mixed_images_per_s": engine.rate,
-        "mixed_over_raw": engine.rate / single.rate,
-        "mixed_over_request_batching": engine.rate / batched.rate,
+        "mixed_over_raw": statistics.median(one.rate / plain.rate for one, _, plain in runs),
+        "mixed_over_raw_cpu": statistics.median(over_raw_cpu),
+        "mixed_over_request_batching": statistics.median(
+            one.rate / other.rate for one, other, _ in runs
+        ),
         "mixed_p50_s": engine.quantile(0.5),
         "mixed_p95_s": engine.quantile(0.95),
         "mixed_p99_s": engine.quantile(0.99),

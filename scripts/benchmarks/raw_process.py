@@ -77,6 +77,10 @@ class RawLoop:
         images = sum(len(wishes) for wishes in calls)
         return Round(images, answer["seconds"], cpu_seconds(self._process.pid) - before)
 
+    def cpu_seconds(self) -> float:
+        """Processor seconds that it has used so far."""
+        return cpu_seconds(self._process.pid)
+
     async def one_by_one(self, wishes: Sequence[Wish]) -> Round:
         """Make images one after the other."""
         return await self.run([[wish] for wish in wishes])

@@ -65,7 +65,7 @@ def _lines(figures: Figures) -> list[str]:
         (
             f"against requests in batches: {n('engine_over_request_batching')} with one shape, "
             f"{n('mixed_over_request_batching')} with sizes and steps mixed; mixed against the raw "
-            f"loop: {n('mixed_over_raw')}"
+            f"loop: {n('mixed_over_raw')}, by CPU {n('mixed_over_raw_cpu')}"
         ),
         (
             f"a short job behind {n('long_jobs', 0)} long ones takes {n('short_behind_long')} of its "
