@@ -1,8 +1,11 @@
 """Rounds: how they are counted, who begins them, and what holds between."""
 
+import asyncio
 from typing import Any
 
-from network.devnet.deployment import ETHER
+from eth_account.signers.local import LocalAccount
+
+from network.devnet.deployment import ETHER, Deployment
 from tests.devnet import RULES, Devnet
 from tests.network.devnet.redeeming import Bench, refusal
 
@@ -24,6 +27,18 @@ async def test_anybody_initialises_a_round_and_only_once(bench: Bench) -> None:
     assert await rounds.blockHashForRound(number).call() == before["hash"]
     assert await rounds.currentRoundInitialized().call()
     assert not await devnet.contracts.initialize_round()
+
+
+async def test_two_who_initialise_a_round_at_once_are_both_content(devnet: Devnet) -> None:
+    await devnet.next_round(initialize=False)
+    first, second = devnet.contracts, replace_owner(devnet, await devnet.account())
+    done = await asyncio.gather(first.initialize_round(), second.initialize_round())
+    assert sorted(done) == [False, True]
+
+
+def replace_owner(devnet: Devnet, owner: LocalAccount) -> Deployment:
+    was = devnet.contracts
+    return Deployment(was.web3, owner, was.controller, was.addresses)
 
 
 async def test_a_round_that_nobody_initialised_has_no_hash(bench: Bench) -> None:
