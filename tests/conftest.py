@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
 from scripts.local_network.network import LocalNetwork, NetworkFactory, NodePlan, open_network
-from tests.devnet import deployed_chain, devnet
+from tests.devnet import anvil_program, deployed_chain, devnet
 
-__all__ = ["deployed_chain", "devnet"]
+__all__ = ["anvil_program", "deployed_chain", "devnet"]
 
 settings.register_profile("dev", max_examples=60, deadline=None)
 settings.register_profile(

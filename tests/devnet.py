@@ -4,11 +4,13 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from eth_account.signers.local import LocalAccount
 from web3 import AsyncHTTPProvider, AsyncWeb3
+from web3.types import RPCEndpoint
 
 from network.devnet.anvil import AnvilOptions, find_anvil, free_port, running_anvil
 from network.devnet.artifacts import load
@@ -17,8 +19,7 @@ from network.identity import keccak
 from network.units import Wei
 
 CHAIN_ID: Final = 412346
-MNEMONIC: Final = "test test test test test test test test test test test junk"
-#: The first account of that mnemonic.
+#: The first account of the mnemonic that development tools share.
 OWNER_KEY: Final = bytes.fromhex(
     "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 )
@@ -98,15 +99,23 @@ class Devnet:
 
 
 @pytest.fixture(scope="session")
-def deployed_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedChain]:
+def anvil_program() -> Path:
+    """Where anvil is. A test that asks is skipped only where nothing could install it."""
     program = find_anvil()
     if program is None and shutil.which("npm") is None:
         pytest.skip("anvil is missing, and so is npm, from which it comes")
     if program is None:
         pytest.fail("anvil is missing: run scripts/solidity/install, or set ANVIL")
+    return program
+
+
+@pytest.fixture(scope="session")
+def deployed_chain(
+    anvil_program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DeployedChain]:
     log = tmp_path_factory.mktemp("anvil") / "log"
-    options = AnvilOptions(free_port(), CHAIN_ID, MNEMONIC)
-    with running_anvil(program, options, log) as anvil:
+    options = AnvilOptions(free_port(), CHAIN_ID)
+    with running_anvil(anvil_program, options, log) as anvil:
         load()
         yield asyncio.run(_deployed(anvil.url, anvil.pid))
 
@@ -128,7 +137,11 @@ async def devnet(deployed_chain: DeployedChain) -> AsyncIterator[Devnet]:
 async def _deployed(url: str, pid: int) -> DeployedChain:
     web3 = AsyncWeb3(AsyncHTTPProvider(url))
     try:
-        found = await Deployment.deploy(web3, account_of(OWNER_KEY), RULES)
+        owner = account_of(OWNER_KEY)
+        rich = [owner.address, hex(10_000 * ETHER)]
+        answer = await web3.provider.make_request(RPCEndpoint("anvil_setBalance"), rich)
+        assert "error" not in answer, answer
+        found = await Deployment.deploy(web3, owner, RULES)
     finally:
         await web3.provider.disconnect()
     return DeployedChain(url, found.controller, found.addresses, pid)

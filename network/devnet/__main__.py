@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import orjson
 
 from network.devnet.anvil import VARIABLE, find_anvil
 from network.devnet.deployment import Rules
-from network.devnet.home import Home, open_home, remove_home
+from network.devnet.home import Home, open_home
 from network.devnet.service import Devnet, Options, open_devnet
 from network.errors import LimnerError
 from network.runtime import log as logging_setup
@@ -19,6 +20,7 @@ from network.runtime.clock import SystemClock
 _FOLDER: Final = Path("~/.limner/devnet")
 #: Winning tickets are frequent, so that one sees them: about every fourth image of a megapixel.
 _NODE_SETTINGS: Final = {"listen": "https://127.0.0.1:8936", "payments.max_face_value": 10**13}
+_CHECK_SECONDS: Final = 0.5
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,10 +81,10 @@ def run(
     logging_setup.configure("info", "auto")
     options = Options(port, Rules(round_length=round_length), service_uri, not no_anvil)
     try:
-        if reset or no_anvil or find_anvil() is None:
-            # Books of a chain that is gone would contradict the new one.
-            remove_home(folder)
         with open_home(folder) as home:
+            if reset or no_anvil or find_anvil() is None:
+                # Books of a chain that is gone would contradict the new one.
+                home.reset()
             asyncio.run(_serve(home, options, as_json=json_ready))
     except LimnerError as error:
         raise click.ClickException(str(error)) from None
@@ -110,7 +112,10 @@ async def _serve(home: Home, options: Options, *, as_json: bool) -> None:
             click.echo(orjson.dumps(line))
         else:
             click.echo(_told(devnet, home, node, gateway))
-        await stop.wait()
+        while not stop.is_set():
+            await devnet.check()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _CHECK_SECONDS)
 
 
 def _told(devnet: Devnet, home: Home, node: Path, gateway: Path) -> str:
@@ -120,7 +125,7 @@ def _told(devnet: Devnet, home: Home, node: Path, gateway: Path) -> str:
         f"node      {devnet.node.address}   bonded and active",
         f"gateway   {devnet.gateway.address}   deposit and reserve funded",
     ]
-    if not devnet.keeps_state:
+    if devnet.anvil is None:
         lines.append(
             f"This chain is gone with this process; anvil on the PATH or in ${VARIABLE} keeps one."
         )

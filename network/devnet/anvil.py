@@ -1,6 +1,7 @@
 """A chain by anvil, an Ethereum node for development, in a process of its own."""
 
 import ctypes
+import functools
 import os
 import shutil
 import signal
@@ -27,6 +28,11 @@ _IN_A_CHECKOUT: Final = (
 )
 _READY: Final = b'{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}'
 _STOP_SECONDS: Final = 10.0
+#: Blocks whose state can be asked. Without a bound anvil writes the states of all blocks to the
+#: user's home, some 60 MB for a thousand, and leaves them there.
+_KEPT_STATES: Final = 256
+#: Found before there is a child: what runs between fork and exec may load nothing.
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class AnvilError(LimnerError):
@@ -35,12 +41,10 @@ class AnvilError(LimnerError):
 
 @dataclass(frozen=True, slots=True)
 class AnvilOptions:
-    """`block_seconds` 0: a block for each transaction. `state_file` None: nothing is kept."""
+    """`state_file` None: nothing is kept."""
 
     port: int
     chain_id: int
-    mnemonic: str
-    block_seconds: int = 0
     state_file: Path | None = None
 
 
@@ -87,6 +91,10 @@ def running_anvil(
 ) -> Iterator[Anvil]:
     """Run anvil on loopback for the length of the block; blocking, as is the wait for its start.
 
+    Each transaction has a block of its own until `evm_setIntervalMining`, and nobody has any ether until
+    `anvil_setBalance`: its own accounts would take words on its command line, which all can read.
+    The thread that calls has to live as long: anvil ends with it.
+
     Raises AnvilError with the end of its log when it does not answer within `seconds`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,10 +107,15 @@ def running_anvil(
                 stderr=subprocess.STDOUT,
                 # A terminal's Ctrl-C reaches us alone, and we stop it in order.
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - no other thread holds a lock here
+                preexec_fn=functools.partial(  # noqa: PLW1509 - takes no lock
+                    _end_with_parent, os.getpid()
+                ),
             )
         except OSError as error:
-            raise AnvilError(f"cannot start {program}: {error.strerror}") from error
+            raise AnvilError(
+                f"cannot start {program}: {error.strerror}; correct ${VARIABLE} if it names that, "
+                "or go without anvil: --no-anvil"
+            ) from error
     anvil = Anvil(process, f"http://127.0.0.1:{options.port}")
     try:
         _await(anvil, log, seconds)
@@ -120,11 +133,10 @@ def free_port() -> int:
 
 def _command(program: Path, options: AnvilOptions) -> Sequence[str]:
     command = [str(program), "--host", "127.0.0.1", "--port", str(options.port), "--quiet"]
-    command += ["--chain-id", str(options.chain_id), "--mnemonic", options.mnemonic]
+    command += ["--chain-id", str(options.chain_id), "--accounts", "0"]
+    command += ["--prune-history", str(_KEPT_STATES)]
     # A chain of our own has cheap gas, so that small tickets are worth redeeming.
     command += ["--block-base-fee-per-gas", "1000", "--disable-min-priority-fee"]
-    if options.block_seconds:
-        command += ["--block-time", str(options.block_seconds)]
     if options.state_file is not None:
         command += ["--state", str(options.state_file), "--state-interval", "5"]
     return command
@@ -142,11 +154,17 @@ def _await(anvil: Anvil, log: Path, seconds: float) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.02)
-    tail = log.read_text(errors="replace")[-2000:]
-    raise AnvilError(f"anvil did not answer at {anvil.url}; the end of {log}:\n{tail}")
+    raise AnvilError(f"anvil did not answer at {anvil.url}; the end of {log}:\n{end_of(log)}")
 
 
-def _end_with_parent() -> None:
+def end_of(log: Path) -> str:
+    """What anvil said last."""
+    return log.read_text(errors="replace")[-2000:]
+
+
+def _end_with_parent(parent: int) -> None:
     """Linux: ask the kernel for SIGTERM when the parent dies, so that not even its SIGKILL leaves a chain behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)

@@ -132,9 +132,14 @@ class Deployment:
         await self.initialize_round()
         await self.send(account, bonding.functions.bond(stake, account.address))
         await self.send(account, bonding.functions.transcoder(50 * PERCENT, 50 * PERCENT))
-        for registry in ("ServiceRegistry", "AIServiceRegistry"):
-            call = self.contract(registry).functions.setServiceURI(service_uri)
-            await self.send(account, call)
+        await self.set_service_uri(account, service_uri)
+
+    async def set_service_uri(self, account: LocalAccount, service_uri: str) -> None:
+        """Write into both registries where the orchestrator serves, unless it is there already."""
+        for name in ("ServiceRegistry", "AIServiceRegistry"):
+            registry = self.contract(name).functions
+            if await registry.getServiceURI(account.address).call() != service_uri:
+                await self.send(account, registry.setServiceURI(service_uri))
 
     async def fund_sender(self, account: LocalAccount, deposit: Wei, reserve: Wei) -> None:
         """Pay into the sender's deposit and reserve, out of its own ether."""
@@ -147,8 +152,20 @@ class Deployment:
         rounds = self.contract("RoundsManager")
         if await rounds.functions.currentRoundInitialized().call():
             return False
-        await self.send(self.owner, rounds.functions.initializeRound())
+        try:
+            await self.send(self.owner, rounds.functions.initializeRound())
+        except DevnetError:
+            # Somebody else may have been quicker; anybody may.
+            if not await rounds.functions.currentRoundInitialized().call():
+                raise
+            return False
         return True
+
+    async def set_round_length(self, blocks: int) -> None:
+        """From the current round's start on; nothing where rounds are as long already."""
+        rounds = self.contract("RoundsManager").functions
+        if await rounds.roundLength().call() != blocks:
+            await self.send(self.owner, rounds.setRoundLength(blocks))
 
     async def current_round(self) -> int:
         number: int = await self.contract("RoundsManager").functions.currentRound().call()

@@ -29,10 +29,11 @@ from network.keystore import create_keystore
 
 _OWNER_ONLY: Final = 0o600
 _WORDS: Final = 12
-_SECRETS: Final = "secrets.json"
+_LOCK: Final = "lock"
+_ROLES: Final = ("node", "gateway")
 #: Light: these keys are worth nothing, and starting them should not take a second.
 _SCRYPT_N: Final = 2**12
-#: The path of the first account that anvil makes of a mnemonic.
+#: Where wallets look for the first account of a mnemonic.
 _FIRST_ACCOUNT: Final = "m/44'/60'/0'/0/0"
 
 
@@ -65,32 +66,54 @@ class Home:
             return None
         return str(content["controller"]) if "controller" in content else None
 
+    @property
+    def secrets_file(self) -> Path:
+        return self.folder / "secrets.json"
+
     def reset(self) -> None:
-        """Forget the chain; accounts and configuration stay."""
-        for path in (self.state_file, self.network_file):
+        """Delete the chain, the accounts and the configurations, and nothing else that is here.
+
+        Raises ConfigError for a folder with files in it that no devnet made.
+        """
+        if not self.secrets_file.exists():
+            if any(path.name != _LOCK for path in self.folder.iterdir()):
+                raise ConfigError(
+                    "data_dir", f"{self.folder} holds no devnet, so nothing was deleted in it"
+                )
+            return
+        self._words()  # what another program calls secrets.json is not ours to delete
+        for role in _ROLES:
+            shutil.rmtree(self.folder / role, ignore_errors=True)
+            self.config_file(role).unlink(missing_ok=True)
+        for path in (self.state_file, self.network_file, self.log_file, self.secrets_file):
             path.unlink(missing_ok=True)
 
     def mnemonic(self) -> str:
-        """The words that the chain's accounts come from; drawn at the first start.
+        """The words that the owner's account comes from; drawn at the first start.
 
         Each devnet has its own: a ticket's hash names no chain, so keys must not be shared by two.
         """
         Account.enable_unaudited_hdwallet_features()
-        path = self.folder / _SECRETS
-        try:
-            return str(json.loads(path.read_text())["mnemonic"])
-        except FileNotFoundError:
-            _, words = Account.create_with_mnemonic(num_words=_WORDS)
-            _write(path, json.dumps({"mnemonic": words}))
-            return str(words)
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError("devnet", f"{path} cannot be used: {error}; delete it") from error
+        if self.secrets_file.exists():
+            return self._words()
+        _, words = Account.create_with_mnemonic(num_words=_WORDS)
+        _write(self.secrets_file, json.dumps({"mnemonic": words}))
+        return str(words)
 
     def owner(self) -> LocalAccount:
         """Who owns the contracts and has the chain's ether."""
         words = self.mnemonic()
         account: LocalAccount = Account.from_mnemonic(words, account_path=_FIRST_ACCOUNT)
         return account
+
+    def _words(self) -> str:
+        path = self.secrets_file
+        try:
+            return str(json.loads(path.read_text())["mnemonic"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                "data_dir", f"{path} holds no devnet's words ({error!r}); choose another folder"
+            ) from error
 
     async def account(self, role: str) -> LocalAccount:
         """The account of the node or the gateway, in a keystore that either opens by itself."""
@@ -124,7 +147,7 @@ def open_home(folder: Path) -> Iterator[Home]:
     """Take the folder for this process. Raises ConfigError where another has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (folder / "lock").open("w")
+        file = (folder / _LOCK).open("w")
     except OSError as error:
         raise ConfigError("data_dir", f"cannot use {folder}: {error.strerror}") from error
     with file:
@@ -135,18 +158,6 @@ def open_home(folder: Path) -> Iterator[Home]:
                 "data_dir", f"another limner-devnet runs on {folder}; give this one its own"
             ) from None
         yield Home(folder)
-
-
-def remove_home(folder: Path) -> None:
-    """Delete a devnet with its accounts. Raises ConfigError for a folder that is something else."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / _SECRETS).exists():
-        raise ConfigError(
-            "data_dir", f"{folder} is no devnet's and has files in it; name an empty one"
-        )
-    with open_home(folder):  # refuses while another devnet runs on it
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _decrypted(keystore: Path, passphrase: Path) -> bytes:

@@ -15,13 +15,12 @@ import orjson
 import structlog
 from aiohttp import web
 
+from network.devnet.refusals import refusal
 from network.errors import ConfigError
 from network.units import Address
 
 _ETHER: Final = 10**18
 _MOST_BODY: Final = 4 * 2**20
-_REVERTED: Final = 3
-_FAILED: Final = -32000
 _MALFORMED: Final = -32600
 _GAS_PRICE: Final = 1000
 _MOST_MINED: Final = 10_000
@@ -69,10 +68,7 @@ class _Chain:
         try:
             return told | {"result": _hexed(self._result(method, parameters))}
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
-            message = str(error) or type(error).__name__
-            is_revert = "execution reverted" in message
-            code = _REVERTED if is_revert else _FAILED
-            return told | {"error": {"code": code, "message": message[:500]}}
+            return told | {"error": refusal(error)}
 
     def _result(self, method: str, parameters: list[Any]) -> object:
         if method in self._constants:

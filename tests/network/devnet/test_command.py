@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -28,15 +31,22 @@ from scripts.local_network.processes import Program
 COMMAND = str(Path(sys.executable).parent / "limner-devnet")
 
 
+def _stop(program: Program) -> None:
+    assert program.stop() == 0
+
+
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[Program]:
+def running(
+    folder: Path, *options: str, how: Callable[[Program], None] = _stop
+) -> Iterator[Program]:
+    """A devnet that ends as `how` ends it; it has to end well unless it is killed."""
     command = [COMMAND, "run", "--data-dir", str(folder), "--port", str(free_port())]
     command += ["--round-length", "40", "--json-ready", *options]
     program = Program.start(command, log=folder.parent / "log", seconds=60)
     try:
         yield program
     finally:
-        assert program.stop() == 0
+        how(program)
 
 
 async def profile(folder: Path) -> Profile:
@@ -55,13 +65,22 @@ async def rpc(url: str, method: str, *parameters: Any) -> Any:
     return answer["result"]
 
 
+async def block_hash(url: str, number: str) -> str:
+    with_transactions = False
+    block = await rpc(url, "eth_getBlockByNumber", number, with_transactions)
+    return str(block["hash"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--no-anvil",)], ids=["anvil", "py-evm"])
+@pytest.mark.usefixtures("anvil_program")
+@pytest.mark.parametrize("engine", ["anvil", "py-evm"])
 async def test_a_node_and_a_gateway_can_pay_each_other_at_once(
-    tmp_path: Path, options: tuple[str, ...]
+    tmp_path: Path, engine: str
 ) -> None:
     folder = tmp_path / "devnet"
+    options = () if engine == "anvil" else ("--no-anvil",)
     with running(folder, *options) as program:
+        assert json.loads((folder / "network.json").read_text())["engine"] == engine
         url, clock = program.ready.url, SystemClock()
         home = Home(folder)
         node, gateway = await home.account("node"), await home.account("gateway")
@@ -95,15 +114,40 @@ async def test_a_node_and_a_gateway_can_pay_each_other_at_once(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("anvil_program")
 async def test_anvils_chain_is_still_there_after_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "devnet"
     with running(folder) as program:
-        before = json.loads((folder / "network.json").read_text())
-        height = int(await rpc(program.ready.url, "eth_blockNumber"), 16)
-    with running(folder) as program:
-        after = json.loads((folder / "network.json").read_text())
-        assert after["controller"] == before["controller"]
-        assert int(await rpc(program.ready.url, "eth_blockNumber"), 16) >= height
+        newest = await rpc(program.ready.url, "eth_blockNumber")
+        before = await block_hash(program.ready.url, newest)
+    with running(folder, how=Program.kill) as program:
+        assert await block_hash(program.ready.url, newest) == before
+    await _wait_until_nobody_answers(program.ready.url)
+    with running(folder, how=_interrupt) as program:
+        assert await block_hash(program.ready.url, newest) == before
+        gateway = await Home(folder).account("gateway")
+        async with open_chain(await profile(folder), (program.ready.url,), SystemClock()) as chain:
+            info = await chain.sender_info(parse_address(gateway.address))
+        assert (info.deposit, info.reserve_remaining) == (10 * ETHER, 10 * ETHER)
+
+
+def _interrupt(program: Program) -> None:
+    """As Ctrl-C does."""
+    os.kill(program.pid, signal.SIGINT)
+    assert program.stop() == 0
+
+
+async def _wait_until_nobody_answers(url: str) -> None:
+    """The chain ends with a command that was killed; it may write its state before."""
+    where = urlsplit(url)
+    for _ in range(300):
+        try:
+            _, writer = await asyncio.open_connection(where.hostname, where.port)
+        except OSError:
+            return
+        writer.close()
+        await asyncio.sleep(0.1)
+    pytest.fail("the chain outlived the command that started it")
 
 
 def test_a_second_devnet_on_the_same_folder_is_refused(tmp_path: Path) -> None:
@@ -118,7 +162,7 @@ def test_a_folder_that_is_something_else_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     result = CliRunner().invoke(main, ["run", "--data-dir", str(tmp_path), "--reset"])
     assert result.exit_code == 1
-    assert "is no devnet's and has files in it" in result.output
+    assert "holds no devnet, so nothing was deleted in it" in result.output
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

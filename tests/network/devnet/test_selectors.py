@@ -1,5 +1,7 @@
 """Our contracts have the network's functions and events, byte for byte of their selectors and topics."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,36 +52,60 @@ def signature(entry: dict[str, Any]) -> str:
     return f"{entry['name']}({','.join(type_of(one) for one in entry['inputs'])})"
 
 
-def published(name: str) -> dict[str, tuple[str, str, str]]:
-    """By signature: kind, selector or topic, and the events' arguments."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the published list. Functions have mutability and outputs, events have arguments."""
+
+    kind: str
+    code: str
+    mutability: str = ""
+    outputs: str = ""
+    arguments: str = ""
+
+
+def published(name: str) -> dict[str, Entry]:
+    """By signature."""
     found, inside = {}, False
     for line in PUBLISHED.read_text().splitlines():
+        kind, _, rest = line.partition("|")
         if line.startswith("## "):
             inside = line[3:].split()[0] == name
-        elif inside and line[:2] in {"E|", "F|"}:
-            kind, text, code, arguments = line.split("|")[:4]
-            found[text] = kind, code, arguments
+        elif inside and kind == "F":
+            text, code, mutability, outputs, _ = rest.split("|")
+            found[text] = Entry(kind, code, mutability, re.sub(r" \w+", "", outputs))
+        elif inside and kind == "E":
+            text, code, arguments = rest.split("|")
+            found[text] = Entry(kind, code, arguments=arguments.replace(", ", ","))
     assert found, f"nothing is known of {name}"
     return found
+
+
+def argument(entry: dict[str, Any]) -> str:
+    indexed = " indexed" if entry["indexed"] else ""
+    return f"{entry['type']}{indexed} {entry['name']}"
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_selectors_topics_and_indexing_are_the_networks(name: str) -> None:
     ours, left_out = CONTRACTS[name]
     here = {signature(e): e for e in artifact(ours).abi if e["type"] in {"function", "event"}}
-    theirs = published(name)
-    for text, (kind, code, arguments) in theirs.items():
+    for text, theirs in published(name).items():
         short = text.partition("(")[0]
         needed = short in NEEDED[ours] if left_out is None else short not in left_out
         if text not in here:
             assert not needed, f"{ours} lacks {text}"
             continue
         entry = here[text]
-        digest = "0x" + keccak(signature(entry).encode()).hex()
-        assert (digest if kind == "E" else digest[:10]) == code, text
-        if kind == "E":
-            indexing = [" indexed " in f" {one.strip()} " for one in arguments.split(",")]
-            assert [one["indexed"] for one in entry["inputs"]] == indexing[: len(entry["inputs"])]
+        digest = "0x" + keccak(text.encode()).hex()
+        if theirs.kind == "E":
+            assert entry["type"] == "event"
+            assert digest == theirs.code
+            assert ",".join(argument(one) for one in entry["inputs"]) == theirs.arguments
+        else:
+            assert entry["type"] == "function"
+            assert digest[:10] == theirs.code
+            outputs = ",".join(type_of(one) for one in entry["outputs"])
+            assert (entry["stateMutability"], outputs) == (theirs.mutability, theirs.outputs), text
 
 
 def test_what_is_needed_is_there() -> None:
