@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as installed_version
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -31,7 +32,7 @@ from gateway.config import GatewaySettings
 from gateway.dispatch import Dispatcher, Routing
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
-from gateway.home import open_gateway_database, open_identity, open_images, open_usage_journal
+from gateway.home import open_gateway_database, open_images, open_payer, open_usage_journal
 from gateway.keys import KeyRing
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
@@ -40,13 +41,12 @@ from gateway.orchestrators.standing import Pausing
 from gateway.payments.appraisal import Appraiser
 from gateway.payments.budget import Budget
 from gateway.payments.budget import Limits as BudgetLimits
-from gateway.payments.sender import TicketSender
 from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
-from network.identity import KeySigner, checksum
+from network.identity import checksum
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.supervisor import supervise
-from network.units import ModelId
+from network.units import Address, ModelId
 from network.wire.limits import Limits
 
 _log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class Gateway:
 class _Parts:
     settings: GatewaySettings
     clock: Clock
-    signer: KeySigner
+    account: Address
     keys: KeyRing
     store: DiskImageStore
     directory: Directory
@@ -93,20 +93,25 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
     """
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        signer = await open_identity(settings)
+        payer = await enter(open_payer(settings, _VERSION))
+        if settings.payments.signer_url:
+            account = checksum(payer.maker.address)
+            _log.info("remote_signer_pays", url=settings.payments.signer_url, address=account)
         database = await enter(open_gateway_database(settings))
         journal = await enter(open_usage_journal(settings, database))
         interrupted = await journal.close_interrupted(clock.now())
         if interrupted:
             _log.warning("closed_interrupted_requests", count=interrupted)
         call_timeout = settings.routing.call_seconds
-        client = await enter(open_client(signer, version=_VERSION, call_timeout=call_timeout))
+        client = await enter(
+            open_client(payer.account, version=_VERSION, call_timeout=call_timeout)
+        )
         store = await enter(open_images(settings, clock))
         keys = KeyRing(database, clock)
         await keys.refresh()
         randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
         policy = _policy(settings)
-        payments = await enter(open_payments(settings, TicketSender(signer), clock))
+        payments = await enter(open_payments(settings, payer.maker, clock))
         appraiser = None if payments is None else payments.appraiser
         directory = _directory(settings, client, policy, clock, randomness, appraiser=appraiser)
         supervisor = await enter(supervise(clock))
@@ -132,7 +137,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         parts = _Parts(
             settings=settings,
             clock=clock,
-            signer=signer,
+            account=payer.maker.address,
             keys=keys,
             store=store,
             directory=directory,
@@ -147,10 +152,10 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
 async def probe_orchestrators(settings: GatewaySettings) -> list[dict[str, Any]]:
     """Ask the configured orchestrators once, as the gateway would (`/status` has this shape)."""
     clock = SystemClock()
-    signer = await open_identity(settings)
     call_timeout = settings.routing.call_seconds
     async with (
-        open_client(signer, version=_VERSION, call_timeout=call_timeout) as client,
+        open_payer(settings, _VERSION) as payer,
+        open_client(payer.account, version=_VERSION, call_timeout=call_timeout) as client,
         supervise(clock) as supervisor,
     ):
         policy = _policy(settings)
@@ -175,7 +180,7 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
     _warn_of_exposure(settings, has_tls=tls is not None)
     public = Frontend(_public_router(parts), metrics)
     url = await open_listener("listen", settings.listen, public, tls=tls)
-    address = checksum(parts.signer.address)
+    address = checksum(parts.account)
     admin_url = ""
     if settings.admin_listen:
         status = partial(_status, parts, metrics, url, address, started_at=parts.clock.now())
@@ -343,6 +348,14 @@ def _warn_of_exposure(settings: GatewaySettings, *, has_tls: bool) -> None:
             "plain_http_on_a_public_address",
             listen=settings.listen,
             advice="keys travel readable: set [tls], or put a proxy with TLS before the gateway",
+        )
+    signer = urlsplit(settings.payments.signer_url)
+    has_token = bool(settings.payments.signer_token.get_secret_value())
+    if signer.scheme == "http" and has_token and not is_local(f"{signer.hostname}:0"):
+        _log.warning(
+            "signer_token_over_plain_http",
+            signer=signer.geturl(),
+            advice="the token travels readable: give the signer [tls], and name it by https",
         )
     if settings.admin_listen and not is_local(settings.admin_listen):
         _log.warning(

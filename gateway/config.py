@@ -169,8 +169,10 @@ class RoutingSettings(Settings):
 
 
 class PaymentSettings(Settings):
-    """What may be promised at a time, and what tickets may say. Amounts in wei."""
+    """Who signs, what may be promised at a time, and what tickets may say. Amounts in wei."""
 
+    signer_url: HttpUrl | Literal[""] = ""
+    signer_token: SecretStr = SecretStr("")
     max_wei_in_flight: WeiAmount | None = None
     max_wei_per_hour: WeiAmount | None = None
     max_wei_per_hour_per_key: WeiAmount | None = None

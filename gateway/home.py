@@ -3,18 +3,25 @@
 from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 
 from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.config import GatewaySettings
+from gateway.orchestrators.client import KeylessAccount
+from gateway.payments.payer import TicketMaker
+from gateway.payments.remote_signer import RemoteSigner, signer_session
+from gateway.payments.sender import TicketSender
 from gateway.storage.disk import DiskImageStore, open_disk_store
 from network.chain.contracts import LivepeerChain, open_chain
 from network.chain.profiles import endpoints_of, profile_of
-from network.errors import ConfigError
-from network.identity import KeySigner
+from network.chain.settings import OFFCHAIN
+from network.errors import ConfigError, LimnerError
+from network.identity import KeySigner, Signer
 from network.keystore import load_or_create
 from network.passphrase import find_passphrase
 from network.runtime.clock import Clock
@@ -27,10 +34,66 @@ _WRITE_AHEAD: Final = "journal.ahead"
 
 
 async def open_identity(settings: GatewaySettings) -> KeySigner:
-    """The gateway's own account, made at first use. Raises ConfigError."""
+    """The gateway's own account, made at first use. Raises ConfigError, also where its key is elsewhere."""
+    if settings.payments.signer_url:
+        # A key made here would be another account than the one that pays: money sent to it is missed.
+        raise ConfigError(
+            "payments.signer_url",
+            "the key of this gateway's account is at its signer; run this there, with settings that "
+            "name no signer_url",
+        )
     data_dir = await to_thread(_make_data_dir, settings)
     passphrase = await to_thread(find_passphrase, settings.passphrase_sources)
     return await load_or_create(data_dir, passphrase)
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Whose account the gateway buys with, and who makes its tickets."""
+
+    account: Signer | KeylessAccount
+    maker: TicketMaker
+
+
+@asynccontextmanager
+async def open_payer(settings: GatewaySettings, version: str) -> AsyncIterator[Payer]:
+    """The key in the data directory, or the signer of the settings; then nothing is read or made there.
+
+    `version` is what jobs ask for in their capabilities. Raises ConfigError.
+    """
+    url = settings.payments.signer_url
+    if not url:
+        signer = await open_identity(settings)
+        yield Payer(signer, TicketSender(signer))
+        return
+    _check_signer(settings)
+    await to_thread(_make_data_dir, settings)
+    token = settings.payments.signer_token.get_secret_value()
+    async with signer_session(token) as session:
+        try:
+            remote = await RemoteSigner.open(session, url, version)
+        except LimnerError as error:
+            raise ConfigError("payments.signer_url", f"no account from {url}: {error}") from error
+        yield Payer(KeylessAccount(remote.address, remote.session_signature), remote)
+
+
+def _check_signer(settings: GatewaySettings) -> None:
+    """Raise ConfigError for a signer that could not be used; secrets do not show."""
+    url = urlsplit(settings.payments.signer_url)
+    token = settings.payments.signer_token.get_secret_value()
+    if settings.chain.network == OFFCHAIN:
+        raise ConfigError(
+            "payments.signer_url",
+            "there is nothing to sign off-chain; set chain.network, or leave signer_url empty",
+        )
+    if "@" in url.netloc or url.query or url.fragment:
+        raise ConfigError(
+            "payments.signer_url",
+            "is an address only, as https://signer.example:8938; what proves the gateway to it goes "
+            "into payments.signer_token",
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigError("payments.signer_token", "has characters that no header can carry")
 
 
 @asynccontextmanager

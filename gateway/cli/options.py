@@ -52,6 +52,8 @@ def load_settings(
 
 def with_passphrase(settings: GatewaySettings) -> GatewaySettings:
     """The settings, with a passphrase from the terminal where nothing else opens the keystore."""
+    if settings.payments.signer_url:
+        return settings  # no keystore is opened
     asked = ask_if_needed(settings.passphrase_sources)
     if not asked:
         return settings

@@ -59,6 +59,15 @@ _V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
+class KeylessAccount:
+    """The account of a gateway whose key is elsewhere. Each of its orders brings its credentials."""
+
+    address: Address
+    #: `session_request_signature` of the account.
+    session_signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What is asked of an orchestrator, and what the answer is checked against."""
 
@@ -109,18 +118,21 @@ class OrchestratorClient:
         session: aiohttp.ClientSession,
         poster: Poster,
         information: Information,
-        signer: Signer | None,
+        account: Signer | KeylessAccount | None,
         version: str,
     ) -> None:
         self._session = session
         self._poster = poster
         self._receipts = ReceiptDesk(session)
         self._information = information
-        self._signer = signer
         self._version = version
-        self._sender = _NO_ADDRESS if signer is None else signer.address
+        self._sender = _NO_ADDRESS if account is None else account.address
         # The signature covers the sender only: one for the life of the process.
-        self._signature = b"" if signer is None else session_request_signature(signer)
+        if isinstance(account, KeylessAccount):
+            self._signer, self._signature = None, account.session_signature
+        else:
+            self._signer = account
+            self._signature = b"" if account is None else session_request_signature(account)
         self._heads: dict[tuple[str, ModelId, AuthToken | None, str], tuple[Origin, bytes]] = {}
         self._payments: dict[Fraction | None, str] = {}
 
@@ -277,9 +289,9 @@ class OrchestratorClient:
 
 @asynccontextmanager
 async def open_client(
-    signer: Signer | None, *, version: str, call_timeout: float = 2.5
+    account: Signer | KeylessAccount | None, *, version: str, call_timeout: float = 2.5
 ) -> AsyncIterator[OrchestratorClient]:
-    """A client with its connections, closed at exit. `signer` None is Livepeer's off-chain mode."""
+    """A client with its connections, closed at exit. `account` None is Livepeer's off-chain mode."""
     information = Information(grpc_tls(), call_timeout)
     tls = unverified_tls()
     poster = Poster(tls)
@@ -294,7 +306,7 @@ async def open_client(
     )
     async with session:
         try:
-            yield OrchestratorClient(session, poster, information, signer, version)
+            yield OrchestratorClient(session, poster, information, account, version)
         finally:
             poster.close()
             information.close()

@@ -64,6 +64,10 @@ class TicketMaker(Protocol):
     def address(self) -> Address:
         """The account that pays."""
 
+    @property
+    def signs_jobs(self) -> bool:
+        """Whether work that costs nothing can be asked for: its credentials need no ticket."""
+
     async def make(self, quote: Quote, count: int) -> SignedTickets:
         """`count` tickets, none of which was made before; 0 asks for the credentials alone.
 

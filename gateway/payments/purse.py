@@ -133,11 +133,13 @@ class Purse:
         CapReachedError. `settle_unsent` undoes it all.
         """
         if is_free(order.info) and not order.fee:
+            self._check_credentials()
             return None
         quote = Quote.of(order.model_id, order.info)
         if order.info.price != order.price:
             raise UnpayableError("its price is not the one that was agreed")
         if quote.params.expected_value <= 0:
+            self._check_credentials()
             return None
         self._check_funds()
         recipient = self._appraiser.account(order.uri, order.named)
@@ -255,6 +257,13 @@ class Purse:
             "outstanding_face_value_wei": out.face_value,
             **told,
         }
+
+    def _check_credentials(self) -> None:
+        """Work without tickets has to be signed by the gateway itself."""
+        if not self._maker.signs_jobs:
+            raise UnpayableError(
+                "it asks for nothing, and the remote signer signs jobs that are paid for only"
+            )
 
     def _check_funds(self) -> None:
         problem = self._deposit.problem()

@@ -15,9 +15,15 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
-from gateway.payments.payer import Quote, SignedTickets, StaleQuoteError, UnpayableError
+from gateway.payments.payer import (
+    CannotPayError,
+    Quote,
+    SignedTickets,
+    StaleQuoteError,
+    UnpayableError,
+)
 from network.capabilities import job_capabilities
-from network.errors import SignatureError, WireError
+from network.errors import LimnerError, SignatureError, WireError
 from network.identity import parse_address, verify_session_request
 from network.payments.signing import TicketSeries
 from network.payments.tickets import TicketParams
@@ -35,6 +41,9 @@ from network.wire.codec import (
 from network.wire.headers import decode_header, encode_header, manifest_id, verify_segment
 
 _OK: Final = 200
+#: A signer may ask a service of its own who we are.
+_ANSWER_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 3.0
 _LARGEST_ANSWER: Final = 2**20
 _LONGEST_REASON: Final = 300
 #: Quotes live for minutes; the oldest are forgotten first.
@@ -49,10 +58,20 @@ class NoTicketsNeededError(RemoteSignerError):
     """The signer finds that what was paid before covers the job."""
 
 
-#: By the signer's own statuses.
-_KINDS: Final[Mapping[int, type[UnpayableError]]] = {
+class SignerUnavailableError(CannotPayError):
+    """The signer does not work for us, whoever is to be paid: it is down, or it is not what we need."""
+
+
+#: By the signer's own statuses; any other is about us or the signer. What hangs on the orchestrator's
+#: quote must not be taken for that, or one orchestrator could stop all buying: 500 is go-livepeer's
+#: answer to a quote that it does not pay, and 413 ours to one that is too long.
+_KINDS: Final[Mapping[int, type[LimnerError]]] = {
+    400: RemoteSignerError,
+    413: RemoteSignerError,
     480: StaleQuoteError,
+    481: RemoteSignerError,
     482: NoTicketsNeededError,
+    500: RemoteSignerError,
 }
 
 
@@ -77,6 +96,9 @@ class _Session:
 
 class RemoteSigner:
     """One account whose key is elsewhere: a TicketMaker. Made by `open`."""
+
+    #: It signs a job with its payment only.
+    signs_jobs: Final = False
 
     def __init__(
         self,
@@ -104,7 +126,8 @@ class RemoteSigner:
         """Ask the signer for its account. `session` carries the credentials that it wants, if any.
 
         `version` is what jobs ask for in their capabilities.
-        Raises RemoteSignerError where it does not answer, or proves another account than it names.
+        Raises SignerUnavailableError where it does not answer, or proves another account than it names,
+        and what `make` raises for the statuses that this call should not have.
         """
         answer = await _call(session, f"{url}/sign-orchestrator-info", {})
         try:
@@ -112,13 +135,14 @@ class RemoteSigner:
             signature = bytes.fromhex(answer["signature"].removeprefix("0x"))
             verify_session_request(address, signature)
         except (KeyError, AttributeError, TypeError, ValueError, SignatureError):
-            raise RemoteSignerError("the signer does not prove its account") from None
+            raise SignerUnavailableError("the signer does not prove its account") from None
         return cls(session, url, address, signature, version)
 
     async def make(self, quote: Quote, count: int) -> SignedTickets:
         """`count` tickets with the credentials of a job; 0 asks for the credentials alone.
 
-        Raises StaleQuoteError for a quote that is too old for the signer, RemoteSignerError otherwise.
+        Raises StaleQuoteError for a quote that is too old for the signer, RemoteSignerError for one that it
+        does not pay, SignerUnavailableError where it would pay none.
         """
         session = self._session_of(quote.params.recipient_rand_hash)
         # In turn: each call takes the nonces after those of the last.
@@ -182,20 +206,29 @@ class RemoteSigner:
                 {name: str(answer["state"][name]) for name in ("State", "Sig")},
             )
         except (KeyError, TypeError, AttributeError, WireError):
-            raise RemoteSignerError("the signer's answer is no payment") from None
+            raise SignerUnavailableError("the signer's answer is no payment") from None
 
     def _check(self, signed: _Signed, params: TicketParams, price: Fraction) -> None:
         """A payment that is not the one asked for would have us blame the orchestrator."""
         payment = signed.payment
         if payment.sender != self.address or payment.expected_price != price:
-            raise RemoteSignerError("the signer pays from another account or another price")
+            raise SignerUnavailableError("the signer pays from another account or another price")
         try:
             series = TicketSeries(params, self.address)
             for ticket in payment.tickets:
                 series.check(ticket.nonce, ticket.signature)
             verify_segment(signed.credentials, self.address)
         except (WireError, ValueError) as error:
-            raise RemoteSignerError(f"the signer's tickets are not good: {error}") from None
+            raise SignerUnavailableError(f"the signer's tickets are not good: {error}") from None
+
+
+def signer_session(token: str) -> aiohttp.ClientSession:
+    """Connections to a signer, which `token` is shown to unless it is ""; to be closed."""
+    return aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {token}"} if token else None,
+        timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
 
 def _price(quote: Quote) -> Fraction:
@@ -225,11 +258,11 @@ async def _call(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any
             async for chunk in response.content.iter_any():
                 text += chunk
                 if len(text) > _LARGEST_ANSWER:
-                    raise RemoteSignerError("the signer's answer is too long")
+                    raise SignerUnavailableError("the signer's answer is too long")
             status = response.status
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         problem = str(error) or type(error).__name__
-        raise RemoteSignerError(f"the signer does not answer: {problem}") from None
+        raise SignerUnavailableError(f"the signer does not answer: {problem}") from None
     try:
         answer = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -247,6 +280,6 @@ def _reason(answer: object) -> str:
     return str(message)[:_LONGEST_REASON]
 
 
-def _refusal(status: int, reason: str) -> UnpayableError:
+def _refusal(status: int, reason: str) -> LimnerError:
     text = f"the signer refuses with {status}: {reason}"
-    return _KINDS.get(status, RemoteSignerError)(text)
+    return _KINDS.get(status, SignerUnavailableError)(text)

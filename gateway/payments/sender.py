@@ -31,6 +31,9 @@ class _Session:
 class TicketSender:
     """Implements `TicketMaker`. Nonces begin at 1 for each quote and are never used twice."""
 
+    #: The gateway has the key that made them, too.
+    signs_jobs: Final = True
+
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
         #: By the hash of the recipient's number, which is all that nonces hang on: a quote that

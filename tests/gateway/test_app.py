@@ -79,7 +79,8 @@ class Stage:
 
 @asynccontextmanager
 async def serving(settings: GatewaySettings) -> AsyncIterator[Stage]:
-    await make_cheap_identity(settings.data_dir)
+    if not settings.payments.signer_url:
+        await make_cheap_identity(settings.data_dir)
     async with open_gateway_database(settings) as database:
         _, key = await create_key(database, SystemClock(), name="test")
     async with (

@@ -12,9 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.payments.payer import Quote, SignedTickets, StaleQuoteError, UnpayableError
-from gateway.payments.remote_signer import RemoteSigner, RemoteSignerError, pixels_to_name
+from gateway.payments.remote_signer import (
+    RemoteSigner,
+    RemoteSignerError,
+    SignerUnavailableError,
+    pixels_to_name,
+)
 from gateway.signer.desk import PriceCaps
 from network.capabilities import job_capabilities
+from network.errors import LimnerError
 from network.identity import verify_session_request
 from network.payments.pricing import tickets_needed
 from network.payments.signing import TicketSeries
@@ -192,6 +198,36 @@ async def test_a_refused_call_takes_no_nonce(desk: Desk, remote: RemoteSigner) -
     assert await nonces(remote, 1) == [3]
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, RemoteSignerError),
+        (413, RemoteSignerError),
+        (500, RemoteSignerError),
+        (302, SignerUnavailableError),
+        (401, SignerUnavailableError),
+        (403, SignerUnavailableError),
+        (404, SignerUnavailableError),
+        (429, SignerUnavailableError),
+        (502, SignerUnavailableError),
+        (503, SignerUnavailableError),
+    ],
+)
+async def test_a_quote_that_is_refused_is_told_from_a_signer_that_serves_nobody(
+    status: int, kind: type[LimnerError], desk: Desk
+) -> None:
+    """Else one orchestrator could stop all buying, or a dead signer look like bad orchestrators."""
+
+    async def answer(request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"error": {"message": "so it is"}}, status=status)
+
+    async with serving("/generate-live-payment", answer) as url:
+        remote = RemoteSigner(desk.client, url, SIGNER.address, b"", "0.9.1")
+        with pytest.raises(kind, match=f"{status}: so it is"):
+            await make(remote, 1)
+
+
 async def test_a_price_cap_of_the_signer_is_told() -> None:
     async with signing_desk(caps=PriceCaps(per_pixel=Fraction(1, 2))) as desk:
         remote = await RemoteSigner.open(desk.client, desk.url, "0.9.1")
@@ -214,15 +250,15 @@ async def test_a_stranger_is_not_taken_for_a_signer(body: bytes, problem: str, d
         return web.Response(body=body, content_type="application/json")
 
     async with serving("/sign-orchestrator-info", answer) as url:
-        with pytest.raises(RemoteSignerError, match=problem):
+        with pytest.raises(SignerUnavailableError, match=problem):
             await RemoteSigner.open(desk.client, url, "0.9.1")
-    with pytest.raises(RemoteSignerError, match="does not answer"):
+    with pytest.raises(SignerUnavailableError, match="does not answer"):
         await RemoteSigner.open(desk.client, url, "0.9.1")
 
 
 async def test_tickets_of_another_account_are_not_sent_on(desk: Desk) -> None:
     remote = RemoteSigner(desk.client, desk.url, Address(b"\x01" * 20), b"", "0.9.1")
-    with pytest.raises(RemoteSignerError, match="another account"):
+    with pytest.raises(SignerUnavailableError, match="another account"):
         await make(remote, 1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession
 from eth_account.signers.local import LocalAccount
 
-from gateway.payments.payer import Quote, UnpayableError
+from gateway.payments.payer import CannotPayError, Quote, UnpayableError
 from gateway.payments.remote_signer import RemoteSigner, RemoteSignerError
 from network.capabilities import job_capabilities
 from network.devnet.deployment import ETHER
@@ -31,9 +31,9 @@ NEED = job_capabilities(MODEL, "0.9.1")
 
 
 @asynccontextmanager
-async def serving(operator: Operator) -> AsyncIterator[Program]:
+async def serving(operator: Operator, *flags: str) -> AsyncIterator[Program]:
     command = [str(BIN / "limner-gateway"), "signer", *operator.options, "--json-ready"]
-    command += ["--listen", "127.0.0.1:0", "--log-level", "debug"]
+    command += ["--listen", "127.0.0.1:0", "--log-level", "debug", *flags]
     program = await asyncio.to_thread(
         lambda: Program.start(
             command,
@@ -142,7 +142,7 @@ async def refused_with(remote: RemoteSigner, info: OrchestratorInfo, reason: str
         while True:
             try:
                 await remote.make(Quote.of(MODEL, info), 1)
-            except UnpayableError as error:
+            except (UnpayableError, CannotPayError) as error:
                 if reason in str(error):
                     return
             await asyncio.sleep(0.05)
