@@ -152,7 +152,7 @@ async def _a_transaction_that_reverts_has_a_receipt(chain: InProcess) -> None:
         "maxPriorityFeePerGas": 0,
     }
     del transaction["from"]
-    signed = chain.owner.sign_transaction(transaction)  # type: ignore[arg-type]
+    signed = chain.owner.sign_transaction(transaction)
     raw = "0x" + bytes(signed.raw_transaction).hex()
     sent = (await chain.rpc("eth_sendRawTransaction", raw))["result"]
     receipt = (await chain.rpc("eth_getTransactionReceipt", sent))["result"]
