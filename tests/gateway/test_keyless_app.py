@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from structlog.testing import capture_logs
 
 from gateway.accounting.payments import PaymentState
@@ -21,10 +21,13 @@ from network.errors import ConfigError
 from network.identity import KeySigner, verify_session_request
 from network.runtime.clock import SystemClock
 from network.units import Address
-from network.wire.headers import verify_segment
+from network.wire.codec import decode_orchestrator_info
+from network.wire.headers import decode_header, verify_segment
+from network.wire.tickets import decode_ticket_params
 from scripts.local_network.processes import Program
 from tests.devnet import Devnet
 from tests.gateway.signer.operator import Operator, operator_on
+from tests.gateway.signer.test_remote_signer import serving as answering
 from tests.gateway.signer.test_signer_process import serving as signing
 from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
 from tests.gateway.stub_till import StubTill
@@ -52,16 +55,9 @@ class Gatekeeper:
 @asynccontextmanager
 async def guarding() -> AsyncIterator[Gatekeeper]:
     gatekeeper = Gatekeeper()
-    app = web.Application()
-    app.router.add_post("/", gatekeeper.decide)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        gatekeeper.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    async with answering("/authorize", gatekeeper.decide) as url:
+        gatekeeper.url = f"{url}/authorize"
         yield gatekeeper
-    finally:
-        await runner.cleanup()
 
 
 @dataclass
@@ -196,6 +192,35 @@ async def test_a_signer_that_is_down_costs_nothing_and_is_used_again_when_it_is_
         books = await booked(settings)
     assert not books.in_doubt
     assert list(books.available.values()) == [market.till.balance(market.account, "m")]
+
+
+async def test_a_quote_too_old_for_the_signer_is_asked_for_anew(market: Market) -> None:
+    """Status 480: the job goes to the same orchestrator, on a quote that the signer has not refused."""
+    refusals = [480]
+    hashes: list[bytes] = []
+
+    async def sign(request: web.Request) -> web.Response:
+        body = await request.read()
+        if request.path == "/generate-live-payment":
+            info = decode_orchestrator_info(decode_header(orjson.loads(body)["orchestrator"]))
+            assert info.ticket_params is not None
+            hashes.append(decode_ticket_params(info.ticket_params).recipient_rand_hash)
+            if refusals:
+                answer = {"error": {"message": "the quote is of another round"}}
+                return web.json_response(answer, status=refusals.pop())
+        async with session.post(program.ready.url + request.path, data=body) as response:
+            return web.Response(body=await response.read(), status=response.status)
+
+    async with (
+        signing(market.operator) as program,
+        ClientSession() as session,
+        answering("/{path:.*}", sign) as url,
+        serving(market.settings(url)) as stage,
+    ):
+        assert (await stage.post()).status == 200
+    assert not refusals
+    assert len(hashes) == len(set(hashes)) == 2
+    assert len(market.stub.seen) == 1
 
 
 async def test_a_wrong_token_ends_the_start_and_one_that_is_withdrawn_the_paying(
