@@ -82,9 +82,8 @@ def run(
     options = Options(port, Rules(round_length=round_length), service_uri, not no_anvil)
     try:
         with open_home(folder) as home:
-            if reset or no_anvil or find_anvil() is None:
-                # Books of a chain that is gone would contradict the new one.
-                home.reset()
+            uses_anvil = options.may_use_anvil and find_anvil() is not None
+            home.prepare(uses_anvil=uses_anvil, reset=reset)
             asyncio.run(_serve(home, options, as_json=json_ready))
     except LimnerError as error:
         raise click.ClickException(str(error)) from None

@@ -70,6 +70,20 @@ class Home:
     def secrets_file(self) -> Path:
         return self.folder / "secrets.json"
 
+    def prepare(self, *, uses_anvil: bool, reset: bool) -> None:
+        """Begin anew when told so, and where no chain was kept: books of one that is gone would contradict the next.
+
+        Raises ConfigError where anvil kept one that this start, without anvil, would end.
+        """
+        if self.state_file.exists() and not uses_anvil and not reset:
+            raise ConfigError(
+                "data_dir",
+                f"{self.folder} keeps a chain of anvil's; start with anvil to go on with it, give "
+                "another --data-dir, or begin anew with --reset",
+            )
+        if reset or not self.state_file.exists():
+            self.reset()
+
     def reset(self) -> None:
         """Delete the chain, the accounts and the configurations, and nothing else that is here.
 
@@ -78,7 +92,8 @@ class Home:
         if not self.secrets_file.exists():
             if any(path.name != _LOCK for path in self.folder.iterdir()):
                 raise ConfigError(
-                    "data_dir", f"{self.folder} holds no devnet, so nothing was deleted in it"
+                    "data_dir",
+                    f"{self.folder} has files in it and is no devnet's; name an empty folder",
                 )
             return
         self._words()  # what another program calls secrets.json is not ours to delete

@@ -34,7 +34,8 @@ def start_paid(
     folder: Path, wish: Wish, running: ExitStack, console: Console, *, use_anvil: bool
 ) -> PaidNetwork:
     """Start all three, with tickets as large as one wish; they end with `running`."""
-    options = [] if use_anvil else ["--no-anvil"]
+    # A demo with anvil may have left its chain there, which this one cannot go on with.
+    options = [] if use_anvil else ["--no-anvil", "--reset"]
     with console.status("starting the chain, the node and the gateway"):
         cost = fee(pixels_of(wish.width, wish.height, 1), parse_price(DEFAULT_PRICE))
         plan = PaidPlan(PRIZE_IMAGES * cost, devnet_options=options)

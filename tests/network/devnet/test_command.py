@@ -162,7 +162,7 @@ def test_a_folder_that_is_something_else_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     result = CliRunner().invoke(main, ["run", "--data-dir", str(tmp_path), "--reset"])
     assert result.exit_code == 1
-    assert "holds no devnet, so nothing was deleted in it" in result.output
+    assert "is no devnet's; name an empty folder" in result.output
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

@@ -63,6 +63,27 @@ def test_a_reset_refuses_a_folder_that_no_devnet_made(tmp_path: Path, secrets: s
     assert secrets is None or (tmp_path / "secrets.json").read_text() == secrets
 
 
+def test_without_a_kept_chain_a_start_begins_anew(tmp_path: Path) -> None:
+    """Books that tell of another chain would contradict this one's."""
+    home = furnished(tmp_path / "devnet")
+    before = account(home, "node")
+    home.prepare(uses_anvil=True, reset=False)
+    assert account(home, "node") == before
+    home.state_file.unlink()
+    home.prepare(uses_anvil=True, reset=False)
+    assert account(home, "node") != before
+
+
+def test_a_kept_chain_is_not_lost_for_want_of_anvil(tmp_path: Path) -> None:
+    home = furnished(tmp_path / "devnet")
+    before = account(home, "node")
+    with pytest.raises(ConfigError, match="--reset"):
+        home.prepare(uses_anvil=False, reset=False)
+    assert account(home, "node") == before
+    home.prepare(uses_anvil=False, reset=True)
+    assert account(home, "node") != before
+
+
 def test_a_reset_of_a_new_folder_is_nothing(tmp_path: Path) -> None:
     with open_home(tmp_path / "devnet") as home:
         home.reset()
