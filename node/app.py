@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from network.chain.profiles import Profile as ChainProfile
 from network.chain.profiles import profile_of
 from network.errors import ConfigError
 from network.runtime.clock import Clock, SystemClock
-from network.runtime.database import open_database
+from network.runtime.database import Database, open_database
 from network.runtime.supervisor import Supervisor, supervise
 from network.units import Address, ModelId, Wei
 from network.wire.limits import Limits
@@ -200,34 +200,7 @@ async def _open_core(
     stack.callback(engine.subscribe(metrics.engine_changed))
     hardware = Hardware(clock)
     await hardware.refresh()
-    payments, earning = None, None
-    if profile is not None:
-        await journal.restore_accounts()
-        runner.remember(await journal.recent_attempts(REMEMBERED_ATTEMPTS))
-        opened = open_payments(
-            profile,
-            settings,
-            identity.signer.address,
-            models,
-            database=database,
-            clock=clock,
-            opener=chain_opener,
-        )
-        payments = await stack.enter_async_context(opened)
-        runner.observe(_learning(payments.till.usual))
-        if isinstance(payments.chain, LivepeerChain):
-            redeeming = open_earning(
-                payments.chain,
-                payments.watch,
-                payments.pending,
-                identity.signer,
-                settings,
-                database=database,
-                clock=clock,
-            )
-            earning = await stack.enter_async_context(redeeming)
-            metrics.watch_tickets(earning.report)
-    return _Core(
+    core = _Core(
         settings=settings,
         clock=clock,
         models=models,
@@ -238,9 +211,50 @@ async def _open_core(
         metrics=metrics,
         prices=price_list(settings, models),
         hardware=hardware,
-        payments=payments,
-        earning=earning,
+        payments=None,
+        earning=None,
     )
+    if profile is None:
+        return core
+    return await _open_till(stack, core, profile, database, chain_opener)
+
+
+async def _open_till(
+    stack: AsyncExitStack,
+    core: _Core,
+    profile: ChainProfile,
+    database: Database,
+    chain_opener: ChainOpener,
+) -> _Core:
+    """Be paid by ticket from now on, going on where an earlier process ended."""
+    await core.journal.restore_accounts()
+    core.runner.remember(await core.journal.recent_attempts(REMEMBERED_ATTEMPTS))
+    signer = core.identity.signer
+    opened = open_payments(
+        profile,
+        core.settings,
+        signer.address,
+        core.models,
+        database=database,
+        clock=core.clock,
+        opener=chain_opener,
+    )
+    payments = await stack.enter_async_context(opened)
+    core.runner.observe(_learning(payments.till.usual))
+    earning = None
+    if isinstance(payments.chain, LivepeerChain):
+        redeeming = open_earning(
+            payments.chain,
+            payments.watch,
+            payments.pending,
+            signer,
+            core.settings,
+            database=database,
+            clock=core.clock,
+        )
+        earning = await stack.enter_async_context(redeeming)
+        core.metrics.watch_tickets(earning.report)
+    return replace(core, payments=payments, earning=earning)
 
 
 def _learning(usual: UsualJobs) -> Callable[[JobReport], None]:
