@@ -229,10 +229,5 @@ class Exposure:
         return None
 
 
-def oldest_valid_round(current_round: int, validity_period: int) -> int:
-    """The oldest creation round whose tickets can still be redeemed: `creation + period > current`."""
-    return current_round - validity_period + 1
-
-
 def _bucket(at: float) -> int:
     return math.floor(at / _BUCKET)

@@ -12,7 +12,7 @@ import structlog
 from gateway.payments.appraisal import Appraiser, is_free
 from gateway.payments.balances import Account, Balances, Stake
 from gateway.payments.deposit import DepositWatch
-from gateway.payments.exposure import Batch, Cap, CapReached, Exposure, oldest_valid_round
+from gateway.payments.exposure import Batch, Cap, CapReached, Exposure
 from gateway.payments.payer import (
     CannotPayError,
     Quote,
@@ -228,7 +228,7 @@ class Purse:
 
     def on_head(self, head: Head) -> None:
         """A subscriber of the chain: forget what has expired."""
-        self._exposure.forget(_oldest(head), self._clock.now())
+        self._exposure.forget(head.oldest_valid_round, self._clock.now())
 
     def restore(self, attempt_id: str, stake: Stake, fee: Wei) -> None:
         """Take up an attempt of an earlier process whose end is not known."""
@@ -249,7 +249,7 @@ class Purse:
             head, funds = self._deposit.head, self._deposit.funds
         except ChainUnavailableError:
             return told
-        out = self._exposure.outstanding(_oldest(head))
+        out = self._exposure.outstanding(head.oldest_valid_round)
         return {
             "deposit_wei": funds.deposit,
             "reserve_wei": funds.reserve,
@@ -287,7 +287,7 @@ class Purse:
             creation_round=quote.params.creation.number,
             made_at=self._clock.now(),
         )
-        reached = self._exposure.count(batch, deposit, _oldest(head))
+        reached = self._exposure.count(batch, deposit, head.oldest_valid_round)
         if reached is None:
             return
         if reached.cap is Cap.ORCHESTRATOR_HOUR:
@@ -314,7 +314,3 @@ def _encoded(params: TicketParams) -> tuple[bytes, bytes]:
     return encode_ticket_params(params, with_creation=False), encode_creation_round(
         params.creation
     )
-
-
-def _oldest(head: Head) -> int:
-    return oldest_valid_round(head.current_round, head.ticket_validity_period)

@@ -63,6 +63,11 @@ class Head:
         """Nothing can be redeemed, bonded or rewarded until somebody initialises the round."""
         return self.current_round == self.last_initialized_round
 
+    @property
+    def oldest_valid_round(self) -> int:
+        """The oldest creation round whose tickets can still be redeemed: `creation + period > current`."""
+        return self.current_round - self.ticket_validity_period + 1
+
 
 @dataclass(frozen=True, slots=True)
 class SenderInfo:

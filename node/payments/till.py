@@ -129,7 +129,7 @@ def _circumstances(head: Head, info: SenderInfo) -> Circumstances:
         l1_block=head.l1_block,
         last_initialized_round=head.last_initialized_round,
         withdraw_round=info.withdraw_round,
-        oldest_creation=head.current_round - head.ticket_validity_period + 1,
+        oldest_creation=head.oldest_valid_round,
     )
 
 

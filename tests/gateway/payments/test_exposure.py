@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.payments.exposure import Batch, Cap, Caps, Exposure, oldest_valid_round
+from gateway.payments.exposure import Batch, Cap, Caps, Exposure
 from network.units import Address, Wei
 
 ONE, TWO = Address(b"\x01" * 20), Address(b"\x02" * 20)
@@ -65,10 +65,6 @@ def test_what_was_not_sent_is_taken_back_once() -> None:
     exposure.keep("a")
     exposure.undo("a")
     assert exposure.outstanding(0).value == exposure.paid_in_the_last_hour(BATCH.made_at) == 10
-
-
-def test_a_ticket_is_valid_for_the_validity_period() -> None:
-    assert oldest_valid_round(10, 2) == 9
 
 
 @given(

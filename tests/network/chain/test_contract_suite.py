@@ -154,6 +154,10 @@ async def test_tickets_expire_with_their_round(world: World) -> None:
     await world.next_round()
     ticket = await winner(world.chain, sender, recipient.address, 10)
     await world.next_round()
+    head = await world.chain.head()
+    assert head.oldest_valid_round == ticket.ticket.creation.number
     await world.next_round()
 
+    head = await world.chain.head()
+    assert head.oldest_valid_round == ticket.ticket.creation.number + 1
     assert await refusal(world, ticket) == "ticket is expired"
