@@ -291,7 +291,6 @@ class Dispatcher:
         except StaleQuoteError as stale:
             seen_at = self._clock.monotonic()
             self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
-            await self._paying.look_again()
         except CappedError as capped:
             journey.tried.add(uri)
             journey.capped.append(capped)
@@ -315,7 +314,9 @@ class Dispatcher:
                 self._paying.leave(attempt_id, uri, was_sent=was_sent, was_answered=was_answered)
             )
         if not was_busy:
-            # Its token, its price or its quote is not what we know: look before the next decision.
+            # Its token, its price or its quote is not what we know: look before the next decision. Or
+            # it is the chain that we know less of than it does.
+            await self._paying.look_again()
             await self._directory.refresh(uri, model_id, seen_at)
         return None
 

@@ -86,15 +86,16 @@ async def open_desk(
     call_timeout: float = 1.0,
     chain: FakeChain | None = None,
     pay: PaymentSettings = PaymentSettings(),  # noqa: B008
+    poll_seconds: float = 0.02,
 ) -> AsyncIterator[Desk]:
     """Everything between an API and its orchestrators; at exit the money must add up.
 
-    With a `chain` every job is paid by ticket.
+    With a `chain`, which is looked at every `poll_seconds`, every job is paid by ticket.
     """
     clock = SystemClock()
     payments: Payments | None = None
     if chain is not None:
-        watch = ChainWatch(chain, clock, poll_seconds=0.02)
+        watch = ChainWatch(chain, clock, poll_seconds=poll_seconds)
         payments = assemble(GatewaySettings(payments=pay), TicketSender(SIGNER), watch, clock)
         with suppress(ChainError):
             await watch.refresh()

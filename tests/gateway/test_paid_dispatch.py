@@ -33,9 +33,9 @@ FEE = 64 * 64
 MODEL = ModelId("m")
 
 
-def funded(*stubs: StubOrchestrator) -> FakeChain:
+def funded(*stubs: StubOrchestrator, chain: FakeChain | None = None) -> FakeChain:
     """A chain on which the gateway has funds and every stub is active."""
-    chain = FakeChain()
+    chain = chain or FakeChain()
     chain.fund(SIGNER.address, Wei(10**12), Wei(10**12))
     for stub in stubs:
         if stub.till is not None:

@@ -17,12 +17,33 @@ from network.wire.messages import TextToImageRequest
 from tests.gateway.routing import SIGNER, Desk, Key, open_desk, request_for, until
 from tests.gateway.stub_orchestrator import StubModel, running
 from tests.gateway.test_paid_dispatch import FEE, funded, paid_stub, run, seldom
+from tests.network.chain.fake_chain import FakeChain
 
 Spoil = Callable[[TicketParams], TicketParams]
 
 
 def objection(desk: Desk) -> str:
     return next(iter(desk.directory.states()[0].objections.values()), "")
+
+
+class LongRounds(FakeChain):
+    """A quote of the round before has expired when the next one begins."""
+
+    round_length = 60
+
+
+async def test_a_round_that_began_since_we_looked_is_looked_up(tmp_path: Path) -> None:
+    """Case 8: the orchestrator sees it first, and its quote is none of a malicious one."""
+    stub = paid_stub()
+    chain = funded(stub, chain=LongRounds())
+    async with (
+        running(stub),
+        open_desk(tmp_path, [stub], chain=chain, refreshing=seldom(), poll_seconds=60.0) as desk,
+    ):
+        await run(desk, "r1")
+        chain.next_round()
+        await run(desk, "r2")
+        assert stub.delivered == 2
 
 
 MALICIOUS: dict[str, tuple[Spoil, str]] = {
