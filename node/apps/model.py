@@ -1,0 +1,82 @@
+"""An app, what is told of it, and one call of it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from aiohttp import web
+
+from network.units import Address, Wei
+from network.wire.generated.lp_rpc_pb2.pyi import Gpu
+from node.accounting.model import Credit
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a call costs at most. `wei` is for one `unit`, at least 1."""
+
+    wei: Wei
+    unit: Literal["fixed", "seconds", "720p-pixel-seconds"] = "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """An app as `GET /discovery` tells it. `price` None: nobody pays by ticket here."""
+
+    #: What clients ask for, by convention "pipeline/model".
+    app: str
+    #: Its place: `/apps/{route}/app`.
+    route: str
+    capacity: int
+    in_use: int
+    price: Price | None
+    mode: Literal["single-shot", "persistent"] = "single-shot"
+    version: str = ""
+    #: At most 1024 bytes of UTF-8.
+    metadata: str = ""
+    gpu: Gpu | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to an app: what is left of its path behind `/app`, and its whole body."""
+
+    request: web.Request
+    tail: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """Who pays how much, in wei, for a call. `attempt_id` is the payer's name for it."""
+
+    attempt_id: str
+    payer: Address
+    fee: Wei
+    #: Looks at the payment, once a place is certain; None where nobody pays by ticket. Raises
+    #: PaymentRefusedError, ChainError.
+    pay: Callable[[], Awaitable[Credit | None]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one call costs exactly, and how it is served.
+
+    `fulfil` reserves the fee, works, and settles; it charges only what was delivered. Raises
+    Refusal.
+    """
+
+    fee: Wei
+    fulfil: Callable[[Sale], Awaitable[web.StreamResponse]]
+
+
+class App(Protocol):
+    """Something that is sold by the call."""
+
+    def listing(self) -> Listing:
+        """Return what holds now, from memory."""
+        ...
+
+    def offer(self, call: Call, payer: Address) -> Offer:
+        """Price a call before anything is paid. Raises Refusal for one that could not be served."""
+        ...
