@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from aiohttp import web
 
 from network.units import Address, Wei
-from network.wire.generated.lp_rpc_pb2.pyi import Gpu
+from network.wire.session import Gpu
 from node.accounting.model import Credit
 
 
