@@ -296,8 +296,7 @@ def _directory(
     *,
     appraiser: Appraiser | None = None,
 ) -> Directory:
-    return Directory(
-        [one.uri for one in settings.orchestrators],
+    directory = Directory(
         client=client,
         policy=policy,
         refreshing=Refreshing(interval=settings.routing.refresh_seconds),
@@ -308,6 +307,8 @@ def _directory(
         models=[settings.default_model, *(ModelId(model.id) for model in settings.models)],
         appraiser=appraiser,
     )
+    directory.list_from("settings", [one.uri for one in settings.orchestrators])
+    return directory
 
 
 def _policy(settings: GatewaySettings) -> Policy:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.orchestrators.directory import OrchestratorState
 from gateway.orchestrators.offer import Offer
+from gateway.orchestrators.peer import OrchestratorState
 from network.identity import checksum
 from network.units import ModelId, format_price
 

@@ -7,9 +7,9 @@ our own jobs, and a refusal for want of capacity is believed at once.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 
@@ -17,25 +17,24 @@ from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreac
 from gateway.orchestrators.appraising import Appraiser, appraise
 from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.inquiry import Inquiry
-from gateway.orchestrators.offer import ModelOffer, Offer
-from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reason, Refusal
+from gateway.orchestrators.offer import Offer
+from gateway.orchestrators.peer import OrchestratorState, Peer, Viewpoint
+from gateway.orchestrators.selection import Policy, Prospect, Reason, Refusal
 from gateway.orchestrators.standing import (
     Fault,
     Pausing,
-    Standing,
     after_failure,
     after_sign_of_life,
     after_success,
     measured_pace,
 )
-from network.capabilities import Mismatch, compatible, job_capabilities
 from network.errors import WireError
 from network.runtime.clock import Clock
 from network.units import ModelId, Pixels
 from network.wire.codec import OrchestratorInfo
 
 _log = structlog.get_logger(__name__)
-_TOKEN_LIFE_USED = 0.9
+_TOKEN_LIFE_USED: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +56,11 @@ class Refreshing:
     discovery_interval: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class OrchestratorState:
-    """One orchestrator as an operator wants to see it."""
-
-    uri: str
-    offer: Offer | None
-    #: Why the last refresh failed, or why its offer cannot be used; empty if neither.
-    problem: str
-    #: Seconds since the last good refresh; None without any.
-    age: float | None
-    in_flight: int
-    failures: int
-    #: Seconds until it may be used again; 0 when it may be used now.
-    paused_for: float
-    last_fault: str
-    #: Why models of it cannot be paid for.
-    objections: Mapping[ModelId, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Peer:
-    uri: str
-    inquiry: Inquiry
-    offer: Offer | None = None
-    standing: Standing = field(default_factory=Standing)
-    problem: str = ""
-    is_reachable: bool = True
-    refresh_failures: int = 0
-    asked_at: float = float("-inf")
-    pressed_until: float = float("-inf")
-    in_flight: Counter[ModelId] = field(default_factory=Counter)
-    #: Those of our jobs that are on their way to it or there.
-    sent: Counter[ModelId] = field(default_factory=Counter)
-    #: Free places by model: as advertised, less our jobs since.
-    places: dict[ModelId, int] = field(default_factory=dict)
-    #: Why a model's jobs cannot run there, "" if they can; since the last refresh.
-    mismatches: dict[ModelId, str] = field(default_factory=dict)
-    #: Why models cannot be paid for, as of the last refresh.
-    objections: Mapping[ModelId, str] = field(default_factory=dict)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class Directory:
     """Run `run` under the supervisor; all else that requests use is synchronous and cheap."""
 
     def __init__(
         self,
-        uris: Sequence[str],
         *,
         client: OrchestratorClient,
         policy: Policy,
@@ -118,13 +73,14 @@ class Directory:
         appraiser: Appraiser | None = None,
     ) -> None:
         """`models` are those whose exact prices matter from the start, e.g. the default model."""
-        interval, priced = refreshing.discovery_interval, refreshing.priced_models
-        self._peers = {uri: _Peer(uri, Inquiry(uri, interval, priced)) for uri in uris}
+        self._peers: dict[str, Peer] = {}
+        #: Listed by nobody any more, but with jobs of ours.
+        self._leaving: dict[str, Peer] = {}
+        self._lists: dict[str, frozenset[str]] = {}
         self._client = client
-        self._policy = policy
         self._refreshing = refreshing
         self._pausing = pausing
-        self._version = version
+        self._viewpoint = Viewpoint(policy, version, needs_quote=appraiser is not None)
         self._clock = clock
         self._randomness = randomness
         self._appraiser = appraiser
@@ -132,19 +88,71 @@ class Directory:
         self._wanted: dict[ModelId, None] = dict.fromkeys(models)
         self._market: dict[ModelId, dict[str, Prospect]] = {}
         self._slots = asyncio.Semaphore(refreshing.parallel)
-        self._unasked = set(uris)
+        self._unasked: set[str] = set()
         self._all_asked = asyncio.Event()
+        self._all_asked.set()
+        self._keepers: asyncio.TaskGroup | None = None
         self._listeners: list[Callable[[], None]] = []
-        if not uris:
-            self._all_asked.set()
+
+    # Who is known
+
+    def list_from(self, source: str, uris: Collection[str]) -> None:
+        """Replace what `source` lists. New ones are asked at once.
+
+        Those that no source lists any more get no new jobs, and leave when theirs are over.
+        """
+        self._lists[source] = frozenset(uris)
+        listed = frozenset[str]().union(*self._lists.values())
+        for uri in sorted(listed - self._peers.keys()):
+            self._admit(uri)
+        for uri in self._peers.keys() - listed:
+            self._dismiss(uri)
+        self._changed()
+
+    def sources(self, uri: str) -> tuple[str, ...]:
+        """Who lists it, in order of name."""
+        return tuple(sorted(name for name, uris in self._lists.items() if uri in uris))
+
+    def _admit(self, uri: str) -> None:
+        peer = self._leaving.pop(uri, None)
+        if peer is None:
+            settings = self._refreshing
+            inquiry = Inquiry(uri, settings.discovery_interval, settings.priced_models)
+            peer = Peer(uri, inquiry)
+            self._unasked.add(uri)
+            self._all_asked.clear()
+        self._peers[uri] = peer
+        self._reassess(peer)
+        if self._keepers is not None:
+            self._keep(peer, self._keepers)
+
+    def _dismiss(self, uri: str) -> None:
+        peer = self._peers.pop(uri)
+        peer.dismiss()
+        for model_id in list(self._market):
+            self._withdraw(uri, model_id)
+        self._note_asked(uri)
+        if peer.in_flight.total():
+            self._leaving[uri] = peer
+
+    def _known(self, uri: str) -> Peer | None:
+        return self._peers.get(uri) or self._leaving.get(uri)
 
     # Background
 
     async def run(self) -> None:
         """Keep every offer fresh, for ever. Cancel to stop."""
-        async with asyncio.TaskGroup() as group:
-            for peer in self._peers.values():
-                group.create_task(self._keep_fresh(peer))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._keepers = group
+                for peer in self._peers.values():
+                    self._keep(peer, group)
+                await asyncio.Event().wait()  # others may be listed later
+        finally:
+            self._keepers = None
+
+    def _keep(self, peer: Peer, group: asyncio.TaskGroup) -> None:
+        peer.keeper = group.create_task(self._keep_fresh(peer))
 
     async def first_round(self, timeout_seconds: float) -> None:
         """Return when every orchestrator has answered or failed once, or the time is over."""
@@ -159,13 +167,15 @@ class Directory:
 
         For a request that was refused because our knowledge is old.
         """
-        peer = self._peers[uri]
+        peer = self._known(uri)
+        if peer is None:
+            return
         self._wanted[model_id] = None
         async with peer.lock:
             if peer.asked_at <= seen_at:
                 await self._refresh(peer)
 
-    async def _keep_fresh(self, peer: _Peer) -> None:
+    async def _keep_fresh(self, peer: Peer) -> None:
         while True:
             # Before, not after: what asks for a refresh meanwhile has seen more than this one will.
             peer.wake.clear()
@@ -178,7 +188,7 @@ class Directory:
                 continue
             await asyncio.sleep(self._refreshing.least_interval)
 
-    async def _refresh(self, peer: _Peer) -> None:
+    async def _refresh(self, peer: Peer) -> None:
         started = self._clock.monotonic()
         counted = Counter(peer.sent)
         try:
@@ -195,14 +205,18 @@ class Directory:
                     self._appraiser, peer.offer, peer.inquiry.refusals, peer.objections
                 )
         peer.asked_at = started
-        self._unasked.discard(peer.uri)
+        self._note_asked(peer.uri)
+        if self._peers.get(peer.uri) is peer:
+            self._reassess(peer)
+            self._changed()
+
+    def _note_asked(self, uri: str) -> None:
+        self._unasked.discard(uri)
         if not self._unasked:
             self._all_asked.set()
-        self._reassess(peer)
-        self._changed()
 
     def _note_answer(
-        self, peer: _Peer, info: OrchestratorInfo, counted: Counter[ModelId], started: float
+        self, peer: Peer, info: OrchestratorInfo, counted: Counter[ModelId], started: float
     ) -> None:
         now = self._clock.monotonic()
         offer = peer.inquiry.read(info, refreshed_at=now, round_trip=now - started)
@@ -222,7 +236,7 @@ class Directory:
             for model_id, model in offer.models.items()
         }
 
-    def _note_silence(self, peer: _Peer, error: Exception) -> None:
+    def _note_silence(self, peer: Peer, error: Exception) -> None:
         if not peer.problem or peer.refresh_failures == 0:
             _log.warning("orchestrator_silent", uri=peer.uri, problem=str(error))
         peer.problem = str(error)
@@ -231,7 +245,7 @@ class Directory:
         if isinstance(error, OrchestratorUnreachable):
             peer.is_reachable = False
 
-    def _pause(self, peer: _Peer) -> float:
+    def _pause(self, peer: Peer) -> float:
         """Seconds until the next refresh."""
         settings = self._refreshing
         if peer.refresh_failures:
@@ -263,7 +277,7 @@ class Directory:
             market = {
                 peer.uri: prospect
                 for peer in self._peers.values()
-                if (prospect := self._prospect(peer, model_id)) is not None
+                if (prospect := self._viewpoint.prospect(peer, model_id)) is not None
             }
             if not market:  # whatever clients make up is not remembered
                 return ()
@@ -286,7 +300,7 @@ class Directory:
         return tuple(sorted(refusals))
 
     def offer(self, uri: str) -> Offer | None:
-        peer = self._peers.get(uri)
+        peer = self._known(uri)
         return None if peer is None else peer.offer
 
     def claim(self, uri: str, model_id: ModelId) -> None:
@@ -298,27 +312,35 @@ class Directory:
 
     def note_sent(self, uri: str, model_id: ModelId) -> None:
         """A claimed job is being sent."""
-        self._peers[uri].sent[model_id] += 1
+        self._holder(uri).sent[model_id] += 1
 
     def release(
         self, uri: str, model_id: ModelId, *, was_sent: bool, was_busy: bool = False
     ) -> None:
         """Count a job out. `was_busy`: it was refused for want of a place, so there is none."""
-        peer = self._peers[uri]
+        peer = self._holder(uri)
         peer.in_flight[model_id] -= 1
         peer.sent[model_id] -= was_sent
         places = peer.places.get(model_id, 0) + 1
         peer.places[model_id] = min(places, 0) if was_busy else places
         self._recount(peer, model_id)
+        if uri in self._leaving:
+            if not peer.in_flight.total():
+                del self._leaving[uri]
+            return
         if was_busy:
             self.hurry(uri)
         self._changed()
+
+    def _holder(self, uri: str) -> Peer:
+        """The peer that a job of ours keeps from being forgotten."""
+        return self._leaving[uri] if uri in self._leaving else self._peers[uri]
 
     def note_success(
         self, uri: str, model_id: ModelId, pixels: Pixels, steps: int, seconds: float
     ) -> None:
         """Call it before the job's place is released."""
-        peer = self._peers[uri]
+        peer = self._holder(uri)
         model = None if peer.offer is None else peer.offer.models.get(model_id)
         # A cold model spent an unknown part of the time on loading.
         pace = measured_pace(seconds, pixels, steps) if model is not None and model.warm else None
@@ -328,7 +350,9 @@ class Directory:
             self._reassess(peer)
 
     def note_failure(self, uri: str, fault: Fault, reason: str) -> None:
-        peer = self._peers[uri]
+        peer = self._known(uri)
+        if peer is None:
+            return
         now = self._clock.monotonic()
         peer.standing = after_failure(peer.standing, fault, reason, self._pausing, now)
         self._reassess(peer)
@@ -337,7 +361,8 @@ class Directory:
     def hurry(self, *uris: str) -> None:
         """Refresh these as soon as may be."""
         for uri in uris:
-            self._peers[uri].wake.set()
+            if uri in self._peers:
+                self._peers[uri].wake.set()
 
     def hurry_all(self) -> None:
         """What all of them quote has become old."""
@@ -353,11 +378,13 @@ class Directory:
             peer.pressed_until = max(peer.pressed_until, until)
 
     def in_flight(self, uri: str) -> int:
-        return self._peers[uri].in_flight.total()
+        peer = self._known(uri)
+        return 0 if peer is None else peer.in_flight.total()
 
     def jobs_of(self, model_id: ModelId) -> int:
         """Our own jobs on the model, at all orchestrators."""
-        return sum(peer.in_flight[model_id] for peer in self._peers.values())
+        everybody = (*self._peers.values(), *self._leaving.values())
+        return sum(peer.in_flight[model_id] for peer in everybody)
 
     def snapshot(self) -> tuple[Offer, ...]:
         """The last offer of everybody who ever answered."""
@@ -365,7 +392,7 @@ class Directory:
 
     def states(self) -> tuple[OrchestratorState, ...]:
         now = self._clock.monotonic()
-        return tuple(self._state(peer, now) for peer in self._peers.values())
+        return tuple(peer.state(now) for peer in self._peers.values())
 
     def known_models(self) -> tuple[ModelId, ...]:
         """Every model somebody offers, in order of name."""
@@ -376,81 +403,27 @@ class Directory:
 
     # Keeping prospects
 
-    def _recount(self, peer: _Peer, model_id: ModelId) -> None:
+    def _recount(self, peer: Peer, model_id: ModelId) -> None:
         """Nothing but the free places changed, twice in each request."""
         market = self._market.get(model_id)
         prospect = None if market is None else market.get(peer.uri)
         if market is not None and prospect is not None:
             market[peer.uri] = replace(prospect, free=peer.places[model_id])
 
-    def _reassess(self, peer: _Peer, model_id: ModelId | None = None) -> None:
-        for model in list(self._market) if model_id is None else (model_id,):
-            market = self._market.get(model)
-            if market is None:
-                continue
-            prospect = self._prospect(peer, model)
-            if prospect is not None:
-                market[peer.uri] = prospect
-            elif market.pop(peer.uri, None) and not market:
-                del self._market[model]
+    def _reassess(self, peer: Peer) -> None:
+        if peer.uri not in self._peers:
+            return
+        for model_id in list(self._market):
+            prospect = self._viewpoint.prospect(peer, model_id)
+            if prospect is None:
+                self._withdraw(peer.uri, model_id)
+            else:
+                self._market[model_id][peer.uri] = prospect
 
-    def _prospect(self, peer: _Peer, model_id: ModelId) -> Prospect | None:
-        offer = peer.offer
-        model = None if offer is None else offer.models.get(model_id)
-        if offer is None or model is None:
-            return None
-        barred, detail = self._bar(peer, offer, model_id, model)
-        price = Fraction(0) if model.price is None else model.price
-        pace = peer.standing.pace(model_id)
-        return Prospect(
-            uri=peer.uri,
-            price_numerator=price.numerator,
-            price_denominator=price.denominator,
-            free=peer.places.get(model_id, 0),
-            pace=self._policy.unmeasured_pace if pace is None else pace,
-            overhead=self._overhead(offer, model),
-            fresh_until=offer.refreshed_at + self._policy.max_age,
-            suspended_until=peer.standing.suspended_until,
-            barred=barred,
-            detail=detail or peer.standing.reason,
-        )
-
-    def _overhead(self, offer: Offer, model: ModelOffer) -> int:
-        way = round(offer.round_trip * FEMTOSECONDS)
-        return way if model.warm else way + self._policy.cold_load
-
-    def _bar(
-        self, peer: _Peer, offer: Offer, model_id: ModelId, model: ModelOffer
-    ) -> tuple[Reason | None, str]:
-        if not peer.is_reachable:
-            return Reason.UNREACHABLE, peer.problem
-        mismatch = peer.mismatches.get(model_id)
-        if mismatch is None:
-            match = compatible(job_capabilities(model_id, self._version), offer.capabilities)
-            mismatch = match.reason if isinstance(match, Mismatch) else ""
-            peer.mismatches[model_id] = mismatch
-        if mismatch:
-            return Reason.INCOMPATIBLE, mismatch
-        objection = peer.objections.get(model_id)
-        if objection is not None:
-            return Reason.UNPAYABLE, objection
-        # Where tickets are needed, a price from a list is not enough.
-        is_known = model.exact or (model.price is not None and self._appraiser is None)
-        return (None, "") if is_known else (Reason.UNPRICED, "")
-
-    def _state(self, peer: _Peer, now: float) -> OrchestratorState:
-        offer, standing = peer.offer, peer.standing
-        return OrchestratorState(
-            uri=peer.uri,
-            offer=offer,
-            problem=peer.problem,
-            age=None if offer is None else now - offer.refreshed_at,
-            in_flight=peer.in_flight.total(),
-            failures=standing.failures,
-            paused_for=max(standing.suspended_until - now, 0.0),
-            last_fault=standing.reason,
-            objections=peer.objections,
-        )
+    def _withdraw(self, uri: str, model_id: ModelId) -> None:
+        market = self._market[model_id]
+        if market.pop(uri, None) is not None and not market:
+            del self._market[model_id]
 
     def _changed(self) -> None:
         for listener in self._listeners:

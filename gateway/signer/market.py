@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from gateway.orchestrators.directory import OrchestratorState
+from gateway.orchestrators.peer import OrchestratorState
 from gateway.signer.refusal import UNAVAILABLE, SigningRefusedError
 from network.capabilities import TEXT_TO_IMAGE_PIPELINE
 

@@ -113,7 +113,6 @@ async def _market(
     )
     uris = [one.uri for one in settings.orchestrators]
     directory = Directory(
-        uris,
         client=client,
         policy=Policy(max_age=routing.stale_seconds),
         refreshing=Refreshing(interval=_DISCOVERY_SECONDS),
@@ -123,6 +122,7 @@ async def _market(
         randomness=random.Random(secrets.randbits(128)),  # noqa: S311 - jitter, no secrets
         models=[settings.default_model],
     )
+    directory.list_from("settings", uris)
     # Certificates are verified here, unlike at GetOrchestrator: runners are called by clients that do.
     session = await stack.enter_async_context(ClientSession())
     max_age = _DISCOVERY_SECONDS * 2 + routing.stale_seconds

@@ -107,7 +107,6 @@ async def open_desk(
         journal = await enter(open_journal(database, tmp_path / "journal.ahead"))
         client = await enter(open_client(SIGNER, version="0.1.0", call_timeout=call_timeout))
         directory = Directory(
-            [stub if isinstance(stub, str) else stub.uri for stub in stubs],
             client=client,
             policy=policy,
             refreshing=refreshing or fast(),
@@ -117,6 +116,8 @@ async def open_desk(
             randomness=random.Random(1),  # noqa: S311
             appraiser=None if payments is None else payments.appraiser,
         )
+        uris = [stub if isinstance(stub, str) else stub.uri for stub in stubs]
+        directory.list_from("settings", uris)
         supervisor = await enter(supervise(clock))
         paying: TicketPaying | None = None
         if payments is not None:

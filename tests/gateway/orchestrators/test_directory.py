@@ -40,7 +40,6 @@ async def knowing(
     clock = SystemClock()
     async with open_client(SIGNER, version="0.1.0", call_timeout=0.5) as client:
         directory = Directory(
-            uris,
             client=client,
             policy=Policy(max_age=1.0),
             refreshing=refreshing or fast(),
@@ -50,6 +49,7 @@ async def knowing(
             randomness=random.Random(1),  # noqa: S311
             models=models,
         )
+        directory.list_from("settings", uris)
         async with supervise(clock) as supervisor:
             supervisor.start("orchestrators", directory.run)
             await directory.first_round(2)
@@ -241,3 +241,45 @@ async def test_ping_is_answered() -> None:
     stub = StubOrchestrator()
     async with running(stub), knowing([stub.uri]) as known:
         await known.client.ping(stub.uri)
+
+
+async def test_one_that_is_listed_later_is_asked_at_once() -> None:
+    stub = StubOrchestrator({"m": StubModel(Fraction(1))})
+    async with running(stub), knowing([]) as known:
+        assert not known.directory.known_models()
+        known.directory.list_from("webhook", [stub.uri])
+        await known.directory.first_round(5)
+        assert known.prospect(stub).price == 1
+        assert known.directory.sources(stub.uri) == ("webhook",)
+
+
+async def test_one_listed_by_nobody_any_more_gets_no_jobs_and_leaves_after_its_last() -> None:
+    stub = StubOrchestrator({"m": StubModel(Fraction(1), free=2)})
+    async with running(stub), knowing([stub.uri]) as known:
+        directory = known.directory
+        directory.list_from("webhook", [stub.uri])
+        directory.list_from("settings", [])
+        assert known.prospect(stub).free == 2
+        directory.claim(stub.uri, M)
+        directory.list_from("webhook", [])
+        assert not directory.prospects(M)
+        assert len(directory) == 0
+        assert directory.jobs_of(M) == directory.in_flight(stub.uri) == 1
+        directory.note_failure(stub.uri, Fault.FAULTY, "it broke")
+        directory.release(stub.uri, M, was_sent=False)
+        assert directory.jobs_of(M) == directory.in_flight(stub.uri) == 0
+        assert directory.offer(stub.uri) is None
+
+
+async def test_one_listed_again_while_it_has_jobs_is_the_same_as_before() -> None:
+    stub = StubOrchestrator({"m": StubModel(Fraction(1), free=2)})
+    async with running(stub), knowing([stub.uri]) as known:
+        directory = known.directory
+        directory.claim(stub.uri, M)
+        directory.list_from("settings", [])
+        directory.list_from("settings", [stub.uri])
+        assert known.prospect(stub).free == 1
+        directory.release(stub.uri, M, was_sent=False)
+        assert known.prospect(stub).free == 2
+        questions = len(stub.requests)
+        await until(lambda: len(stub.requests) > questions)

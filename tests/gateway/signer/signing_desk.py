@@ -9,7 +9,7 @@ from typing import Any
 import pybase64
 from aiohttp import ClientSession, web
 
-from gateway.orchestrators.directory import OrchestratorState
+from gateway.orchestrators.peer import OrchestratorState
 from gateway.signer.authorization import Authorization, Everybody
 from gateway.signer.desk import PaymentDesk, PriceCaps
 from gateway.signer.http import SignerCalls, signer_application

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from fractions import Fraction
 
-from gateway.orchestrators.directory import OrchestratorState
 from gateway.orchestrators.offer import ModelOffer, Offer
+from gateway.orchestrators.peer import OrchestratorState
 from gateway.signer.desk import PriceCaps
 from network.capabilities import job_capabilities
 from network.units import Address, ModelId

@@ -1,0 +1,135 @@
+"""One orchestrator as the directory keeps it, and what a request may expect of it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from gateway.orchestrators.inquiry import Inquiry
+from gateway.orchestrators.offer import ModelOffer, Offer
+from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reason
+from gateway.orchestrators.standing import Standing
+from network.capabilities import Mismatch, compatible, job_capabilities
+from network.units import ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorState:
+    """One orchestrator as an operator wants to see it."""
+
+    uri: str
+    offer: Offer | None
+    #: Why the last refresh failed, or why its offer cannot be used; empty if neither.
+    problem: str
+    #: Seconds since the last good refresh; None without any.
+    age: float | None
+    in_flight: int
+    failures: int
+    #: Seconds until it may be used again; 0 when it may be used now.
+    paused_for: float
+    last_fault: str
+    #: Why models of it cannot be paid for.
+    objections: Mapping[ModelId, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known of an orchestrator; times are monotonic seconds."""
+
+    uri: str
+    inquiry: Inquiry
+    offer: Offer | None = None
+    standing: Standing = field(default_factory=Standing)
+    problem: str = ""
+    is_reachable: bool = True
+    refresh_failures: int = 0
+    asked_at: float = float("-inf")
+    pressed_until: float = float("-inf")
+    in_flight: Counter[ModelId] = field(default_factory=Counter)
+    #: Those of our jobs that are on their way to it or there.
+    sent: Counter[ModelId] = field(default_factory=Counter)
+    #: Free places by model: as advertised, less our jobs since.
+    places: dict[ModelId, int] = field(default_factory=dict)
+    #: Why a model's jobs cannot run there, "" if they can; since the last refresh.
+    mismatches: dict[ModelId, str] = field(default_factory=dict)
+    #: Why models cannot be paid for, as of the last refresh.
+    objections: Mapping[ModelId, str] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: What keeps its offer fresh, while that runs.
+    keeper: "asyncio.Task[None] | None" = None
+
+    def state(self, now: float) -> OrchestratorState:
+        """What an operator is shown."""
+        offer, standing = self.offer, self.standing
+        return OrchestratorState(
+            uri=self.uri,
+            offer=offer,
+            problem=self.problem,
+            age=None if offer is None else now - offer.refreshed_at,
+            in_flight=self.in_flight.total(),
+            failures=standing.failures,
+            paused_for=max(standing.suspended_until - now, 0.0),
+            last_fault=standing.reason,
+            objections=self.objections,
+        )
+
+    def dismiss(self) -> None:
+        """Ask it no more."""
+        if self.keeper is not None:
+            self.keeper.cancel()
+            self.keeper = None
+
+
+@dataclass(frozen=True, slots=True)
+class Viewpoint:
+    """What this gateway makes of an offer. `needs_quote`: it pays by ticket, for quoted prices only."""
+
+    policy: Policy
+    version: str
+    needs_quote: bool
+
+    def prospect(self, peer: Peer, model_id: ModelId) -> Prospect | None:
+        """What `selection` weighs; None where it does not offer the model."""
+        offer = peer.offer
+        model = None if offer is None else offer.models.get(model_id)
+        if offer is None or model is None:
+            return None
+        barred, detail = self._bar(peer, offer, model_id, model)
+        price = Fraction(0) if model.price is None else model.price
+        pace = peer.standing.pace(model_id)
+        return Prospect(
+            uri=peer.uri,
+            price_numerator=price.numerator,
+            price_denominator=price.denominator,
+            free=peer.places.get(model_id, 0),
+            pace=self.policy.unmeasured_pace if pace is None else pace,
+            overhead=self._overhead(offer, model),
+            fresh_until=offer.refreshed_at + self.policy.max_age,
+            suspended_until=peer.standing.suspended_until,
+            barred=barred,
+            detail=detail or peer.standing.reason,
+        )
+
+    def _overhead(self, offer: Offer, model: ModelOffer) -> int:
+        way = round(offer.round_trip * FEMTOSECONDS)
+        return way if model.warm else way + self.policy.cold_load
+
+    def _bar(
+        self, peer: Peer, offer: Offer, model_id: ModelId, model: ModelOffer
+    ) -> tuple[Reason | None, str]:
+        if not peer.is_reachable:
+            return Reason.UNREACHABLE, peer.problem
+        mismatch = peer.mismatches.get(model_id)
+        if mismatch is None:
+            match = compatible(job_capabilities(model_id, self.version), offer.capabilities)
+            mismatch = match.reason if isinstance(match, Mismatch) else ""
+            peer.mismatches[model_id] = mismatch
+        if mismatch:
+            return Reason.INCOMPATIBLE, mismatch
+        objection = peer.objections.get(model_id)
+        if objection is not None:
+            return Reason.UNPAYABLE, objection
+        is_known = model.exact or (model.price is not None and not self.needs_quote)
+        return (None, "") if is_known else (Reason.UNPRICED, "")
