@@ -15,13 +15,16 @@ from urllib.parse import urlsplit
 import structlog
 
 from gateway.api import images, jobs
+from gateway.api.addresses import Addresses
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
 from gateway.api.exposure import is_local, listener_tls
 from gateway.api.frontend import Frontend
+from gateway.api.generation import Generation
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
+from gateway.api.openai import Models, OpenAiImages
 from gateway.api.openapi import document
 from gateway.api.router import Router
 from gateway.api.running import RunningRequests
@@ -230,20 +233,21 @@ async def _listen(
 def _public_router(parts: _Parts) -> Router:
     settings = parts.settings
     bounds = _bounds(settings)
-    generate = TextToImage(
+    generation = Generation(
         keys=parts.keys,
         admission=parts.admission,
-        bounds=bounds,
         dispatcher=parts.dispatcher,
         running=parts.running,
-        images=parts.store,
-        public_url=settings.public_url,
+        max_body_bytes=settings.limits.max_body_bytes,
         body_timeout_seconds=settings.server.body_timeout_seconds,
         reveal_orchestrator=settings.server.reveal_orchestrator,
     )
+    addresses = Addresses(parts.store, settings.public_url)
     contract = document(bounds.of(bounds.default_model), _VERSION, settings.public_url)
     return public_router(
-        text_to_image=generate,
+        text_to_image=TextToImage(generation, bounds, addresses),
+        openai_images=OpenAiImages(generation, bounds, addresses, parts.clock),
+        models=Models(parts.keys, parts.directory.known_models, int(parts.clock.now())),
         running_jobs=jobs.Jobs(keys=parts.keys, running=parts.running, clock=parts.clock),
         stored_images=images.Images(parts.store),
         contract=contract,

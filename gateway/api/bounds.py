@@ -21,7 +21,10 @@ class Bounds:
 
     def parse(self, body: bytes) -> TextToImageRequest:
         """A request within its model's limits, the model named. Raises ProblemError 400 or 422."""
-        request = parse_request(body)
+        return self.check(parse_request(body))
+
+    def check(self, request: TextToImageRequest) -> TextToImageRequest:
+        """The same for a request that was parsed elsewhere."""
         if not request.model_id:
             request = request.model_copy(update={"model_id": self.default_model})
         check_limits(request, self.of(ModelId(request.model_id)))

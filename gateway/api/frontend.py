@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 #: What logs and metrics say of a client that left before its answer (nginx's number for it).
 _CLIENT_LEFT: Final = 499
 #: Routes whose every request is worth a line; the others tell only of refusals.
-_LOGGED: Final = frozenset({"text-to-image"})
+_LOGGED: Final = frozenset({"text-to-image", "openai-images"})
 
 
 class Watcher(Protocol):

@@ -3,6 +3,12 @@
 from typing import Any
 
 from gateway.api.exchange import REQUEST_ID_PATTERN
+from gateway.api.openai_contract import (
+    image_event_schema,
+    images_request_schema,
+    images_response_schema,
+    models_schema,
+)
 from network.wire.limits import Limits
 from network.wire.schema import problem_schema, request_schema, response_schema
 
@@ -34,6 +40,14 @@ _EXTRA_HEADERS: dict[str, Document] = {
     "429": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
     "503": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
 }
+_REQUEST_ID_PARAMETER: Document = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "Names the request for `/jobs/{request_id}`; drawn if absent.",
+    "schema": _REQUEST_ID,
+}
+#: What can happen to a request for images.
+_REFUSALS = ("401", "403", "408", "413", "415", "417", "429")
 #: What can happen to any request before or beside its route.
 _ALWAYS = ("400", "404", "405", "431", "500", "503")
 
@@ -52,6 +66,8 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
         "tags": [{"name": "generate"}, {"name": "service"}],
         "paths": {
             "/text-to-image": {"post": _text_to_image()},
+            "/v1/images/generations": {"post": _openai_images()},
+            "/v1/models": {"get": _openai_models()},
             "/jobs/{request_id}": {"get": _job()},
             "/stream/{request}/{name}.png": {"get": _image()},
             "/health": {"get": _health()},
@@ -61,6 +77,9 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             "schemas": {
                 "TextToImageParams": request_schema(limits),
                 "ImageResponse": response_schema(),
+                "ImagesRequest": images_request_schema(limits),
+                "ImagesResponse": images_response_schema(),
+                "Models": models_schema(),
                 "Progress": _progress_schema(),
                 "Problem": problem_schema(),
             },
@@ -72,54 +91,88 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
 def _text_to_image() -> Document:
     success = {
         "description": "The images, in the order of their seeds.",
-        "headers": {
-            **_request_id_header(),
-            "X-Gateway-Overhead-Ms": {
-                "description": "The gateway's own share of the time.",
-                "required": True,
-                "schema": {"type": "number", "minimum": 0},
-            },
-            "X-Limner-Orchestrator": {
-                "description": "Who made the images, where the operator reveals it.",
-                "schema": {"type": "string"},
-            },
-            "Limner-Job-Id": {
-                "description": "The gateway's own id of the request, as its journal has it.",
-                "required": True,
-                "schema": _REQUEST_ID,
-            },
-            "Limner-Warnings": {
-                "description": "What of the request had no effect, such as the part of a prompt "
-                "that is longer than the model reads. Absent where there is nothing to say.",
-                "schema": {"type": "string", "maxLength": 1000},
-            },
-            "Limner-Fee": {
-                "description": "Wei paid for the images.",
-                "required": True,
-                "schema": {"type": "string", "pattern": "^[0-9]+$"},
-            },
-        },
+        "headers": _delivery_headers(),
         "content": _json({"$ref": "#/components/schemas/ImageResponse"}),
     }
-    refusals = ("401", "403", "408", "413", "415", "417", "422", "429")
     return {
         "operationId": "genTextToImage",
         "summary": "Make images from a text",
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
-        "parameters": [
-            {
-                "name": "X-Request-Id",
-                "in": "header",
-                "description": "Names the request for `/jobs/{request_id}`; drawn if absent.",
-                "schema": _REQUEST_ID,
-            }
-        ],
+        "parameters": [_REQUEST_ID_PARAMETER],
         "requestBody": {
             "required": True,
             "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
         },
-        "responses": {"200": success, **_problems(*refusals)},
+        "responses": {"200": success, **_problems(*_REFUSALS, "422")},
+    }
+
+
+def _openai_images() -> Document:
+    success = {
+        "description": "The images; server-sent events where `stream` is true.",
+        "headers": _delivery_headers(),
+        "content": {
+            **_json({"$ref": "#/components/schemas/ImagesResponse"}),
+            "text/event-stream": {"schema": image_event_schema()},
+        },
+    }
+    return {
+        "operationId": "createImage",
+        "summary": "Make images from a text, as OpenAI's clients ask for them",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "parameters": [_REQUEST_ID_PARAMETER],
+        "requestBody": {
+            "required": True,
+            "content": _json({"$ref": "#/components/schemas/ImagesRequest"}),
+        },
+        "responses": {"200": success, **_problems(*_REFUSALS)},
+    }
+
+
+def _openai_models() -> Document:
+    success = {
+        "description": "The models that the key may use and somebody offers.",
+        "headers": _request_id_header(),
+        "content": _json({"$ref": "#/components/schemas/Models"}),
+    }
+    return {
+        "operationId": "listModels",
+        "summary": "What can be asked for",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "responses": {"200": success, **_problems("401")},
+    }
+
+
+def _delivery_headers() -> Document:
+    return {
+        **_request_id_header(),
+        "X-Gateway-Overhead-Ms": {
+            "description": "The gateway's own share of the time.",
+            "required": True,
+            "schema": {"type": "number", "minimum": 0},
+        },
+        "X-Limner-Orchestrator": {
+            "description": "Who made the images, where the operator reveals it.",
+            "schema": {"type": "string"},
+        },
+        "Limner-Job-Id": {
+            "description": "The gateway's own id of the request, as its journal has it.",
+            "required": True,
+            "schema": _REQUEST_ID,
+        },
+        "Limner-Warnings": {
+            "description": "What of the request had no effect, such as the part of a prompt "
+            "that is longer than the model reads. Absent where there is nothing to say.",
+            "schema": {"type": "string", "maxLength": 1000},
+        },
+        "Limner-Fee": {
+            "description": "Wei paid for the images.",
+            "required": True,
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        },
     }
 
 

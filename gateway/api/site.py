@@ -6,6 +6,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 from gateway.api import images, jobs
 from gateway.api.answers import json_bytes
 from gateway.api.exchange import Exchange, Handler
+from gateway.api.openai import MODELS_PREFIX, Models, OpenAiImages
 from gateway.api.openapi import Document
 from gateway.api.router import Route, Router
 from gateway.api.text_to_image import TextToImage
@@ -14,6 +15,8 @@ from gateway.api.text_to_image import TextToImage
 def public_router(
     *,
     text_to_image: TextToImage,
+    openai_images: OpenAiImages,
+    models: Models,
     running_jobs: jobs.Jobs,
     stored_images: images.Images,
     contract: Document,
@@ -26,10 +29,13 @@ def public_router(
         {
             "/text-to-image": generate,
             "/text-to-image/": generate,
+            "/v1/images/generations": Route("openai-images", {"POST": openai_images.create}),
+            "/v1/models": Route("openai-models", {"GET": models.index}),
             "/health": Route("health", {"GET": health}),
             "/openapi.json": Route("openapi", {"GET": _fixed(orjson.dumps(contract))}),
         },
         {
+            MODELS_PREFIX: Route("openai-models", {"GET": models.show}),
             jobs.PREFIX: Route("jobs", {"GET": running_jobs.show}),
             images.PREFIX: Route("stream", {"GET": stored_images.show}),
         },

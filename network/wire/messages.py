@@ -35,6 +35,7 @@ __all__ = [
     "Problem",
     "ProblemError",
     "TextToImageRequest",
+    "WholeNumber",
     "check_limits",
     "parse_loras",
     "parse_request",
@@ -61,7 +62,8 @@ def _present(value: object) -> object:
     return _whole(value)
 
 
-_Int = Annotated[int, Strict(), BeforeValidator(_whole)]
+#: An integer that may be written as 576.0, and not as text.
+WholeNumber = Annotated[int, Strict(), BeforeValidator(_whole)]
 _Float = Annotated[float, Strict(), AllowInfNan(allow_inf_nan=False)]
 _Str = Annotated[str, Strict()]
 _Bool = Annotated[bool, Strict()]
@@ -81,15 +83,15 @@ class TextToImageRequest(BaseModel):
     model_id: _Str = ""
     #: A JSON object in a string: adapter name to weight.
     loras: _Str = ""
-    height: _Int = 576
-    width: _Int = 1024
+    height: WholeNumber = 576
+    width: WholeNumber = 1024
     guidance_scale: _Float = 7.5
     negative_prompt: _Str = ""
     safety_check: _Bool = True
     #: None means that the gateway draws one.
     seed: _Seed = None
-    num_inference_steps: _Int = 50
-    num_images_per_prompt: _Int = 1
+    num_inference_steps: WholeNumber = 50
+    num_images_per_prompt: WholeNumber = 1
     #: Ours: the same bytes for the same request at any load. Sent on only where it is set.
     deterministic: _Bool = False
 

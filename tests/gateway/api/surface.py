@@ -10,11 +10,14 @@ from typing import Any
 import aiohttp
 
 from gateway.api import images, jobs
+from gateway.api.addresses import Addresses
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
 from gateway.api.frontend import Frontend
+from gateway.api.generation import Generation
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
+from gateway.api.openai import Models, OpenAiImages
 from gateway.api.openapi import document
 from gateway.api.running import RunningRequests
 from gateway.api.site import public_router
@@ -194,20 +197,22 @@ async def open_surface(
                 orchestrators=lambda: {"ready": 1},
             )
         )
-        generate = TextToImage(
+        bounds = Bounds(DEFAULT, limits, {ModelId("big"): Limits(max_width=2048)})
+        generation = Generation(
             keys=FixedKeys(),
             admission=admission,
-            bounds=Bounds(DEFAULT, limits, {ModelId("big"): Limits(max_width=2048)}),
             dispatcher=dispatcher,
             running=running,
-            images=store,
-            public_url=public_url,
+            max_body_bytes=limits.max_body_bytes,
             body_timeout_seconds=body_timeout_seconds,
             reveal_orchestrator=True,
         )
+        addresses = Addresses(store, public_url)
         contract = document(limits, "0.1.0", public_url)
         router = public_router(
-            text_to_image=generate,
+            text_to_image=TextToImage(generation, bounds, addresses),
+            openai_images=OpenAiImages(generation, bounds, addresses, clock),
+            models=Models(FixedKeys(), lambda: (DEFAULT, ModelId("big")), 1_700_000_000),
             running_jobs=jobs.Jobs(keys=FixedKeys(), running=running, clock=clock),
             stored_images=images.Images(store),
             contract=contract,

@@ -1,0 +1,49 @@
+"""Where clients fetch the images that they were not sent."""
+
+import re
+from typing import Final, Protocol
+
+import structlog
+from aiohttp.web import BaseRequest
+from pybase64 import b64encode
+
+from gateway.storage.disk import ImageNotStoredError
+
+_log = structlog.get_logger(__name__)
+
+_HOST: Final = re.compile(
+    r"[A-Za-z0-9._-]{1,255}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?"
+)
+
+
+class Images(Protocol):
+    """What `gateway.storage` does for these endpoints."""
+
+    async def put(self, request: str, png: bytes) -> str: ...
+
+
+class Addresses:
+    """Stores images, and tells their URLs."""
+
+    def __init__(self, images: Images, public_url: str) -> None:
+        """`public_url` "" builds addresses from each request's own Host header."""
+        self._images = images
+        self._public_url = public_url
+
+    async def of(self, request: BaseRequest, job_id: str, png: bytes) -> str:
+        """The image's URL; a data URL if it cannot be stored."""
+        try:
+            path = await self._images.put(job_id, png)
+        except ImageNotStoredError as error:
+            # The image is made and paid for: it goes into the answer itself.
+            _log.error("image_sent_inline", error=str(error))
+            return "data:image/png;base64," + b64encode(png).decode()
+        return (self._public_url or _own_url(request)) + path
+
+
+def _own_url(request: BaseRequest) -> str:
+    host = request.headers.get("Host", "")
+    if _HOST.fullmatch(host) is None:  # HTTP/1.0, or a header made to deceive
+        address, port, *_ = request.get_extra_info("sockname", ("127.0.0.1", 80))
+        host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{request.scheme}://{host}"
