@@ -24,7 +24,8 @@ from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
-from gateway.api.openai import Models, OpenAiImages
+from gateway.api.models import Models
+from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
 from gateway.api.router import Router
 from gateway.api.running import RunningRequests
@@ -146,7 +147,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             directory=directory,
             dispatcher=dispatcher,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
-            running=RunningRequests(dispatcher),
+            running=RunningRequests(dispatcher.watching),
             paying=paying,
         )
         yield await _open_listeners(parts, stack)

@@ -1,6 +1,6 @@
 """From a client's request to delivered images: what every endpoint that makes images shares."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -12,8 +12,9 @@ from gateway.api.admission import Admission
 from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
 from gateway.api.exchange import REQUEST_ID_PATTERN, Exchange, new_request_id
-from gateway.api.running import ProgressSource, RunningRequests
+from gateway.api.running import RunningRequests
 from gateway.keys import KeyGrant
+from gateway.orchestrators.job_events import News
 from network.errors import Problem, ProblemError
 from network.units import Wei, pixels_of
 from network.wire import headers, problems
@@ -51,7 +52,7 @@ class Delivery(Protocol):
     def warnings(self) -> str: ...
 
 
-class Dispatching(ProgressSource, Protocol):
+class Dispatching(Protocol):
     """What `gateway.dispatch.Dispatcher` does for these endpoints."""
 
     async def run(
@@ -69,7 +70,12 @@ class Making:
     wanted: TextToImageRequest
     grant: KeyGrant
     dispatcher: Dispatching
+    running: RunningRequests
     reveal_orchestrator: bool
+
+    def news(self) -> AsyncGenerator[News]:
+        """What happens to it meanwhile."""
+        return self.running.news(self.grant.key_id, self.exchange.request_id)
 
     async def delivered(self) -> Delivery:
         """Have the images made, and note what they cost. Raises ProblemError."""
@@ -149,6 +155,7 @@ class Generation:
                 wanted,
                 grant,
                 self._dispatcher,
+                self._running,
                 self._reveal_orchestrator,
             )
             with self._running.track(grant.key_id, exchange.request_id, making.job_id, wanted):

@@ -1,32 +1,34 @@
-"""OpenAI's interface: `POST /v1/images/generations` and `GET /v1/models`."""
+"""OpenAI's interface: `POST /v1/images/generations`."""
 
-from collections.abc import Callable, Collection
-from typing import Any, Final
-from urllib.parse import unquote
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any
 
-import orjson
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, StreamResponse
 from pybase64 import b64encode_as_string
 
 from gateway.api.addresses import Addresses
-from gateway.api.answers import SERVER, json_answer
-from gateway.api.auth import Keys, authenticate
+from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
+from gateway.api.events import EventStream, event
 from gateway.api.exchange import Exchange
 from gateway.api.generation import Asked, Delivery, Generation, Making, Picture
-from gateway.api.openai_body import IMAGE_EVENT, OpenAiRequest, parse_openai, renamed
-from gateway.keys import KeyGrant
+from gateway.api.openai_body import (
+    IMAGE_EVENT,
+    PARTIAL_EVENT,
+    OpenAiRequest,
+    parse_openai,
+    renamed,
+)
+from gateway.orchestrators.job_events import Preview
 from network.errors import ProblemError
 from network.runtime.clock import Clock
-from network.units import ModelId
-from network.wire import headers, problems
-
-MODELS_PREFIX: Final = "/v1/models/"
-_OWNER: Final = "livepeer"
+from network.runtime.supervisor import supervise
+from network.wire import headers
 
 
 class OpenAiImages:
-    """`POST /v1/images/generations`."""
+    """The endpoint; one per gateway."""
 
     def __init__(
         self, generation: Generation, bounds: Bounds, addresses: Addresses, clock: Clock
@@ -45,26 +47,14 @@ class OpenAiImages:
 
     def _read(self, body: bytes) -> Asked:
         asked = parse_openai(body, self._bounds)
+        answer = self._stream if asked.stream else self._answer
+        return Asked(asked.wanted, partial(answer, asked))
 
-        async def answer(making: Making) -> StreamResponse:
-            return await self._answer(making, asked)
-
-        return Asked(asked.wanted, answer)
-
-    async def _answer(self, making: Making, asked: OpenAiRequest) -> StreamResponse:
+    async def _answer(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         delivery = await making.delivered()
         data = [await self._datum(making, asked, image) for image in delivery.images]
         await delivery.settled
-        about = {
-            "output_format": "png",
-            "size": f"{asked.wanted.width}x{asked.wanted.height}",
-        }
-        now = int(self._clock.now())
-        if asked.stream:
-            events = [{"created_at": now, **about, **datum} for datum in data]
-            response = _stream(events)
-        else:
-            response = json_answer({"created": now, "data": data, **about})
+        response = json_answer({"created": self._now(), "data": data, **_about(asked)})
         response.headers.update(making.headers(delivery))
         if warnings := _warnings(delivery, asked):
             response.headers[headers.WARNINGS] = warnings
@@ -75,52 +65,80 @@ class OpenAiImages:
     ) -> dict[str, object]:
         # Ours beside OpenAI's: what it takes to draw the same image again, and what was seen in it.
         told: dict[str, object] = {"seed": image.seed, "nsfw": image.safety.nsfw}
-        if asked.inline or asked.stream:
+        if asked.inline:
             return {"b64_json": b64encode_as_string(image.png), **told}
         return {"url": await self._addresses.of(making.request, making.job_id, image.png), **told}
 
+    async def _stream(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
+        """Refused before anything was shown, it has a status of its own; later, an event."""
+        stream = EventStream(making.request, {"X-Request-Id": making.exchange.request_id})
+        try:
+            async with supervise(self._clock) as supervisor:
+                if asked.partial_images:
+                    supervisor.start(
+                        "previews", partial(self._show_previews, asked, making, stream)
+                    )
+                delivery = await making.delivered()
+            await delivery.settled
+        except ProblemError as error:
+            if not stream.is_open:
+                raise
+            problem = renamed(error.problem)
+            making.exchange.code = problem.code
+            told = {"message": problem.message, "type": problem.type, "code": problem.code}
+            await stream.send(event("error", {"type": "error", "error": told}))
+            return await stream.end()
+        stream.tell(making.headers(delivery))
+        for image in delivery.images:
+            await stream.send(self._image_event(asked, IMAGE_EVENT, image.png, seed=image.seed))
+        return await stream.end()
 
-def _stream(events: Collection[dict[str, object]]) -> Response:
-    """One event for each image; a client reads as many partial images as there are: none."""
-    body = b"".join(
-        b"event: %b\ndata: %b\n\n"
-        % (IMAGE_EVENT.encode(), orjson.dumps({"type": IMAGE_EVENT, **event}))
-        for event in events
-    )
-    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Server": SERVER}
-    return Response(body=body, headers=headers)
+    async def _show_previews(
+        self, asked: OpenAiRequest, making: Making, stream: EventStream
+    ) -> None:
+        """So many of each image, spread over its steps; those that would be of the end are not sent."""
+        steps = asked.wanted.num_inference_steps
+        shown: dict[int, int] = {}
+        # Previews are a courtesy: whoever is gone, or watches too often, gets none.
+        with suppress(ConnectionError, ProblemError):
+            async with aclosing(making.news()) as news:
+                async for one in news:
+                    if not isinstance(one, Preview):
+                        continue
+                    count = shown.get(one.image, 0)
+                    due = (count + 1) * steps / (asked.partial_images + 1)
+                    if count < asked.partial_images and one.step >= due:
+                        shown[one.image] = count + 1
+                        await stream.send(self._partial_event(asked, one, count))
+
+    def _partial_event(self, asked: OpenAiRequest, preview: Preview, index: int) -> bytes:
+        return self._image_event(
+            asked,
+            PARTIAL_EVENT,
+            preview.jpeg,
+            partial_image_index=index,
+            output_format="jpeg",
+        )
+
+    def _image_event(self, asked: OpenAiRequest, name: str, image: bytes, **more: object) -> bytes:
+        told: dict[str, Any] = {
+            "type": name,
+            "created_at": self._now(),
+            "b64_json": b64encode_as_string(image),
+            **_about(asked),
+            "background": "opaque",
+            "quality": "auto",
+            **more,
+        }
+        return event(name, told)
+
+    def _now(self) -> int:
+        return int(self._clock.now())
+
+
+def _about(asked: OpenAiRequest) -> dict[str, object]:
+    return {"output_format": "png", "size": f"{asked.wanted.width}x{asked.wanted.height}"}
 
 
 def _warnings(delivery: Delivery, asked: OpenAiRequest) -> str:
     return "; ".join((*filter(None, [delivery.warnings]), *asked.warnings))
-
-
-class Models:
-    """`GET /v1/models`, and one of them: what the key may ask for and somebody offers."""
-
-    def __init__(self, keys: Keys, known: Callable[[], Collection[ModelId]], since: int) -> None:
-        """`since` is told as each model's creation, in Unix seconds: clients require a number."""
-        self._keys = keys
-        self._known = known
-        self._since = since
-
-    async def index(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
-        grant = await authenticate(self._keys, request, exchange)
-        listed = [self._describe(model_id) for model_id in self._offered(grant)]
-        return json_answer({"object": "list", "data": listed})
-
-    async def show(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
-        """Raises ProblemError 404."""
-        grant = await authenticate(self._keys, request, exchange)
-        # Ids have slashes, which clients write as such or as %2F.
-        model_id = ModelId(unquote(request.rel_url.raw_path.removeprefix(MODELS_PREFIX)))
-        offered = self._offered(grant)
-        if model_id not in offered:
-            raise ProblemError(renamed(problems.model_not_found(model_id, offered)))
-        return json_answer(self._describe(model_id))
-
-    def _offered(self, grant: KeyGrant) -> list[ModelId]:
-        return [one for one in self._known() if grant.models is None or one in grant.models]
-
-    def _describe(self, model_id: ModelId) -> dict[str, Any]:
-        return {"id": model_id, "object": "model", "created": self._since, "owned_by": _OWNER}

@@ -25,6 +25,7 @@ _USUAL_SIDE: Final = 1024
 _LISTED_FAULTS: Final = 8
 MOST_PARTIAL_IMAGES: Final = 3
 IMAGE_EVENT: Final = "image_generation.completed"
+PARTIAL_EVENT: Final = "image_generation.partial_image"
 #: Livepeer's names, as OpenAI's clients know them.
 _NAMES: Final = {
     "model_id": "model",
@@ -61,7 +62,6 @@ class _Body(BaseModel):
     output_format: Literal["png"] = "png"
     background: Literal["auto", "opaque"] = "auto"
     stream: _Bool = False
-    #: As many as there are; there may be none.
     partial_images: Annotated[WholeNumber, Field(ge=0, le=MOST_PARTIAL_IMAGES)] = 0
     #: As text, which is how Livepeer has it, or as the object that the text stands for.
     loras: _Str | dict[str, _Weight] = ""
@@ -74,6 +74,7 @@ class OpenAiRequest:
     wanted: TextToImageRequest
     inline: bool
     stream: bool
+    partial_images: int
     warnings: tuple[str, ...]
 
 
@@ -95,6 +96,7 @@ def parse_openai(body: bytes, bounds: Bounds) -> OpenAiRequest:
         wanted=wanted,
         inline=asked.response_format == "b64_json",
         stream=asked.stream,
+        partial_images=asked.partial_images,
         warnings=tuple(f"{name} has no effect here" for name in WITHOUT_EFFECT if name in raw),
     )
 

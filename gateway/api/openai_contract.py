@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.api.openai_body import IMAGE_EVENT, MOST_PARTIAL_IMAGES, WITHOUT_EFFECT
+from gateway.api.openai_body import IMAGE_EVENT, MOST_PARTIAL_IMAGES, PARTIAL_EVENT, WITHOUT_EFFECT
 from network.wire.limits import LARGEST_SEED, Limits
 from network.wire.schema import request_schema
 
@@ -35,7 +35,7 @@ def images_request_schema(limits: Limits) -> Document:
         },
         "partial_images": {
             "type": "integer",
-            "description": "Taken for compatibility: no partial images are sent.",
+            "description": "Previews to send before each image of a stream, where there are some.",
             "minimum": 0,
             "maximum": MOST_PARTIAL_IMAGES,
         },
@@ -86,7 +86,10 @@ def image_event_schema() -> Document:
     return {
         "type": "object",
         "required": ["event", "data"],
-        "properties": {"event": {"const": IMAGE_EVENT}, "data": {"type": "string"}},
+        "properties": {
+            "event": {"enum": [IMAGE_EVENT, PARTIAL_EVENT, "error"]},
+            "data": {"type": "string"},
+        },
     }
 
 

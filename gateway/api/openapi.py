@@ -69,6 +69,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             "/v1/images/generations": {"post": _openai_images()},
             "/v1/models": {"get": _openai_models()},
             "/jobs/{request_id}": {"get": _job()},
+            "/jobs/{request_id}/events": {"get": _job_events()},
             "/stream/{request}/{name}.png": {"get": _image()},
             "/health": {"get": _health()},
             "/openapi.json": {"get": _openapi()},
@@ -111,7 +112,11 @@ def _text_to_image() -> Document:
 def _openai_images() -> Document:
     success = {
         "description": "The images; server-sent events where `stream` is true.",
-        "headers": _delivery_headers(),
+        "headers": {
+            # A stream that begins with partial images is sent before all of this is known.
+            name: {**header, "required": name == "X-Request-Id"}
+            for name, header in _delivery_headers().items()
+        },
         "content": {
             **_json({"$ref": "#/components/schemas/ImagesResponse"}),
             "text/event-stream": {"schema": image_event_schema()},
@@ -190,6 +195,30 @@ def _job() -> Document:
                 "content": _json({"$ref": "#/components/schemas/Progress"}),
             },
             **_problems("401"),
+        },
+    }
+
+
+def _job_events() -> Document:
+    names = ["queued", "progress", "preview", "over"]
+    event = {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {"event": {"enum": names}, "data": {"type": "string"}},
+    }
+    return {
+        "operationId": "watchJob",
+        "summary": "What happens to one's own running request, as server-sent events",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "parameters": [_path_parameter("request_id", REQUEST_ID_PATTERN)],
+        "responses": {
+            "200": {
+                "description": "Events until the request is answered.",
+                "headers": _request_id_header(),
+                "content": {"text/event-stream": {"schema": event}},
+            },
+            **_problems("401", "429"),
         },
     }
 

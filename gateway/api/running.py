@@ -1,17 +1,21 @@
 """The requests under way, as their own clients may look them up."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.orchestrators.job_events import News
 from network.errors import ProblemError
 from network.wire import problems
 from network.wire.messages import TextToImageRequest
 
 #: Seconds for which a progress answer is good enough for the next poll of the same request.
 _FRESH_SECONDS = 0.1
+#: Streams of one request's news at a time; each costs a connection to its orchestrator.
+_MOST_WATCHERS = 2
+_LOOK = 0.05
 
 
 class Progress(Protocol):
@@ -28,9 +32,11 @@ class Progress(Protocol):
 
 
 class ProgressSource(Protocol):
-    """What the dispatcher answers about requests in flight."""
+    """Tells of requests in flight (`gateway.dispatch.watching.Watching`)."""
 
     async def progress(self, request_id: str, key_id: str) -> Progress | None: ...
+
+    def watch(self, request_id: str, key_id: str) -> AsyncGenerator[News]: ...
 
 
 @dataclass(slots=True)
@@ -41,6 +47,7 @@ class RunningRequest:
     job_id: str
     key_id: str
     total_steps: int
+    watchers: int = 0
     seen: Progress | None = None
     seen_at: float = float("-inf")
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -49,8 +56,10 @@ class RunningRequest:
 class RunningRequests:
     """Found by key and the client's request id, so that nobody sees another's requests."""
 
-    def __init__(self, source: ProgressSource) -> None:
+    def __init__(self, source: ProgressSource, *, patience: float = 2.0) -> None:
+        """`patience`: seconds for which events may be asked for before their request arrives."""
         self._source = source
+        self._patience = patience
         self._running: dict[tuple[str, str], RunningRequest] = {}
 
     def __len__(self) -> int:
@@ -92,3 +101,26 @@ class RunningRequests:
             "total_steps": running.total_steps if seen is None else seen.total_steps,
             "position": 0 if seen is None else seen.position,
         }
+
+    async def news(self, key_id: str, request_id: str) -> AsyncGenerator[News]:
+        """A request's news until it is answered. Raises ProblemError 404, 429."""
+        running = await self._arrived((key_id, request_id))
+        if running is None:
+            raise ProblemError(problems.not_found("request under way"))
+        if running.watchers >= _MOST_WATCHERS:
+            message = f"{_MOST_WATCHERS} streams of this request's events are open already."
+            raise ProblemError(problems.rate_limited(1.0, message))
+        running.watchers += 1
+        try:
+            async with aclosing(self._source.watch(running.job_id, key_id)) as watching:
+                async for news in watching:
+                    yield news
+        finally:
+            running.watchers -= 1
+
+    async def _arrived(self, name: tuple[str, str]) -> RunningRequest | None:
+        for _ in range(round(self._patience / _LOOK)):
+            if name in self._running:
+                break
+            await asyncio.sleep(_LOOK)
+        return self._running.get(name)

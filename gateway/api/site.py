@@ -6,7 +6,8 @@ from aiohttp.web import BaseRequest, StreamResponse
 from gateway.api import images, jobs
 from gateway.api.answers import json_bytes
 from gateway.api.exchange import Exchange, Handler
-from gateway.api.openai import MODELS_PREFIX, Models, OpenAiImages
+from gateway.api.models import MODELS_PREFIX, Models
+from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import Document
 from gateway.api.router import Route, Router
 from gateway.api.text_to_image import TextToImage

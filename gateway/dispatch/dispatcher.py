@@ -5,7 +5,7 @@ import itertools
 import random
 import re
 import secrets
-from typing import Final, Literal
+from typing import Final
 
 from gateway.accounting.journal import AttemptState, Journal
 from gateway.dispatch.books import Books
@@ -14,7 +14,6 @@ from gateway.dispatch.journey import (
     DispatchResult,
     Journey,
     Place,
-    RequestProgress,
     Routing,
     Running,
     order_for,
@@ -22,6 +21,7 @@ from gateway.dispatch.journey import (
     set_out,
 )
 from gateway.dispatch.paying import CappedError, OffChain, Paying
+from gateway.dispatch.watching import Watching
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
     OrchestratorFailed,
@@ -85,6 +85,10 @@ class Dispatcher:
         self._arrivals = itertools.count()
         self._journeys: dict[str, Journey] = {}
         self._line: Line[Place] = Line(routing.max_waiting, self._give_back)
+        #: Where each request in flight stands.
+        self.watching = Watching(
+            client, self._journeys.get, lambda journey: self._line.position(journey.arrival)
+        )
         self._is_advancing = False
         directory.subscribe(self._advance_soon)
 
@@ -125,22 +129,6 @@ class Dispatcher:
         finally:
             self._journeys.pop(request_id, None)
             self._budget.release(request_id)
-
-    async def progress(self, request_id: str, key_id: str) -> RequestProgress | None:
-        """Ask the orchestrator how far the request is; None unless it is in flight for this key."""
-        journey = self._journeys.get(request_id)
-        if journey is None or journey.buyer.key_id != key_id:
-            return None
-        total = journey.need.steps * journey.expected.images
-        running = journey.running
-        if running is None:
-            return RequestProgress("waiting", 0, total, self._line.position(journey.arrival))
-        told = await self._client.progress(running.place.offer, running.attempt_id)
-        if told is None:
-            return RequestProgress("sent", 0, total, 0)
-        state: Literal["waiting", "running"] = "waiting" if told.position > 0 else "running"
-        done = min(max(told.done_steps, 0), total)
-        return RequestProgress(state, done, total, max(told.position, 0))
 
     # Setting out
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +26,7 @@ from gateway.orchestrators.answers import (
     refusal,
 )
 from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
+from gateway.orchestrators.job_events import JobEvents, News
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
 from gateway.orchestrators.receipts import NoReceipt, ReceiptDesk, credit_of, fee_of, statement_of
@@ -124,6 +125,7 @@ class OrchestratorClient:
         self._session = session
         self._poster = poster
         self._receipts = ReceiptDesk(session)
+        self._events = JobEvents(session)
         self._information = information
         self._version = version
         self._sender = _NO_ADDRESS if account is None else account.address
@@ -194,6 +196,10 @@ class OrchestratorClient:
         ):
             # Progress is a courtesy: a request never fails for want of it.
             return None
+
+    def events(self, offer: Offer, attempt_id: str) -> AsyncGenerator[News]:
+        """A job's news until it is over. Raises NoEvents where it does not tell."""
+        return self._events.of(_at(offer.transcoder, f"jobs/{attempt_id}/events"))
 
     async def receipt(self, offer: Offer, attempt_id: str) -> Statement | NoReceipt:
         """What became of an attempt's payment. Raises OrchestratorFailed."""

@@ -186,7 +186,7 @@ async def test_places_that_others_free_are_found_by_those_who_wait(tmp_path: Pat
     async with running(stub), open_desk(tmp_path, [stub]) as desk:
         waiting = asyncio.create_task(desk.dispatcher.run("r", Key(), request_for()))
         await until(lambda: desk.dispatcher.waiting)
-        progress = await desk.dispatcher.progress("r", "key")
+        progress = await desk.dispatcher.watching.progress("r", "key")
         assert progress is not None
         assert (progress.state, progress.position, progress.total_steps) == ("waiting", 1, 5)
         stub.under_way = 0
@@ -228,10 +228,10 @@ async def test_a_client_that_goes_away_frees_its_place(tmp_path: Path) -> None:
     async with running(stub), open_desk(tmp_path, [stub]) as desk:
         task = asyncio.create_task(desk.dispatcher.run("r", Key(), request_for()))
         await until(lambda: stub.under_way)
-        progress = await desk.dispatcher.progress("r", "key")
+        progress = await desk.dispatcher.watching.progress("r", "key")
         assert progress is not None
         assert (progress.state, progress.done_steps) == ("running", 3)
-        assert await desk.dispatcher.progress("r", "another key") is None
+        assert await desk.dispatcher.watching.progress("r", "another key") is None
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -1,7 +1,7 @@
 """The public surface on a real socket, with a scripted dispatcher behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +17,15 @@ from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
-from gateway.api.openai import Models, OpenAiImages
+from gateway.api.models import Models
+from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
 from gateway.api.running import RunningRequests
 from gateway.api.site import public_router
 from gateway.api.text_to_image import TextToImage
 from gateway.dispatch import RequestProgress
 from gateway.keys import KeyGrant
+from gateway.orchestrators.job_events import News
 from gateway.storage.disk import DiskImageStore, open_disk_store
 from network.runtime.clock import SystemClock
 from network.units import ModelId, Wei
@@ -81,6 +83,7 @@ class ScriptedDispatcher:
     pixel_bytes: int = 100
     warnings: str = ""
     safety: Safety = Safety.PASSED
+    news: list[News] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -111,6 +114,15 @@ class ScriptedDispatcher:
         return FixedDelivery(
             pictures, Wei(12345), "http://127.0.0.1:9", 1, 0.0, settled, self.warnings
         )
+
+    async def watch(self, request_id: str, key_id: str) -> AsyncGenerator[News]:
+        """The scripted news, then whatever is put in later, until the request is over."""
+        told = 0
+        while any(seen[:2] == (request_id, key_id) for seen in self.seen) and self.under_way:
+            while told < len(self.news):
+                told += 1
+                yield self.news[told - 1]
+            await asyncio.sleep(0.01)
 
     async def progress(self, request_id: str, key_id: str) -> RequestProgress | None:
         self.asked += 1
@@ -185,7 +197,7 @@ async def open_surface(
     async with open_disk_store(
         folder, lifetime=lifetime, max_bytes=max_bytes, clock=clock
     ) as store:
-        running = RunningRequests(dispatcher)
+        running = RunningRequests(dispatcher, patience=0.1)
         admission = Admission(total=total, per_key=per_key)
         metrics = Metrics(
             Gauges(
