@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from gateway.accounting.journal import Journal
 from gateway.api import images, jobs
 from gateway.api.addresses import Addresses
 from gateway.api.admin import admin_router
@@ -27,6 +28,7 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.rates import Rates
 from gateway.api.router import Router
 from gateway.api.running import RunningRequests
 from gateway.api.site import public_router
@@ -34,14 +36,16 @@ from gateway.api.status import count_states, describe
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
 from gateway.dispatch import Dispatcher, Routing
+from gateway.dispatch.allowing import spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
 from gateway.home import open_gateway_database, open_images, open_payer, open_usage_journal
-from gateway.keys import KeyRing
+from gateway.keys import KeyRing, list_keys
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.selection import Policy
 from gateway.orchestrators.standing import Pausing
+from gateway.payments.allowance import Allowances, Period
 from gateway.payments.appraisal import Appraiser
 from gateway.payments.budget import Budget
 from gateway.payments.budget import Limits as BudgetLimits
@@ -49,6 +53,7 @@ from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
 from network.identity import checksum
 from network.runtime.clock import Clock, SystemClock
+from network.runtime.database import Database
 from network.runtime.supervisor import supervise
 from network.units import Address, ModelId
 from network.wire.limits import Limits
@@ -132,6 +137,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             clock=clock,
             randomness=randomness,
             paying=paying,
+            allowances=await _allowances(database, journal, clock),
         )
         supervisor.start("orchestrators", directory.run)
         supervisor.start("keys", partial(_every, _KEYS_SECONDS, keys.refresh))
@@ -151,6 +157,14 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             paying=paying,
         )
         yield await _open_listeners(parts, stack)
+
+
+async def _allowances(database: Database, journal: Journal, clock: Clock) -> Allowances:
+    """What keys and teams spent in this month, as the journal has it."""
+    allowances = Allowances()
+    spending = await journal.spending(Period.MONTH.begin(clock.now()))
+    allowances.restore(spent_before(spending, await list_keys(database)))
+    return allowances
 
 
 async def probe_orchestrators(settings: GatewaySettings) -> list[dict[str, Any]]:
@@ -236,6 +250,7 @@ def _public_router(parts: _Parts) -> Router:
     bounds = _bounds(settings)
     generation = Generation(
         keys=parts.keys,
+        rates=Rates(parts.clock),
         admission=parts.admission,
         dispatcher=parts.dispatcher,
         running=parts.running,

@@ -133,6 +133,16 @@ class UsageTotal:
 
 
 @dataclass(frozen=True, slots=True)
+class DailySpending:
+    """What requests of one key cost that were settled on one day of UTC."""
+
+    key_id: str
+    #: Unix seconds.
+    day_began: float
+    fee: Wei
+
+
+@dataclass(frozen=True, slots=True)
 class OrchestratorTotal:
     """What the journal knows of one orchestrator."""
 

@@ -20,6 +20,7 @@ from gateway.accounting.events import (
     Accepted,
     Attempt,
     AttemptState,
+    DailySpending,
     Event,
     Grouping,
     OrchestratorTotal,
@@ -171,6 +172,10 @@ class Journal:
     ) -> tuple[UsageTotal, ...]:
         """Exact totals of settled requests accepted in `since <= t < until` (unix seconds)."""
         return await self._read(lambda c: queries.usage(c, by, since, until))
+
+    async def spending(self, since: float) -> tuple[DailySpending, ...]:
+        """What was settled since then (unix seconds), by key and day."""
+        return await self._read(lambda c: queries.spending(c, since))
 
     async def orchestrator_totals(self, since: float = 0.0) -> tuple[OrchestratorTotal, ...]:
         """Totals of the attempts started since then (unix seconds), by URI."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp.web import BaseRequest, StreamResponse
 
+from gateway.payments.rate import Left
 from network.units import Wei
 
 #: What a client may choose as its request id; UUIDs and hex strings fit.
@@ -38,6 +39,8 @@ class Exchange:
     #: Orchestrators asked.
     attempts: int = 0
     fee: Wei | None = None
+    #: Of the key's limit of requests a minute; None without one.
+    rate: Left | None = None
 
     def own_seconds(self) -> float:
         """Time since the start that was not spent waiting for others."""

@@ -60,6 +60,8 @@ class Frontend:
             response = problem_answer(problems.internal())
         if not response.prepared:
             response.headers["X-Request-Id"] = exchange.request_id
+            if exchange.rate is not None:
+                response.headers.update(exchange.rate.headers())
         if response.status in {408, 413}:
             # What is left of the body may be endless; the connection is of no more use.
             response.force_close()

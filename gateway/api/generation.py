@@ -12,6 +12,7 @@ from gateway.api.admission import Admission
 from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
 from gateway.api.exchange import REQUEST_ID_PATTERN, Exchange, new_request_id
+from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
 from gateway.keys import KeyGrant
 from gateway.orchestrators.job_events import News
@@ -112,6 +113,7 @@ class Generation:
         self,
         *,
         keys: Keys,
+        rates: Rates,
         admission: Admission,
         dispatcher: Dispatching,
         running: RunningRequests,
@@ -120,6 +122,7 @@ class Generation:
         reveal_orchestrator: bool,
     ) -> None:
         self._keys = keys
+        self._rates = rates
         self._admission = admission
         self._dispatcher = dispatcher
         self._running = running
@@ -135,6 +138,7 @@ class Generation:
         Raises ProblemError, whatever `read` raises among it.
         """
         grant = await authenticate(self._keys, request, exchange)
+        exchange.rate = self._rates.take_request(grant)
         with self._admission.place(grant):
             if exchange.bad_request_id:
                 raise ProblemError(_bad_request_id())
@@ -147,7 +151,9 @@ class Generation:
             asked = read(body)
             wanted = asked.wanted
             exchange.model_id = wanted.model_id
-            exchange.pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
+            pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
+            exchange.pixels = pixels
+            self._rates.take_pixels(grant, pixels)
             making = Making(
                 request,
                 exchange,

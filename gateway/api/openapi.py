@@ -21,6 +21,7 @@ _REQUEST_ID: Document = {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"}
 _REASONS = {
     "400": "The request asks for something that cannot be had, or is not HTTP.",
     "401": "The bearer key is missing, unknown, revoked or expired.",
+    "402": "The budget of the key, or of its team, is spent.",
     "403": "The key may not use this model.",
     "404": "There is no such thing, or this key may not know of it.",
     "405": "The resource does not have this method.",
@@ -36,6 +37,7 @@ _REASONS = {
 }
 _EXTRA_HEADERS: dict[str, Document] = {
     "401": {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
+    "402": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
     "405": {"Allow": {"required": True, "schema": {"type": "string"}}},
     "429": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
     "503": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
@@ -47,7 +49,7 @@ _REQUEST_ID_PARAMETER: Document = {
     "schema": _REQUEST_ID,
 }
 #: What can happen to a request for images.
-_REFUSALS = ("401", "403", "408", "413", "415", "417", "429")
+_REFUSALS = ("401", "402", "403", "408", "413", "415", "417", "429")
 #: What can happen to any request before or beside its route.
 _ALWAYS = ("400", "404", "405", "431", "500", "503")
 

@@ -1,6 +1,7 @@
 """`limner-gateway keys`: they work, and stop working, while the gateway runs."""
 
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +11,19 @@ import click
 import orjson
 from typing_extensions import override
 
+from gateway.cli.limits import limit_options, limits_of, shown_limits, team_of
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
 from gateway.home import open_gateway_database
-from gateway.keys import KeyGrant, KeyRecord, create_key, list_keys, revoke_key
+from gateway.keys import (
+    KeyGrant,
+    KeyRecord,
+    UseLimits,
+    create_key,
+    limit_key,
+    list_keys,
+    revoke_key,
+)
 from network.runtime.clock import SystemClock
 from network.units import ModelId, parse_price
 
@@ -60,6 +70,11 @@ def command() -> None:
 @click.option("--model", "models", multiple=True, help="Allow only this model; repeatable.")
 @click.option("--max-price", type=_Price(), help='The most it pays, in wei per pixel: "7/2".')
 @click.option("--max-in-flight", type=click.IntRange(min=1), help="Requests at a time.")
+@click.option("--team", help="The team whose limits hold beside the key's own.")
+@click.option(
+    "--note", "notes", multiple=True, help="A note for yourself: name=value; repeatable."
+)
+@limit_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @settings_options
 def create(
@@ -69,9 +84,12 @@ def create(
     models: tuple[str, ...],
     max_price: Fraction | None,
     max_in_flight: int | None,
+    team: str | None,
+    notes: tuple[str, ...],
     as_json: bool,
     config: Path | None,
     data_dir: Path | None,
+    **limits: int | None,
 ) -> None:
     """Make a key for NAME and show it, this once."""
     settings = load_settings(config, data_dir)
@@ -87,6 +105,9 @@ def create(
                 max_price=max_price,
                 expires_at=None if expires is None else clock.now() + expires,
                 max_in_flight=max_in_flight,
+                limits=UseLimits(**limits_of(limits)),
+                team=team,
+                metadata=dict(_note(note) for note in notes),
             )
 
     try:
@@ -123,8 +144,42 @@ def list_(*, as_json: bool, config: Path | None, data_dir: Path | None) -> None:
     if as_json:
         click.echo(orjson.dumps(lines))
         return
-    columns = ("id", "name", "state", "made", "expires", "models", "max price", "at a time")
+    columns = (
+        "id",
+        "name",
+        "state",
+        "made",
+        "expires",
+        "models",
+        "max price",
+        "at a time",
+        "team",
+        "limits",
+    )
     show_table("keys", columns, map(_cells, lines), ids=("id",))
+
+
+@command.command()
+@click.argument("key_id")
+@limit_options
+@settings_options
+def limit(
+    *, key_id: str, config: Path | None, data_dir: Path | None, **limits: int | None
+) -> None:
+    """Change limits of the key with this KEY_ID; those not named stay. "none" lifts one."""
+    settings = load_settings(config, data_dir)
+
+    async def write() -> KeyRecord | None:
+        async with open_gateway_database(settings) as database:
+            return await limit_key(database, SystemClock(), key_id, limits_of(limits))
+
+    record = in_loop(write())
+    if record is None:
+        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    click.echo(f"{key_id} ({record.grant.name}): {shown_limits(record.grant.limits)}")
+
+
+command.add_command(team_of)
 
 
 @command.command()
@@ -157,6 +212,12 @@ def _line(record: KeyRecord, now: float) -> dict[str, Any]:
         "models": None if grant.models is None else sorted(grant.models),
         "max_price": None if grant.max_price is None else str(grant.max_price),
         "max_in_flight": grant.max_in_flight,
+        "team": None if grant.team is None else grant.team.name,
+        "limits": {
+            name: None if value is None else str(value)
+            for name, value in asdict(grant.limits).items()
+        },
+        "metadata": dict(grant.metadata),
     }
 
 
@@ -170,7 +231,16 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
         ", ".join(line["models"] or ()) or "all",
         line["max_price"] or "-",
         str(line["max_in_flight"] or "-"),
+        line["team"] or "-",
+        ", ".join(f"{name} {value}" for name, value in line["limits"].items() if value) or "-",
     )
+
+
+def _note(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"{text!r} is no note; write name=value")
+    return name, value
 
 
 def _when(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ import secrets
 from typing import Final
 
 from gateway.accounting.journal import AttemptState, Journal
+from gateway.dispatch.allowing import allowances_of, budget_problem
 from gateway.dispatch.books import Books
 from gateway.dispatch.journey import (
     Buyer,
@@ -34,6 +35,7 @@ from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
 from gateway.orchestrators.selection import Policy, Ranking, rank
 from gateway.orchestrators.standing import Fault
+from gateway.payments.allowance import Allowances
 from gateway.payments.budget import Budget, NotHeld, Shortfall
 from gateway.payments.payer import StaleQuoteError, UnpayableError
 from gateway.payments.purse import PreparedPayment
@@ -71,8 +73,10 @@ class Dispatcher:
         clock: Clock,
         randomness: random.Random,
         paying: Paying | None = None,
+        allowances: Allowances | None = None,
     ) -> None:
-        """`paying` None is off-chain."""
+        """`paying` None is off-chain. `allowances` know what was spent before."""
+        self._allowances = Allowances() if allowances is None else allowances
         self._paying: Paying = OffChain() if paying is None else paying
         self._directory = directory
         self._client = client
@@ -124,11 +128,13 @@ class Dispatcher:
                 arrival=next(self._arrivals),
                 now=self._clock.monotonic(),
             )
+            journey.allowances = allowances_of(buyer)
             self._journeys[request_id] = journey
             return await self._travel(journey)
         finally:
             self._journeys.pop(request_id, None)
             self._budget.release(request_id)
+            self._allowances.release(request_id)
 
     # Setting out
 
@@ -249,6 +255,10 @@ class Dispatcher:
                     "once. Try again when some of them are done.",
                 )
             )
+        now = self._clock.now()
+        exceeded = self._allowances.hold(journey.request_id, journey.allowances, best.fee, now)
+        if exceeded is not None:
+            raise ProblemError(budget_problem(exceeded, best.fee, now))
         self._directory.claim(best.uri, journey.need.model_id)
         return Place(best, journey.need.model_id, offer)
 
@@ -328,6 +338,7 @@ class Dispatcher:
         fee = owed(place, answer)
         seconds = self._clock.monotonic() - running.started
         receipts = self._paying.delivered(running.attempt_id, answer, fee)
+        self._allowances.settle(journey.request_id, fee, self._clock.now())
         settled = self._books.settle(journey, fee, answer.node_job_id, receipts)
         need = journey.need
         self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)

@@ -7,10 +7,12 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import orjson
 
+from gateway.keys import Team, UseLimits
 from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture, Refused
 from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
+from gateway.payments.allowance import Allowance
 from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
 from network.units import ModelId, Wei, pixels_of
@@ -31,6 +33,10 @@ class Buyer(Protocol):
     def max_price(self) -> Fraction | None: ...
     @property
     def max_in_flight(self) -> int | None: ...
+    @property
+    def limits(self) -> UseLimits: ...
+    @property
+    def team(self) -> Team | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,8 @@ class Journey:
     arrival: int
     #: Monotonic seconds.
     started: float
+    #: Whose money it spends.
+    allowances: tuple[Allowance, ...] = ()
     #: Attempts written down.
     attempts: int = 0
     #: Seconds spent waiting for a place.

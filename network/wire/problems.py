@@ -5,7 +5,7 @@ whole seconds and present on every 429 and 503.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from network.errors import FieldFault, Problem
@@ -103,11 +103,24 @@ def unsafe(message: str) -> Problem:
 
 
 def rate_limited(
-    retry_after: float, message: str = "Too many requests with this key; try again later."
+    retry_after: float,
+    message: str = "Too many requests with this key; try again later.",
+    headers: Mapping[str, str] | None = None,
 ) -> Problem:
     """`retry_after` in seconds, rounded up."""
     return Problem(
-        429, message, "rate_limit_error", "rate_limited", headers=_retry_after(retry_after)
+        429,
+        message,
+        "rate_limit_error",
+        "rate_limited",
+        headers={**_retry_after(retry_after), **(headers or {})},
+    )
+
+
+def budget_exceeded(message: str, retry_after: float) -> Problem:
+    """`message` tells whose budget, what of it is spent, and when it begins anew."""
+    return Problem(
+        402, message, "insufficient_quota", "budget_exceeded", headers=_retry_after(retry_after)
     )
 
 

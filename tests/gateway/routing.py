@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from gateway.config import GatewaySettings, PaymentSettings
 from gateway.dispatch import Dispatcher, Routing
 from gateway.dispatch.opening import Payments, assemble
 from gateway.dispatch.paying import TicketPaying
+from gateway.keys import Team, UseLimits
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.selection import Policy
@@ -41,6 +42,8 @@ class Key:
     models: frozenset[ModelId] | None = None
     max_price: Fraction | None = None
     max_in_flight: int | None = None
+    limits: UseLimits = field(default_factory=UseLimits)
+    team: Team | None = None
 
 
 @dataclass

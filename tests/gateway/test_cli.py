@@ -265,10 +265,31 @@ async def test_key_options_are_checked_before_a_key_is_made(tmp_path: Path) -> N
     assert made.out.strip() not in str(listed)
 
 
+async def test_limits_of_keys_and_teams_are_set_changed_and_lifted(tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path / "data"))
+    assert (await limner("keys", "create", "me", "--team", "crew", *data)).status == 2
+    said = await limner("keys", "team", "crew", "--wei-per-month", "1 eth", *data)
+    assert said.out.strip() == f"crew: {10**18} wei per month"
+    options = ("--team", "crew", "--wei-per-day", "5 gwei", "--note", "customer=42")
+    made = await limner("keys", "create", "me", *options, "--json", *data)
+    key_id = json.loads(made.out)["key_id"]
+    changed = ("--requests-per-minute", "7", "--wei-per-day", "none")
+    said = await limner("keys", "limit", key_id, *changed, *data)
+    assert said.out.strip() == f"{key_id} (me): 7 requests per minute"
+    (listed,) = json.loads((await limner("keys", "list", "--json", *data)).out)
+    assert listed["team"] == "crew"
+    assert listed["metadata"] == {"customer": "42"}
+    assert {name: v for name, v in listed["limits"].items() if v} == {"requests_per_minute": "7"}
+    for wrong in (("--wei-per-day", "much"), ("--requests-per-minute", "-3")):
+        assert (await limner("keys", "limit", key_id, *wrong, *data)).status == 2
+    assert (await limner("keys", "limit", "nothing", *data)).status == 1
+    assert (await limner("keys", "create", "me", "--note", "nonsense", *data)).status == 2
+
+
 def test_every_command_explains_itself() -> None:
     for arguments in (
         *([], ["run"], ["generate"], ["usage"], ["orchestrators"], ["address"], ["version"]),
-        *(["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+        *(["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["keys", "team"]),
         *(["wallet"], ["fund"], ["unlock"], ["withdraw"], ["signer"], ["keystore", "import"]),
     ):
         said = CliRunner().invoke(main, [*arguments, "--help"])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.accounting.journal import MIGRATIONS
-from gateway.keys import KeyRing, create_key, digest_of, list_keys, mint_bearer, revoke_key
+from gateway.keys import KeyRing, create_key, list_keys, revoke_key
+from gateway.keys.model import digest_of, mint_bearer
 from network.runtime.clock import SystemClock
 from network.runtime.database import Database, open_database
 from network.units import ModelId

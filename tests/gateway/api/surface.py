@@ -20,6 +20,7 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
 from gateway.api.site import public_router
 from gateway.api.text_to_image import TextToImage
@@ -212,6 +213,7 @@ async def open_surface(
         bounds = Bounds(DEFAULT, limits, {ModelId("big"): Limits(max_width=2048)})
         generation = Generation(
             keys=FixedKeys(),
+            rates=Rates(clock),
             admission=admission,
             dispatcher=dispatcher,
             running=running,

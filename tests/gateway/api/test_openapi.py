@@ -35,7 +35,7 @@ async def test_the_document_states_the_bounds_that_are_enforced(surface: Surface
 async def test_every_status_of_the_endpoint_is_documented(surface: Surface) -> None:
     operation = (await document_of(surface))["paths"]["/text-to-image"]["post"]
     assert set(operation["responses"]) == {
-        *("200", "400", "401", "403", "404", "405", "408", "413", "415", "417", "422"),
+        *("200", "400", "401", "402", "403", "404", "405", "408", "413", "415", "417", "422"),
         *("429", "431", "500", "503"),
     }
     assert operation["security"] == [{"HTTPBearer": []}]

@@ -1,0 +1,73 @@
+"""What a client's key grants."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from network.units import ModelId, Wei
+
+
+@dataclass(frozen=True, slots=True)
+class UseLimits:
+    """What a key or a team may use; None is no limit."""
+
+    wei_per_day: Wei | None = None
+    wei_per_month: Wei | None = None
+    requests_per_minute: int | None = None
+    pixels_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Keys that share limits, beside their own."""
+
+    name: str
+    limits: UseLimits
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGrant:
+    """What the holder of one key may do; prices in wei per pixel, times in unix seconds."""
+
+    key_id: str
+    name: str
+    #: None allows every model.
+    models: frozenset[ModelId] | None = None
+    max_price: Fraction | None = None
+    expires_at: float | None = None
+    #: Requests at a time; None leaves it to the gateway's own setting.
+    max_in_flight: int | None = None
+    limits: UseLimits = field(default_factory=UseLimits)
+    team: Team | None = None
+    #: The operator's own notes; the gateway never looks at them.
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def allows(self, model: ModelId) -> bool:
+        return self.models is None or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One row: a grant, what proves it, and its history."""
+
+    grant: KeyGrant
+    digest: bytes
+    created_at: float
+    revoked_at: float | None
+
+    def is_live(self, now: float) -> bool:
+        expires = self.grant.expires_at
+        return self.revoked_at is None and (expires is None or now < expires)
+
+
+def mint_bearer() -> tuple[str, str]:
+    """A new key id and the key to hand out once."""
+    key_id = secrets.token_hex(6)
+    return key_id, f"limner_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def digest_of(bearer: str) -> bytes:
+    """What is stored of a key, 32 bytes."""
+    return hashlib.sha256(bearer.encode()).digest()
