@@ -154,10 +154,8 @@ class Ranking:
         return min(prices, default=None)
 
     def _candidate(self, scored: _Scored) -> Candidate:
-        score, uri, one = scored
-        pixels = int(self.need.pixels)
-        owed = _fee(pixels, one.price_numerator, one.price_denominator)
-        return Candidate(score, uri, owed, one.overhead + pixels * self.need.steps * one.pace, one)
+        score, _, one = scored
+        return candidate_of(score, one, self.need)
 
     def _explain(self) -> Iterator[Refusal]:
         for prospect, reason in self.passed_over:
@@ -165,6 +163,21 @@ class Ranking:
             if reason is Reason.ABOVE_CAP:
                 detail = f"{prospect.price} > {self.need.price_cap} wei per pixel"
             yield Refusal(prospect.uri, reason, detail)
+
+
+def score_of(one: Prospect, need: Need, policy: Policy) -> int:
+    """`fee + time_value x expected seconds`, in the units of `Candidate.score`."""
+    pixels, value = need.pixels, policy.time_value
+    price, unit = one.price_numerator, one.price_denominator
+    owed = pixels * price if unit == 1 else _fee(pixels, price, unit)
+    expected = one.overhead + pixels * need.steps * one.pace
+    return owed * FEMTOSECONDS * value.denominator + value.numerator * expected
+
+
+def candidate_of(score: int, one: Prospect, need: Need) -> Candidate:
+    owed = _fee(need.pixels, one.price_numerator, one.price_denominator)
+    expected = one.overhead + need.pixels * need.steps * one.pace
+    return Candidate(score, one.uri, owed, expected, one)
 
 
 def rank(
@@ -178,9 +191,6 @@ def rank(
 
     `now` is monotonic seconds; `tried` are URIs this request must not go to again.
     """
-    pixels, work = int(need.pixels), int(need.pixels) * need.steps
-    worth = policy.time_value.numerator
-    scale = FEMTOSECONDS * policy.time_value.denominator
     cap = need.price_cap
     cap_numerator, cap_denominator = (0, 0) if cap is None else cap.as_integer_ratio()
     eligible: list[_Scored] = []
@@ -200,9 +210,7 @@ def rank(
         elif one.free <= 0:
             reason = Reason.BUSY
         else:
-            owed = pixels * price if unit == 1 else _fee(pixels, price, unit)
-            score = owed * scale + worth * (one.overhead + work * one.pace)
-            eligible.append((score, one.uri, one))
+            eligible.append((score_of(one, need, policy), one.uri, one))
             continue
         passed_over.append((one, reason))
     return Ranking(need, policy, eligible, passed_over)

@@ -1,0 +1,125 @@
+"""The best of a market is the one that looking at everybody finds, whatever changed before."""
+
+from dataclasses import replace
+from fractions import Fraction
+from random import Random
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from gateway.orchestrators.market import Market
+from gateway.orchestrators.selection import Need, Policy, Prospect, Reason, rank
+from network.units import ModelId, Pixels
+
+URIS = [f"https://o{number}" for number in range(8)]
+
+
+def prospect(uri: str, **changes: object) -> Prospect:
+    usual = Prospect(uri, 3, 2, free=1, pace=10**8, overhead=10**13, fresh_until=50.0)
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+class Trading(RuleBasedStateMachine):
+    """Orchestrators come, change and go while requests of several shapes ask for the best."""
+
+    @initialize(value=st.sampled_from([Fraction(0), Fraction(7, 3), Fraction(10**9)]))
+    def begin(self, value: Fraction) -> None:
+        self.policy = Policy(time_value=value)
+        self.market = Market(self.policy)
+        self.known: dict[str, Prospect] = {}
+        self.now = 0.0
+
+    @rule(
+        uri=st.sampled_from(URIS),
+        price=st.integers(0, 6),
+        unit=st.sampled_from([1, 3]),
+        free=st.integers(-1, 2),
+        pace=st.sampled_from([10**7, 10**8]),
+        overhead=st.sampled_from([0, 10**13]),
+        life=st.integers(-1, 30),
+        pause=st.sampled_from([0, 0, 0, 5, 20]),
+        barred=st.sampled_from([None, None, None, Reason.UNREACHABLE]),
+    )
+    def change(
+        self,
+        *,
+        uri: str,
+        price: int,
+        unit: int,
+        free: int,
+        pace: int,
+        overhead: int,
+        life: int,
+        pause: int,
+        barred: Reason | None,
+    ) -> None:
+        self.known[uri] = prospect(
+            uri,
+            price_numerator=price,
+            price_denominator=unit,
+            free=free,
+            pace=pace,
+            overhead=overhead,
+            fresh_until=self.now + life,
+            suspended_until=self.now + pause if pause else 0.0,
+            barred=barred,
+        )
+        self.market.put(self.known[uri])
+
+    @rule(uri=st.sampled_from(URIS), change=st.sampled_from([-1, 1]))
+    def claim_or_release(self, uri: str, change: int) -> None:
+        if uri in self.known:
+            self.known[uri] = replace(self.known[uri], free=self.known[uri].free + change)
+            self.market.put(self.known[uri])
+
+    @rule(uri=st.sampled_from(URIS))
+    def refresh(self, uri: str) -> None:
+        if uri in self.known:
+            self.known[uri] = replace(self.known[uri], fresh_until=self.now + 15)
+            self.market.put(self.known[uri])
+
+    @rule(uri=st.sampled_from(URIS))
+    def leave(self, uri: str) -> None:
+        assert self.market.remove(uri) == (self.known.pop(uri, None) is not None)
+
+    @rule(seconds=st.sampled_from([0.5, 4.0, 11.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(
+        pixels=st.sampled_from([1, 7, 4096]),
+        steps=st.sampled_from([1, 20]),
+        cap=st.sampled_from([None, Fraction(2), Fraction(5, 3)]),
+        tried=st.sets(st.sampled_from(URIS), max_size=3),
+    )
+    def ask(self, pixels: int, steps: int, cap: Fraction | None, tried: set[str]) -> None:
+        need = Need(ModelId("m"), Pixels(pixels), steps, cap)
+        exhaustive = rank(need, self.known.values(), self.policy, self.now, tried).best
+        assert self.market.best(need, self.now, tried) == exhaustive
+
+
+TestTrading = Trading.TestCase
+
+
+@pytest.mark.parametrize("shapes", [1, 40])
+def test_a_long_life_with_many_orchestrators_stays_small_and_exact(shapes: int) -> None:
+    randomness = Random(5)  # noqa: S311
+    policy = Policy(time_value=Fraction(10**6))
+    market = Market(policy)
+    uris = [f"https://o{number}" for number in range(60)]
+    for uri in uris:
+        market.put(prospect(uri, fresh_until=1e9))
+    for _ in range(6000):
+        uri = randomness.choice(uris)
+        changed = {
+            "price_numerator": randomness.randrange(1, 9),
+            "pace": randomness.randrange(10**7, 10**9),
+            "free": randomness.randrange(0, 3),
+        }
+        market.put(prospect(uri, fresh_until=1e9, **changed))
+        pixels = Pixels(4096 * randomness.randrange(1, shapes + 1))
+        need = Need(ModelId("m"), pixels, 20, None)
+        exhaustive = rank(need, market.prospects(), policy, 0.0).best
+        assert market.best(need, 0.0) == exhaustive
+    assert market.entries() <= 17 * (2 * len(uris) + 65)
