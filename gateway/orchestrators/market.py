@@ -7,6 +7,7 @@ the minimum that `selection.rank` finds by looking at everybody.
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -142,6 +143,16 @@ class Market:
             shape.put(old, prospect)
             if len(shape) > most:
                 shape.fill(self._known.values())
+
+    def recount(self, uri: str, free: int) -> None:
+        """Nothing but the free places changed, twice in each request."""
+        old = self._known.get(uri)
+        if old is None:
+            return
+        new = self._known[uri] = replace(old, free=free)
+        if old.free <= 0 < free:
+            for shape in self._shapes.values():
+                shape.put(old, new)
 
     def entries(self) -> int:
         """How many are kept for the orders of all shapes; bounded by a multiple of `len`."""

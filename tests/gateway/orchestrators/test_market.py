@@ -71,7 +71,7 @@ class Trading(RuleBasedStateMachine):
     def claim_or_release(self, uri: str, change: int) -> None:
         if uri in self.known:
             self.known[uri] = replace(self.known[uri], free=self.known[uri].free + change)
-            self.market.put(self.known[uri])
+            self.market.recount(uri, self.known[uri].free)
 
     @rule(uri=st.sampled_from(URIS))
     def refresh(self, uri: str) -> None:
