@@ -20,6 +20,7 @@ from network.chain.contracts import LivepeerChain
 from network.chain.profiles import Profile as ChainProfile
 from network.chain.profiles import profile_of
 from network.errors import ConfigError
+from network.prices import fixed_usd
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database, open_database
 from network.runtime.supervisor import Supervisor, supervise
@@ -75,6 +76,7 @@ from node.jobs.record import log_job
 from node.jobs.runner import REMEMBERED_ATTEMPTS, JobRunner
 from node.payments.earning import Earning, open_earning
 from node.payments.opening import ChainOpener, Payments, open_livepeer_chain, open_payments
+from node.payments.rates import check_rates, open_rates
 from node.payments.usual import UsualJobs
 
 _KEEPALIVE_SECONDS: Final = 75.0
@@ -134,6 +136,7 @@ async def open_node(
     if missing := await asyncio.to_thread(why_missing, safety_options(settings.safety)):
         raise ConfigError("safety.checker", missing)
     models = await asyncio.to_thread(catalogue, settings)
+    check_rates(settings, models)
     _warn(settings, models)
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
@@ -160,6 +163,8 @@ async def open_node(
 def _warn(settings: NodeSettings, models: Catalogue) -> None:
     for pipeline in models.skipped_pipelines:
         log.warning("left out models of another pipeline", pipeline=pipeline)
+    for note in models.notes:
+        log.warning("a part of aiModels.json has no effect", what=note)
     if settings.open and serves_strangers(settings) and not is_onchain(settings):
         log.warning("open: anybody may have work done, and nobody guarantees that they pay")
     if settings.safety.checker == NO_CHECKER:
@@ -241,8 +246,11 @@ async def _open_till(
     )
     payments = await stack.enter_async_context(opened)
     core.runner.observe(_learning(payments.till.usual))
+    prices = core.prices
     earning = None
     if isinstance(payments.chain, LivepeerChain):
+        rates = open_rates(core.settings, core.models, payments.chain.rpc, core.clock)
+        prices = replace(prices, rates=await stack.enter_async_context(rates))
         redeeming = open_earning(
             payments.chain,
             payments.watch,
@@ -254,7 +262,7 @@ async def _open_till(
         )
         earning = await stack.enter_async_context(redeeming)
         core.metrics.watch_tickets(earning.report)
-    return replace(core, payments=payments, earning=earning)
+    return replace(core, prices=prices, payments=payments, earning=earning)
 
 
 def _learning(usual: UsualJobs) -> Callable[[JobReport], None]:
@@ -407,6 +415,7 @@ def price_list(settings: NodeSettings, models: Catalogue) -> PriceList:
             for model in models.models
             for payer, price in model.payer_prices
         },
+        fixed_usd(settings.usd_per_eth),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr
 
-from network.runtime.settings import Settings
+from network.runtime.settings import RateSetting, Settings
 from network.units import Wei
 
 OFFCHAIN: Final = "offchain"
@@ -38,6 +38,19 @@ class GasSettings(Settings):
     def max_fee(self) -> Wei:
         """Wei per gas."""
         return Wei(self.max_fee_gwei * _GWEI)
+
+
+class PriceFeedSettings(Settings):
+    """The `[price_feed]` table: who tells what an ETH costs, and what of it is believed."""
+
+    #: A Chainlink aggregator on the configured chain; "" is ETH / USD on Arbitrum One, and none elsewhere.
+    address: str = ""
+    refresh_seconds: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
+    #: A feed is written when the price moved, and at least once a day.
+    max_age_seconds: Annotated[float, Field(ge=60, le=2_592_000)] = 90_000.0
+    #: What an ETH costs is never believed to be less, or more, in the feed's currency.
+    lowest: RateSetting | None = None
+    highest: RateSetting | None = None
 
 
 class ChainSettings(Settings):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-#: In the order in which they are deployed; each but the first two is told where the Controller is.
+#: In the order in which they are deployed; each but the first two is told where the Controller is. The
+#: last, a stand-in for a price feed, is none of Livepeer's, and deployed only by who asks.
 NAMES: Final = (
     "Controller",
     "Token",
@@ -15,6 +16,7 @@ NAMES: Final = (
     "BondingManager",
     "TicketBroker",
     "ServiceRegistry",
+    "PriceFeed",
 )
 
 

@@ -19,11 +19,19 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+)
 
 from network.errors import ConfigError
+from network.prices import CurrencyPrice, Price, parse_amount, parse_price
 from network.runtime.log import REDACTED, is_secret
-from network.units import parse_price
 
 _MOST_FILE_BYTES: Final = 1024 * 1024
 _LONGEST_VALUE: Final = 80
@@ -38,19 +46,38 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-def _price(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return parse_price(str(value))
-    if isinstance(value, str):
-        return parse_price(value)
+def _price(value: object) -> Price:
+    # pydantic turns a ValueError, and only that, into an error naming the setting
+    if isinstance(value, Fraction | CurrencyPrice):
+        amount = value if isinstance(value, Fraction) else value.amount
+        if amount < 0:
+            raise ValueError("a price is at least 0")
+        return value
     if isinstance(value, float):
         # 0.1 has no exact value in binary, and money is exact.
         raise ValueError(f'write the price in quotes: "{value}"')  # noqa: TRY004
-    return value
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError('write a price as text or a whole number, for example "0.5" or "7/2"')
+    return parse_price(str(value))
 
 
-#: Wei per pixel, written as `parse_price` reads it or as a whole number.
-PriceSetting = Annotated[Fraction, BeforeValidator(_price)]
+def _price_in_wei(value: object) -> Fraction:
+    price = _price(value)
+    if isinstance(price, CurrencyPrice):
+        raise ValueError(f"it must be in wei, gwei or eth, not in {price.currency}")  # noqa: TRY004
+    return price
+
+
+def _rate(value: object) -> object:
+    return value if value is None or isinstance(value, Fraction) else parse_amount(value)
+
+
+#: For a unit of work, written as `parse_price` reads it or as a whole number of wei.
+PriceSetting = Annotated[Price, PlainValidator(_price)]
+#: The same without currencies that need a rate.
+WeiPriceSetting = Annotated[Fraction, PlainValidator(_price_in_wei)]
+#: What something costs in a currency: text or a number.
+RateSetting = Annotated[Fraction, BeforeValidator(_rate), Field(gt=0)]
 
 
 def load(

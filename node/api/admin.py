@@ -6,7 +6,8 @@ import orjson
 from aiohttp import web
 
 from network.identity import checksum
-from network.units import Address, format_price
+from network.prices import NoRateError, Rate, written
+from network.units import Address, ModelId, format_price
 from node.accounting.journal import Journal
 from node.accounting.model import NOBODY
 from node.accounting.pricing import PriceList
@@ -62,6 +63,7 @@ class AdminService:
             "worker_pid": self.engine.worker_pid(),
             "safety": asdict(self.engine.safety()),
             "models": models,
+            "rate": _rate(self.prices.rates.current),
             "earned_since_start": str(self.journal.earned),
             "held": str(self.journal.held),
             "tickets": None if self.earning is None else (await self.earning.report()).as_json(),
@@ -75,7 +77,8 @@ class AdminService:
             "warm": state.status == "ready",
             "progress": state.progress,
             "detail": state.detail,
-            "price": format_price(self.prices.price(state.model_id, NOBODY)),
+            "price": _price(self.prices, state.model_id),
+            "listed_price": written(self.prices.listed(state.model_id, NOBODY)),
             "slots": load.slots,
             "running": load.running,
             "waiting": load.waiting,
@@ -87,6 +90,25 @@ class AdminService:
             "refused_pixels": state.refused_pixels,
             "seconds_per_pixel_step": state.pace,
         }
+
+
+def _price(prices: PriceList, model_id: ModelId) -> str | None:
+    """Wei per pixel as text; None while no rate tells it."""
+    try:
+        return format_price(prices.price(model_id, NOBODY))
+    except NoRateError:
+        return None
+
+
+def _rate(rate: Rate | None) -> dict[str, object] | None:
+    if rate is None:
+        return None
+    return {
+        "currency": rate.currency,
+        "per_eth": written(rate.per_eth),
+        "source": rate.source,
+        "as_of": rate.as_of,
+    }
 
 
 def admin_application(service: AdminService) -> web.Application:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from network.chain.model import ChainError
 from network.errors import DatabaseError, ProblemError
+from network.prices import NoRateError
 from network.units import JobId, ModelId, format_price, pixels_of
 from network.wire import problems
 from network.wire.headers import CREDIT, FEE, GUIDANCE, JOB_ID, PRICE, STEPS, WARNINGS
@@ -147,9 +148,17 @@ class ImageService:
 
     def _quote(self, asked: TextToImageRequest, grant: Grant, model_id: ModelId) -> Quote:
         pixels = pixels_of(asked.width, asked.height, asked.num_images_per_prompt)
-        quote = self.prices.quote(model_id, grant.payer, pixels)
+        try:
+            quote = self.prices.quote(model_id, grant.payer, pixels)
+        except NoRateError as error:
+            log.warning("nothing can be priced", model=model_id, why=str(error))
+            raise insufficient_capacity("no_rate") from None
         verdict = judge_offer(
-            quote, grant.expected_price, may_omit=grant.sender is None, model_id=model_id
+            quote,
+            grant.expected_price,
+            may_omit=grant.sender is None,
+            model_id=model_id,
+            held=self.prices.held(model_id, grant.payer),
         )
         if isinstance(verdict, Declined):
             raise Refusal(400, verdict.reason, "price")

@@ -105,7 +105,7 @@ def _configured(settings: NodeSettings) -> Iterator[_Configured]:
         yield _Configured(ModelId(model.id), model.path, model.revision, model.warm)
     listed: tuple[ListedModel, ...] = ()
     if settings.ai_models is not None:
-        listed = read_ai_models(settings.ai_models, settings.usd_per_eth).models
+        listed = read_ai_models(settings.ai_models).models
     for one in listed:
         yield _Configured(one.model_id, None, MAIN, one.warm)
     if not settings.models and not listed:

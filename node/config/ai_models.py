@@ -1,10 +1,8 @@
 """Livepeer's `aiModels.json`: the models and prices of an orchestrator that moves here as it is."""
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,37 +11,39 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from network.capabilities import TEXT_TO_IMAGE_PIPELINE
 from network.errors import ConfigError
 from network.identity import parse_address
-from network.units import LARGEST_PRICE_TERM, Address, ModelId
+from network.prices import Price, listed_price
+from network.units import Address, ModelId
 
 _MOST_BYTES: Final = 1024 * 1024
 _KEY: Final = "ai_models"
-_WEI_PER_ETH: Final = 10**18
-#: Livepeer's price strings; an exponent is ours, because its own examples use one.
-_PRICE: Final = re.compile(
-    r"(?P<number>[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?)\s*(?P<unit>[A-Za-z]*)"
-)
+#: As Go reads a bool.
+_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+#: Pipeline, model and warm.
+_INLINE_PARTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
     """A model of the list; equal entries are one, with the sum of their capacities.
 
-    `price` in wei per pixel, None for the default; `payer_prices` for single gateways.
+    `price` is for a pixel, None for the default; `payer_prices` for single gateways.
     """
 
     model_id: ModelId
     warm: bool
     capacity: int
-    price: Fraction | None
-    payer_prices: tuple[tuple[Address, Fraction], ...] = ()
+    price: Price | None
+    payer_prices: tuple[tuple[Address, Price], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """Text-to-image models, and the pipelines that were left out."""
+    """Text-to-image models, the pipelines that were left out, and what of the entries has no effect."""
 
     models: tuple[ListedModel, ...]
     skipped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class _Entry(BaseModel):
@@ -55,15 +55,22 @@ class _Entry(BaseModel):
     warm: bool = False
     capacity: Annotated[int, Field(ge=1, le=256)] = 1
     url: str = ""
-    #: numbers are read as text, which keeps them exact
-    price_per_unit: str | int | None = None
-    pixels_per_unit: str | int | None = None
-    currency: str = ""
+    optimization_flags: dict[str, Any] | None = None
+    #: read by `listed_price`; fractions come as text, which keeps them exact
+    price_per_unit: Any = None
+    pixels_per_unit: Any = None
+    currency: Any = ""
     gateway: str = "default"
 
 
-def read_ai_models(path: Path, usd_per_eth: Fraction | None) -> ModelList:
-    """Read an `aiModels.json`. Raises ConfigError that names the entry; blocks."""
+def read_ai_models(path: Path) -> ModelList:
+    """Read an `aiModels.json`, or what stands in its place on go-livepeer's command line.
+
+    That is "pipeline:model_id:warm[,...]". Prices stay in the currency that they are written in. Raises
+    ConfigError that names the entry; blocks.
+    """
+    if ":" in str(path) and not _is_there(path):
+        return _listed(_entries("the list", _inline(str(path))))
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES).decode()
@@ -72,10 +79,31 @@ def read_ai_models(path: Path, usd_per_eth: Fraction | None) -> ModelList:
         raise ConfigError(_KEY, f"cannot read {path}: {error}") from error
     if not isinstance(content, list):
         raise ConfigError(_KEY, f"{path} must hold a JSON list of models")
-    return _listed(_entries(path, content), usd_per_eth)
+    return _listed(_entries(str(path), content))
 
 
-def _entries(path: Path, content: list[Any]) -> list[tuple[str, _Entry]]:
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a list too long for the name of a file
+        return False
+
+
+def _inline(text: str) -> list[dict[str, object]]:
+    entries: list[dict[str, object]] = []
+    for number, item in enumerate(text.split(",")):
+        parts = item.split(":")
+        if len(parts) < _INLINE_PARTS or parts[2] not in _TRUE | _FALSE:
+            raise ConfigError(
+                f"{_KEY}[{number}]",
+                f"{item[:80]!r} is neither a file nor <pipeline>:<model_id>:<warm>, as in "
+                '"text-to-image:stabilityai/sdxl-turbo:true"',
+            )
+        entries.append({"pipeline": parts[0], "model_id": parts[1], "warm": parts[2] in _TRUE})
+    return entries
+
+
+def _entries(origin: str, content: Sequence[Any]) -> list[tuple[str, _Entry]]:
     entries: list[tuple[str, _Entry]] = []
     for number, item in enumerate(content):
         place = f"{_KEY}[{number}]"
@@ -84,29 +112,35 @@ def _entries(path: Path, content: list[Any]) -> list[tuple[str, _Entry]]:
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             name = ".".join(str(part) for part in fault["loc"])
-            raise ConfigError(f"{place}.{name}", f"{fault['msg']} (in {path})") from None
+            raise ConfigError(f"{place}.{name}", f"{fault['msg']} (in {origin})") from None
     return entries
 
 
-def _listed(entries: Iterable[tuple[str, _Entry]], usd_per_eth: Fraction | None) -> ModelList:
+def _listed(entries: Iterable[tuple[str, _Entry]]) -> ModelList:
     models: dict[ModelId, ListedModel] = {}
     skipped: set[str] = set()
+    notes: list[str] = []
     for place, entry in entries:
         if entry.pipeline != TEXT_TO_IMAGE_PIPELINE:
             skipped.add(entry.pipeline)
             continue
         if entry.url:
             raise ConfigError(
-                f"{place}.url", "external containers are not used: this node runs models itself"
+                f"{place}.url",
+                f"external containers are not used: take url and token out, and this node runs "
+                f"{entry.model_id} itself; or take the entry out, and leave it to go-livepeer",
             )
-        model = _model(place, entry, usd_per_eth)
+        if entry.optimization_flags:
+            flags = ", ".join(sorted(entry.optimization_flags))[:80]
+            notes.append(f"{place}: {flags} of {entry.model_id}: this node's engine has its own")
+        model = _model(place, entry)
         known = models.get(model.model_id)
         models[model.model_id] = model if known is None else _merged(place, known, model)
-    return ModelList(tuple(models.values()), tuple(sorted(skipped)))
+    return ModelList(tuple(models.values()), tuple(sorted(skipped)), tuple(notes))
 
 
-def _model(place: str, entry: _Entry, usd_per_eth: Fraction | None) -> ListedModel:
-    price = _price(place, entry, usd_per_eth)
+def _model(place: str, entry: _Entry) -> ListedModel:
+    price = _price(place, entry)
     model = ListedModel(ModelId(entry.model_id), entry.warm, entry.capacity, price)
     if entry.gateway in ("", "default"):
         return model
@@ -136,46 +170,18 @@ def _merged(place: str, known: ListedModel, other: ListedModel) -> ListedModel:
     )
 
 
-def _price(place: str, entry: _Entry, usd_per_eth: Fraction | None) -> Fraction | None:
+def _price(place: str, entry: _Entry) -> Price | None:
     if entry.price_per_unit is None:
         return None
-    key = f"{place}.price_per_unit"
-    found = _PRICE.fullmatch(str(entry.price_per_unit))
-    if found is None:
-        raise ConfigError(
-            key, f'{entry.price_per_unit!r} is not a price; write 4768371 or "0.5e-2USD"'
-        )
-    unit = (found["unit"] or entry.currency).lower()
-    wei = Fraction(found["number"]) * _wei_in(key, unit, usd_per_eth)
-    price = wei / _pixels(f"{place}.pixels_per_unit", entry.pixels_per_unit)
-    if max(price.numerator, price.denominator) > LARGEST_PRICE_TERM:
-        raise ConfigError(key, "comes to a fraction of more than 64 bits; use fewer digits")
-    return price
-
-
-def _wei_in(key: str, unit: str, usd_per_eth: Fraction | None) -> Fraction:
-    if unit in ("", "wei"):
-        return Fraction(1)
-    if unit == "eth":
-        return Fraction(_WEI_PER_ETH)
-    if unit != "usd":
-        raise ConfigError(key, f"currency {unit!r} is not known; use wei, eth or USD")
-    if usd_per_eth is None:
-        raise ConfigError(
-            key,
-            "is in USD, and nothing says what an ETH costs; set usd_per_eth, for example "
-            'usd_per_eth = "3000", or write the price in wei or eth',
-        )
-    return _WEI_PER_ETH / usd_per_eth
-
-
-def _pixels(key: str, value: str | int | None) -> int:
-    if value is None:
-        return 1
     try:
-        pixels = int(value)
-    except ValueError:
-        pixels = 0
-    if pixels <= 0:
-        raise ConfigError(key, f"{value!r} is not a positive whole number")
-    return pixels
+        return listed_price(
+            place,
+            {
+                "price_per_unit": entry.price_per_unit,
+                "pixels_per_unit": entry.pixels_per_unit,
+                "currency": entry.currency,
+            },
+        )
+    except ValueError as error:
+        key, _, problem = str(error).partition(": ")
+        raise ConfigError(key, problem) from None

@@ -2,11 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 from network.errors import ConfigError
+from network.prices import Price
 from network.units import Address, ModelId
 from node.config.ai_models import ListedModel, read_ai_models
 from node.config.loras import ServedLora, allowed_loras, builtin_loras
@@ -39,22 +39,23 @@ class ServedModel:
 
     model_id: ModelId
     path: Path
-    price: Fraction
+    price: Price
     capacity: int
     warm: bool
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    payer_prices: tuple[tuple[Address, Fraction], ...] = ()
+    payer_prices: tuple[tuple[Address, Price], ...] = ()
     deterministic: bool = False
     profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Every model and LoRA served, and the pipelines of Livepeer's list that are not."""
+    """Every model and LoRA served, the pipelines of Livepeer's list that are not, and what in it is idle."""
 
     models: tuple[ServedModel, ...]
     skipped_pipelines: tuple[str, ...] = ()
     loras: tuple[ServedLora, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def catalogue(settings: NodeSettings) -> Catalogue:
@@ -63,10 +64,11 @@ def catalogue(settings: NodeSettings) -> Catalogue:
     Raises ConfigError for a model whose files are not there, or that is listed twice; blocks.
     """
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     models = [_configured(settings, model) for model in settings.models]
     if settings.ai_models is not None:
-        listed = read_ai_models(settings.ai_models, settings.usd_per_eth)
-        skipped = listed.skipped
+        listed = read_ai_models(settings.ai_models)
+        skipped, notes = listed.skipped, listed.notes
         models += [_listed(settings, model) for model in listed.models]
     if not models:
         models = [_configured(settings, ModelSettings(id=BUILTIN_MODEL))]
@@ -75,7 +77,7 @@ def catalogue(settings: NodeSettings) -> Catalogue:
         if model.model_id in seen:
             raise ConfigError("models", f"{model.model_id} is listed twice")
         seen.add(model.model_id)
-    return Catalogue(tuple(models), skipped, _loras(settings, models))
+    return Catalogue(tuple(models), skipped, _loras(settings, models), notes)
 
 
 def _loras(settings: NodeSettings, models: list[ServedModel]) -> tuple[ServedLora, ...]:

@@ -20,11 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from network.chain.settings import OFFCHAIN, ChainSettings
+from network.chain.settings import OFFCHAIN, ChainSettings, PriceFeedSettings
 from network.errors import ConfigError
 from network.identity import parse_address
 from network.payments.pricing import PAYERS_MAX_TICKET_VALUE
-from network.units import Address, Wei, parse_price
+from network.prices import written
+from network.runtime.settings import PriceSetting, RateSetting, WeiPriceSetting
+from network.units import Address, Wei
 from node.config.profiles import SCHEDULERS, Value
 
 ENVIRONMENT_PREFIX: Final = "LIMNER_NODE__"
@@ -35,28 +37,9 @@ _UNSAFE_LABELS: Final = ("nsfw", "unsafe", "explicit", "porn", "hentai", "sexy",
 _SIZE: Final = re.compile("([0-9]{1,4})x([0-9]{1,4})")
 
 
-def _parsed_price(value: object) -> object:
-    if isinstance(value, bool | float):
-        # pydantic turns a ValueError, and only that, into an error naming the setting
-        raise ValueError('write prices as text or a whole number, for example "0.5" or "7/2"')  # noqa: TRY004
-    return parse_price(str(value)) if isinstance(value, str | int) else value
-
-
-def _parsed_amount(value: object) -> object:
-    if isinstance(value, bool | float):
-        raise ValueError('write it as text or a whole number, for example "3127.50"')  # noqa: TRY004
-    try:
-        return Fraction(value) if isinstance(value, str | int) else value
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{str(value)[:40]!r} is not a number") from None
-
-
-def _parsed_wei(value: object) -> object:
-    price = _parsed_price(value)
-    if not isinstance(price, Fraction):
-        return value
+def _whole_wei(price: Fraction) -> Wei:
     if price.denominator != 1:
-        raise ValueError(f"{str(value)[:40]!r} is not a whole number of wei")
+        raise ValueError(f"{written(price)} is not a whole number of wei")
     return Wei(price.numerator)
 
 
@@ -109,9 +92,7 @@ def _checker(text: str) -> str:
     return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
-Price = Annotated[Fraction, BeforeValidator(_parsed_price), Field(ge=0)]
-WeiAmount = Annotated[Wei, BeforeValidator(_parsed_wei), Field(ge=1)]
-Amount = Annotated[Fraction, BeforeValidator(_parsed_amount), Field(gt=0)]
+WeiAmount = Annotated[WeiPriceSetting, AfterValidator(_whole_wei), Field(ge=1)]
 Account = Annotated[Address, BeforeValidator(_parsed_address)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -246,7 +227,7 @@ class ModelSettings(_Section):
     id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
     path: File | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._/-]{0,199}$")] = "main"
-    price: Price | None = None
+    price: PriceSetting | None = None
     capacity: Annotated[int, Field(ge=1, le=256)] = 4
     warm: bool = True
     #: None: the built-in model is, others are not.
@@ -301,14 +282,15 @@ class NodeSettings(_Section):
     data_dir: File = Path("~/.limner/node").expanduser()
     allowed_gateways: frozenset[Account] = frozenset()
     open: bool = False
-    price: Price = Fraction(2_400_000)
+    price: PriceSetting = Fraction(2_400_000)
     models: tuple[ModelSettings, ...] = ()
     models_dir: File | None = None
     loras: tuple[LoraSettings, ...] = ()
     loras_dir: File | None = None
     defaults_policy: Literal["profile", "as-sent"] = "profile"
     ai_models: File | None = None
-    usd_per_eth: Amount | None = None
+    usd_per_eth: RateSetting | None = None
+    price_feed: PriceFeedSettings = PriceFeedSettings()
     limits: LimitSettings = LimitSettings()
     queue: QueueSettings = QueueSettings()
     server: ServerSettings = ServerSettings()

@@ -17,6 +17,7 @@ from network.capabilities import (
 from network.chain.model import ChainError
 from network.errors import LimnerError, SignatureError
 from network.identity import Signer, sign_hashed, verify_session_request
+from network.prices import NoRateError
 from network.runtime.clock import Clock
 from network.units import Address, ModelId
 from network.wire.codec import Hardware as HardwareEntry
@@ -132,14 +133,19 @@ class Advertiser:
         """
         sender = self._sender(request)
         wanted = request.capabilities
-        price = self._price(wanted, sender or NOBODY)
+        try:
+            price = self._price(wanted, sender or NOBODY)
+            prices = self._all_prices(sender or NOBODY) if wanted is None else ()
+        except NoRateError as error:
+            log.warning("no price can be told", why=str(error))
+            raise NoTermsError(str(error)) from None
         quoted = None if sender is None else await self._ticket_params(sender, price, wanted)
         return OrchestratorInfo(
             transcoder="" if self._closed else self.service_uri,
             address=self._signer.address,
             price=price,
             ticket_params=quoted,
-            prices=self._all_prices(sender or NOBODY) if wanted is None else (),
+            prices=prices,
             capabilities=self.capabilities(),
             auth_token=self._sessions.issue(sender, self._clock.now()),
             hardware=self._devices() if wanted is None else (),
@@ -175,7 +181,7 @@ class Advertiser:
     def _price(self, wanted: Capabilities | None, payer: Address) -> Fraction:
         """Price what is in both `capacities` and the models asked for, as Livepeer does."""
         prices = [self._prices.price(model, payer) for model in self._wanted_models(wanted)]
-        return sum(prices, Fraction(0)) if prices else self._prices.default
+        return sum(prices, Fraction(0)) if prices else self._prices.base()
 
     def _wanted_models(self, wanted: Capabilities | None) -> list[ModelId]:
         if wanted is None or TEXT_TO_IMAGE not in wanted.capacities:

@@ -7,6 +7,7 @@ import pytest
 
 from network.errors import ConfigError
 from network.identity import parse_address
+from network.prices import CurrencyPrice, Price, fixed_usd, in_wei
 from node.config.ai_models import ModelList, read_ai_models
 from node.config.catalogue import BUILTIN_FOLDER, BUILTIN_MODEL, catalogue
 from node.config.settings import NodeSettings
@@ -16,17 +17,22 @@ GATEWAY = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
 ENTRY = {"pipeline": "text-to-image", "model_id": "a/b", "warm": True, "price_per_unit": 7}
 
 
-def read(folder: Path, *entries: object, usd_per_eth: Fraction | None = None) -> ModelList:
+def read(folder: Path, *entries: object) -> ModelList:
     path = folder / "aiModels.json"
     path.write_text(json.dumps(entries))
-    return read_ai_models(path, usd_per_eth)
+    return read_ai_models(path)
+
+
+def wei(price: Price | None, usd_per_eth: int) -> Fraction:
+    assert price is not None
+    return in_wei(price, fixed_usd(Fraction(usd_per_eth)).current)
 
 
 def test_the_example_is_read() -> None:
-    models = read_ai_models(EXAMPLE, Fraction(4000)).models
+    models = read_ai_models(EXAMPLE).models
     assert [model.model_id for model in models][:1] == ["limner/shapes"]
     # 1.9073484e-08 USD at 4000 USD per ETH
-    assert models[1].price == Fraction("4768371")
+    assert wei(models[1].price, 4000) == Fraction("4768371")
     assert models[2].price == 4_768_371
 
 
@@ -46,19 +52,22 @@ def test_the_example_is_read() -> None:
     ],
 )
 def test_prices_are_read_exactly(tmp_path: Path, fields: dict[str, Any], price: Fraction) -> None:
-    (model,) = read(tmp_path, {**ENTRY, **fields}, usd_per_eth=Fraction(3000)).models
-    assert model.price == price
+    (model,) = read(tmp_path, {**ENTRY, **fields}).models
+    assert wei(model.price, 3000) == price
 
 
-def test_a_price_in_dollars_needs_a_rate(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set usd_per_eth"):
-        read(tmp_path, {**ENTRY, "price_per_unit": "0.5e-2USD"})
+def test_other_currencies_wait_for_a_feed_of_theirs(tmp_path: Path) -> None:
+    (model,) = read(tmp_path, {**ENTRY, "price_per_unit": "7EUR", "pixels_per_unit": 2}).models
+    assert model.price == CurrencyPrice(Fraction(7, 2), "EUR")
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"price_per_unit": "7EUR"}, "currency 'eur' is not known"),
+        ({"currency": "7"}, "is no currency"),
+        ({"price_per_unit": True}, "price_per_unit"),
+        ({"price_per_unit": "1", "currency": "ETH", "pixels_per_unit": 10**19}, "positive"),
+        ({"price_per_unit": "100ETH"}, "64 bits"),
         ({"price_per_unit": "much"}, "not a price"),
         ({"price_per_unit": -1}, "not a price"),
         ({"pixels_per_unit": 0}, "positive whole number"),
@@ -103,7 +112,27 @@ def test_what_is_no_list_of_models_is_an_error_and_no_crash(tmp_path: Path, text
     path = tmp_path / "aiModels.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError):
-        read_ai_models(path, None)
+        read_ai_models(path)
+
+
+def test_the_list_may_stand_where_its_file_would() -> None:
+    found = read_ai_models(Path("text-to-image:a/b:true,upscale:c/d:1,text-to-image:e:F"))
+    assert [(model.model_id, model.warm) for model in found.models] == [("a/b", True), ("e", False)]
+    assert found.skipped == ("upscale",)
+
+
+@pytest.mark.parametrize(
+    "text", ["pipeline1:model1", "a:b:perhaps", "a:b:true,", ":::::", "a:b:" * 4000]
+)
+def test_a_list_that_lacks_a_part_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="<pipeline>:<model_id>:<warm>"):
+        read_ai_models(Path(text))
+
+
+def test_flags_of_another_engine_are_told_and_left_out(tmp_path: Path) -> None:
+    found = read(tmp_path, {**ENTRY, "optimization_flags": {"SFAST": True}, "token": "x"})
+    assert found.models[0].model_id == "a/b"
+    assert "SFAST of a/b" in found.notes[0]
 
 
 def model_folder(path: Path) -> Path:
