@@ -73,6 +73,10 @@ class Rates(Protocol):
     def current(self) -> Rate | None:
         """The rate to quote by; None while none is known."""
 
+    @property
+    def problem(self) -> str:
+        """Why the last look told nothing; "" if it did, or nobody looks."""
+
     def lately(self) -> tuple[Rate, ...]:
         """Every rate that quotes which still hold may have been made by, the newest first."""
 
@@ -82,6 +86,7 @@ class FixedRate:
     """A rate that an operator set; None is no rate at all."""
 
     current: Rate | None = None
+    problem: str = ""
 
     def lately(self) -> tuple[Rate, ...]:
         return () if self.current is None else (self.current,)
@@ -223,17 +228,17 @@ def parse_capability_prices(
         raise ValueError(f"it is not JSON: {error}") from None
     entries = content.get("capabilities_prices") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise ValueError('it must be {"capabilities_prices": [...]}')
+        raise ValueError('it must be {"capabilities_prices": [...]}')  # noqa: TRY004
     found: dict[str | None, Price] = {}
     for number, entry in enumerate(entries):
         place = f"capabilities_prices[{number}]"
         if not isinstance(entry, dict):
-            raise ValueError(f"{place} is no object")
+            raise ValueError(f"{place} is no object")  # noqa: TRY004
         if entry.get("pipeline") != pipeline:
             continue
         model = entry.get("model_id") or ""
         if not isinstance(model, str):
-            raise ValueError(f"{place}.model_id is no text")
+            raise ValueError(f"{place}.model_id is no text")  # noqa: TRY004
         found[None if model in _EVERY_MODEL else model] = listed_price(place, entry)
     return found
 
@@ -247,7 +252,7 @@ def listed_price(place: str, entry: Mapping[str, Any]) -> Price:
     value, currency = entry.get("price_per_unit"), entry.get("currency", "")
     currency = "" if currency is None else currency
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{place}.price_per_unit is missing, or neither a number nor text")
+        raise ValueError(f"{place}.price_per_unit is missing, or neither a number nor text")  # noqa: TRY004
     if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
         raise ValueError(f"{place}.currency: {str(currency)[:40]!r} is no currency")
     try:

@@ -114,12 +114,15 @@ class PriceFeed:
         self._hold_seconds = hold_seconds
         self._current: Rate | None = None
         self._past: deque[tuple[Rate, float]] = deque(maxlen=_MOST_HELD)
-        #: Why the last look told nothing; "" if it did.
-        self.problem = ""
+        self._problem = ""
 
     @property
     def current(self) -> Rate | None:
         return self._current
+
+    @property
+    def problem(self) -> str:
+        return self._problem
 
     def lately(self) -> tuple[Rate, ...]:
         since = self._clock.monotonic() - self._hold_seconds
@@ -133,9 +136,9 @@ class PriceFeed:
             source = f"price feed {self._address}"
             rate = judge(found, self._current, self._settings, source, self._clock.now())
         except ChainError as error:
-            self.problem = str(error)
+            self._problem = str(error)
             raise
-        self.problem = ""
+        self._problem = ""
         if self._current is not None and self._current.per_eth != rate.per_eth:
             self._past.append((self._current, self._clock.monotonic()))
         self._current = rate

@@ -45,9 +45,9 @@ class PriceFeedSettings(Settings):
 
     #: A Chainlink aggregator on the configured chain; "" is ETH / USD on Arbitrum One, and none elsewhere.
     address: str = ""
-    refresh_seconds: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
+    refresh_seconds: Seconds = 3600.0
     #: A feed is written when the price moved, and at least once a day.
-    max_age_seconds: Annotated[float, Field(ge=60, le=2_592_000)] = 90_000.0
+    max_age_seconds: Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)] = 90_000.0
     #: What an ETH costs is never believed to be less, or more, in the feed's currency.
     lowest: RateSetting | None = None
     highest: RateSetting | None = None

@@ -57,7 +57,7 @@ def _price(value: object) -> Price:
         # 0.1 has no exact value in binary, and money is exact.
         raise ValueError(f'write the price in quotes: "{value}"')  # noqa: TRY004
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError('write a price as text or a whole number, for example "0.5" or "7/2"')
+        raise ValueError('write a price as text or a whole number, for example "0.5" or "7/2"')  # noqa: TRY004
     return parse_price(str(value))
 
 

@@ -34,7 +34,7 @@ class PriceList:
     default: Price
     models: Mapping[ModelId, Price] = field(default_factory=dict)
     payers: Mapping[tuple[ModelId, Address], Price] = field(default_factory=dict)
-    rates: Rates = FixedRate()
+    rates: Rates = field(default_factory=FixedRate)
 
     def base(self) -> Fraction:
         """Return the default in wei per pixel. Raises NoRateError."""

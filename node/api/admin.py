@@ -64,6 +64,7 @@ class AdminService:
             "safety": asdict(self.engine.safety()),
             "models": models,
             "rate": _rate(self.prices.rates.current),
+            "rate_problem": self.prices.rates.problem,
             "earned_since_start": str(self.journal.earned),
             "held": str(self.journal.held),
             "tickets": None if self.earning is None else (await self.earning.report()).as_json(),

@@ -24,9 +24,8 @@ from network.chain.settings import OFFCHAIN, ChainSettings, PriceFeedSettings
 from network.errors import ConfigError
 from network.identity import parse_address
 from network.payments.pricing import PAYERS_MAX_TICKET_VALUE
-from network.prices import written
-from network.runtime.settings import PriceSetting, RateSetting, WeiPriceSetting
-from network.units import Address, Wei
+from network.runtime.settings import PriceSetting, RateSetting
+from network.units import Address, Wei, parse_wei
 from node.config.profiles import SCHEDULERS, Value
 
 ENVIRONMENT_PREFIX: Final = "LIMNER_NODE__"
@@ -37,10 +36,11 @@ _UNSAFE_LABELS: Final = ("nsfw", "unsafe", "explicit", "porn", "hentai", "sexy",
 _SIZE: Final = re.compile("([0-9]{1,4})x([0-9]{1,4})")
 
 
-def _whole_wei(price: Fraction) -> Wei:
-    if price.denominator != 1:
-        raise ValueError(f"{written(price)} is not a whole number of wei")
-    return Wei(price.numerator)
+def _parsed_wei(value: object) -> object:
+    if isinstance(value, bool | float):
+        # pydantic turns a ValueError, and only that, into an error naming the setting
+        raise ValueError('write wei as text or a whole number, for example "3000 gwei"')  # noqa: TRY004
+    return parse_wei(value) if isinstance(value, str) else value
 
 
 def _parsed_bytes(value: object) -> object:
@@ -92,7 +92,7 @@ def _checker(text: str) -> str:
     return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
-WeiAmount = Annotated[WeiPriceSetting, AfterValidator(_whole_wei), Field(ge=1)]
+WeiAmount = Annotated[Wei, BeforeValidator(_parsed_wei), Field(ge=1)]
 Account = Annotated[Address, BeforeValidator(_parsed_address)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -30,7 +30,8 @@ def check_rates(settings: NodeSettings, models: Catalogue) -> None:
     address = feed_address(settings.price_feed, settings.chain.network)
     if settings.usd_per_eth is not None and settings.price_feed.address:
         raise ConfigError(
-            "usd_per_eth", "fixes what an ETH costs, and price_feed.address asks for it; remove one"
+            "usd_per_eth",
+            "fixes what an ETH costs, and price_feed.address asks for it; remove one",
         )
     for currency in sorted(_currencies(settings, models)):
         if settings.usd_per_eth is not None:
@@ -64,7 +65,8 @@ async def open_rates(
     rate = feed.current
     if rate is not None and (others := currencies - {rate.currency}):
         raise ConfigError(
-            "price_feed.address", f"the feed tells {rate.currency}, and a price is in {min(others)}"
+            "price_feed.address",
+            f"the feed tells {rate.currency}, and a price is in {min(others)}",
         )
     async with supervise(clock) as supervisor:
         supervisor.start("price feed", feed.run)

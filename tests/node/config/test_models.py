@@ -117,7 +117,10 @@ def test_what_is_no_list_of_models_is_an_error_and_no_crash(tmp_path: Path, text
 
 def test_the_list_may_stand_where_its_file_would() -> None:
     found = read_ai_models(Path("text-to-image:a/b:true,upscale:c/d:1,text-to-image:e:F"))
-    assert [(model.model_id, model.warm) for model in found.models] == [("a/b", True), ("e", False)]
+    assert [(model.model_id, model.warm) for model in found.models] == [
+        ("a/b", True),
+        ("e", False),
+    ]
     assert found.skipped == ("upscale",)
 
 
