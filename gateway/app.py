@@ -49,9 +49,11 @@ from gateway.payments.allowance import Allowances, Period
 from gateway.payments.appraisal import Appraiser
 from gateway.payments.budget import Budget
 from gateway.payments.budget import Limits as BudgetLimits
+from gateway.payments.rates import open_rates
 from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
 from network.identity import checksum
+from network.prices import Rates, rate_facts
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database
 from network.runtime.supervisor import supervise
@@ -91,6 +93,7 @@ class _Parts:
     dispatcher: Dispatcher
     admission: Admission
     running: RunningRequests
+    rates: Rates
     paying: TicketPaying | None
 
 
@@ -120,6 +123,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         await keys.refresh()
         randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
         policy = _policy(settings)
+        rates = await enter(open_rates(settings, clock))
         payments = await enter(open_payments(settings, payer.maker, clock))
         appraiser = None if payments is None else payments.appraiser
         directory = _directory(settings, client, policy, clock, randomness, appraiser=appraiser)
@@ -133,7 +137,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             journal=journal,
             budget=Budget(_budget_limits(settings)),
             policy=policy,
-            routing=_routing(settings),
+            routing=_routing(settings, rates),
             clock=clock,
             randomness=randomness,
             paying=paying,
@@ -154,6 +158,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             dispatcher=dispatcher,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
             running=RunningRequests(dispatcher.watching),
+            rates=rates,
             paying=paying,
         )
         yield await _open_listeners(parts, stack)
@@ -302,6 +307,7 @@ def _status(
         "spent_wei": str(metrics.spent_wei),
         "images": {"count": parts.store.count, "bytes": parts.store.total_bytes},
         "network": parts.settings.chain.network,
+        "rate": rate_facts(parts.rates, parts.clock.now()),
         "payments": None if parts.paying is None else parts.paying.status(),
         "orchestrators": orchestrators,
     }
@@ -336,10 +342,11 @@ def _policy(settings: GatewaySettings) -> Policy:
     return Policy(time_value=routing.time_value, max_age=routing.stale_seconds)
 
 
-def _routing(settings: GatewaySettings) -> Routing:
+def _routing(settings: GatewaySettings, rates: Rates) -> Routing:
     routing = settings.routing
     return Routing(
         max_price=routing.max_price,
+        rates=rates,
         deadline=routing.deadline_seconds,
         attempt_timeout=routing.attempt_seconds,
         max_wait=routing.max_wait_seconds,

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from network.chain.settings import ChainSettings
+from network.chain.settings import ChainSettings, PriceFeedSettings
 from network.identity import checksum, parse_address
 from network.keystore import KEYSTORE_NAME
 from network.passphrase import PassphraseSources
 from network.payments.pricing import PAYERS_MAX_TICKET_VALUE, PAYERS_MAX_TOTAL_VALUE
-from network.runtime.settings import PriceSetting, Settings
+from network.runtime.settings import PriceSetting, RateSetting, Settings, WeiPriceSetting
 from network.units import ModelId, Wei, parse_wei
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ class OrchestratorSettings(Settings):
 class RoutingSettings(Settings):
     """How an orchestrator is chosen and how long a request may take."""
 
-    time_value: PriceSetting = Fraction(0)
+    time_value: WeiPriceSetting = Fraction(0)
     max_price: PriceSetting | None = None
     deadline_seconds: Seconds = 300.0
     attempt_seconds: Seconds = 180.0
@@ -228,6 +228,8 @@ class GatewaySettings(Settings):
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     routing: RoutingSettings = RoutingSettings()
     chain: ChainSettings = ChainSettings()
+    usd_per_eth: RateSetting | None = None
+    price_feed: PriceFeedSettings = PriceFeedSettings()
     payments: PaymentSettings = PaymentSettings()
     signer: SignerSettings = SignerSettings()
     accounting: AccountingSettings = AccountingSettings()

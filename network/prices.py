@@ -175,6 +175,22 @@ def asked_in_wei(price: Price, rate: Rate | None) -> Fraction:
     return Fraction(steps, _STEPS_PER_WEI)
 
 
+def rate_facts(rates: Rates, now: float) -> dict[str, str | float | None]:
+    """The rate for a status page; None for what is not known. `age_seconds` is 0 where it is fixed."""
+    rate = rates.current
+    return {
+        "currency": None if rate is None else rate.currency,
+        "per_eth": None if rate is None else format_price(rate.per_eth),
+        "source": None if rate is None else rate.source,
+        "age_seconds": None
+        if rate is None
+        else max(0.0, round(now - rate.as_of))
+        if rate.as_of is not None
+        else 0.0,
+        "problem": rates.problem,
+    }
+
+
 def feed_rate(description: str, answer: Fraction, source: str, as_of: float | None) -> Rate:
     """The rate that a price feed tells, which is either way round: "ETH / USD" or "USD / ETH".
 

@@ -378,6 +378,7 @@ async def _open_admin(stack: AsyncExitStack, core: _Core, uri: str) -> str:
         prices=core.prices,
         health=_health(core),
         metrics=core.metrics,
+        clock=core.clock,
         earning=core.earning,
     )
     runner = web.AppRunner(

@@ -3,7 +3,6 @@
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from gateway.keys import (
     create_key,
     limit_key,
     list_keys,
+    price_text,
     revoke_key,
 )
+from network.prices import Price, parse_price
 from network.runtime.clock import SystemClock
-from network.units import ModelId, parse_price
+from network.units import ModelId
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -43,13 +44,13 @@ class _Duration(click.ParamType[float]):
         return float(int(match[1]) * _UNITS[match[2]])
 
 
-class _Price(click.ParamType[Fraction]):
+class _Price(click.ParamType[Price]):
     name = "price"
 
     @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
+    ) -> Price:
         try:
             return parse_price(str(value))
         except ValueError as error:
@@ -82,7 +83,7 @@ def create(
     name: str,
     expires: float | None,
     models: tuple[str, ...],
-    max_price: Fraction | None,
+    max_price: Price | None,
     max_in_flight: int | None,
     team: str | None,
     notes: tuple[str, ...],
@@ -210,7 +211,7 @@ def _line(record: KeyRecord, now: float) -> dict[str, Any]:
         "expires_at": grant.expires_at,
         "revoked_at": record.revoked_at,
         "models": None if grant.models is None else sorted(grant.models),
-        "max_price": None if grant.max_price is None else str(grant.max_price),
+        "max_price": None if grant.max_price is None else price_text(grant.max_price),
         "max_in_flight": grant.max_in_flight,
         "team": None if grant.team is None else grant.team.name,
         "limits": {

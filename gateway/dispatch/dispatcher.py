@@ -5,7 +5,10 @@ import itertools
 import random
 import re
 import secrets
+from fractions import Fraction
 from typing import Final
+
+import structlog
 
 from gateway.accounting.journal import AttemptState, Journal
 from gateway.dispatch.allowing import allowances_of, budget_problem
@@ -40,10 +43,13 @@ from gateway.payments.budget import Budget, NotHeld, Shortfall
 from gateway.payments.payer import StaleQuoteError, UnpayableError
 from gateway.payments.purse import PreparedPayment
 from network.errors import DatabaseError, ProblemError
+from network.prices import NoRateError
 from network.runtime.clock import Clock
 from network.units import ModelId
 from network.wire import problems
 from network.wire.messages import LARGEST_SEED, TextToImageRequest
+
+_log: Final = structlog.get_logger(__name__)
 
 #: An orchestrator may refuse the same request for want of a place this often, as places come and
 #: go; one that advertises places it never gives is given up then.
@@ -54,6 +60,8 @@ _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 _MOST_MENDED: Final = 2
 #: So many orchestrators' tickets may be above a cap until the request is given up.
 _MOST_CAPPED: Final = 8
+#: Seconds; a price feed is asked again about so soon.
+_NO_RATE_RETRY: Final = 30.0
 #: Of these an orchestrator is thought worse when they go on.
 _FAULTS: Final = frozenset({Refused.CREDENTIALS, Refused.BALANCE})
 
@@ -124,7 +132,7 @@ class Dispatcher:
                 buyer,
                 request,
                 seed=self._seed(request),
-                max_price=self._routing.max_price,
+                max_price=self._cap(buyer),
                 arrival=next(self._arrivals),
                 now=self._clock.monotonic(),
             )
@@ -137,6 +145,14 @@ class Dispatcher:
             self._allowances.release(request_id)
 
     # Setting out
+
+    def _cap(self, buyer: Buyer) -> Fraction | None:
+        try:
+            return self._routing.cap(buyer)
+        except NoRateError as error:
+            # Without the cap's worth in wei, any price might be above it.
+            _log.warning("no_price_cap", key_id=buyer.key_id, problem=str(error))
+            raise ProblemError(problems.payments_unavailable(_NO_RATE_RETRY)) from None
 
     def _check_model(self, model_id: ModelId, buyer: Buyer) -> None:
         allowed = buyer.models

@@ -15,6 +15,7 @@ from gateway.orchestrators.selection import Candidate, Need
 from gateway.payments.allowance import Allowance
 from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
+from network.prices import FixedRate, Price, Rates, in_wei
 from network.units import ModelId, Wei, pixels_of
 from network.wire.messages import TextToImageRequest
 
@@ -30,7 +31,7 @@ class Buyer(Protocol):
     @property
     def models(self) -> frozenset[ModelId] | None: ...
     @property
-    def max_price(self) -> Fraction | None: ...
+    def max_price(self) -> Price | None: ...
     @property
     def max_in_flight(self) -> int | None: ...
     @property
@@ -43,8 +44,10 @@ class Buyer(Protocol):
 class Routing:
     """The settings of the journey. Times in seconds."""
 
-    #: Wei per pixel that the gateway never exceeds, whoever asks.
-    max_price: Fraction | None = None
+    #: For a pixel; the gateway never exceeds it, whoever asks.
+    max_price: Price | None = None
+    #: What prices in a currency are converted by.
+    rates: Rates = field(default_factory=FixedRate)
     #: A request is answered within this time.
     deadline: float = 300.0
     #: One orchestrator may take this long before the next is asked.
@@ -55,6 +58,11 @@ class Routing:
     max_waiting: int = 1000
     #: How many orchestrators may fail one request.
     max_failures: int = 4
+
+    def cap(self, buyer: Buyer) -> Fraction | None:
+        """The most wei per pixel that `buyer` pays now; None for any. Raises NoRateError."""
+        caps = [cap for cap in (buyer.max_price, self.max_price) if cap is not None]
+        return min((in_wei(cap, self.rates.current) for cap in caps), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +173,14 @@ def set_out(
     arrival: int,
     now: float,
 ) -> Journey:
-    """A journey at its start. `seed` counts up over the images; `now` is monotonic seconds."""
+    """A journey at its start. `max_price` in wei per pixel; `seed` counts up over the images; `now` is monotonic seconds."""
     images = request.num_images_per_prompt
     model_id = ModelId(request.model_id)
-    caps = [cap for cap in (buyer.max_price, max_price) if cap is not None]
     pixels = pixels_of(request.width, request.height, images)
     return Journey(
         request_id=request_id,
         buyer=buyer,
-        need=Need(model_id, pixels, request.num_inference_steps, min(caps, default=None)),
+        need=Need(model_id, pixels, request.num_inference_steps, max_price),
         expected=Expected(images, request.width, request.height, seed),
         body=_body(request, seed),
         # As they would stand in one line of text.

@@ -5,7 +5,7 @@ to its holder alone. Only SHA-256 of the whole key is stored: fast is fine for a
 nobody can guess, and a stolen database opens nothing.
 """
 
-from gateway.keys.model import KeyGrant, KeyRecord, Team, UseLimits
+from gateway.keys.model import KeyGrant, KeyRecord, Team, UseLimits, price_text
 from gateway.keys.ring import KeyRing
 from gateway.keys.store import (
     create_key,
@@ -26,6 +26,7 @@ __all__ = [
     "limit_key",
     "list_keys",
     "list_teams",
+    "price_text",
     "revoke_key",
     "set_team",
 ]

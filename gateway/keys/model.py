@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from network.prices import Price, written
 from network.units import ModelId, Wei
 
 
@@ -29,13 +30,13 @@ class Team:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """What the holder of one key may do; prices in wei per pixel, times in unix seconds."""
+    """What the holder of one key may do; prices are for a pixel, times in unix seconds."""
 
     key_id: str
     name: str
     #: None allows every model.
     models: frozenset[ModelId] | None = None
-    max_price: Fraction | None = None
+    max_price: Price | None = None
     expires_at: float | None = None
     #: Requests at a time; None leaves it to the gateway's own setting.
     max_in_flight: int | None = None
@@ -66,6 +67,11 @@ def mint_bearer() -> tuple[str, str]:
     """A new key id and the key to hand out once."""
     key_id = secrets.token_hex(6)
     return key_id, f"limner_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def price_text(price: Price) -> str:
+    """A key's maximum price as it is stored and shown: "7/2" is wei."""
+    return str(price) if isinstance(price, Fraction) else written(price)
 
 
 def digest_of(bearer: str) -> bytes:

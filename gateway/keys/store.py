@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Mapping
-from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -21,7 +20,16 @@ from sqlalchemy import (
     update,
 )
 
-from gateway.keys.model import KeyGrant, KeyRecord, Team, UseLimits, digest_of, mint_bearer
+from gateway.keys.model import (
+    KeyGrant,
+    KeyRecord,
+    Team,
+    UseLimits,
+    digest_of,
+    mint_bearer,
+    price_text,
+)
+from network.prices import Price, parse_price
 from network.runtime.clock import Clock
 from network.runtime.database import Database, WeiText
 from network.units import ModelId, Wei
@@ -82,7 +90,7 @@ async def create_key(
     *,
     name: str,
     models: Collection[ModelId] = (),
-    max_price: Fraction | None = None,
+    max_price: Price | None = None,
     expires_at: float | None = None,
     max_in_flight: int | None = None,
     limits: UseLimits | None = None,
@@ -113,7 +121,7 @@ async def create_key(
         "name": name,
         "digest": digest_of(bearer),
         "models": json.dumps(sorted(grant.models)) if grant.models else None,
-        "max_price": None if max_price is None else str(max_price),
+        "max_price": None if max_price is None else price_text(max_price),
         "max_in_flight": max_in_flight,
         "created_at": clock.now(),
         "expires_at": expires_at,
@@ -226,7 +234,7 @@ def _record(columns: RowMapping, teams: Mapping[str, Team]) -> KeyRecord:
         columns["key_id"],
         columns["name"],
         None if models is None else frozenset(ModelId(model) for model in json.loads(models)),
-        None if price is None else Fraction(price),
+        None if price is None else parse_price(price),
         columns["expires_at"],
         columns["max_in_flight"],
         _limits(columns),

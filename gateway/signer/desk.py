@@ -1,7 +1,7 @@
 """Where tickets are made for others: what a call costs, whether it may be paid, and the payment itself."""
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final, Protocol
 
@@ -27,6 +27,7 @@ from network.payments.checks import PARAMS_EXPIRED, Funds, Now, PayerLimits, pay
 from network.payments.pricing import tickets_needed
 from network.payments.signing import TicketSeries
 from network.payments.tickets import CreationRound, TicketParams
+from network.prices import FixedRate, NoRateError, Price, Rates, in_wei
 from network.runtime.clock import Clock
 from network.units import Address
 from network.wire.codec import (
@@ -55,13 +56,27 @@ _LONGEST_DENOMINATOR: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class PriceCaps:
-    """What this signer pays at most, whatever its clients allow: wei for each unit of a type."""
+    """What this signer pays at most, whatever its clients allow, for each unit of a type."""
 
-    per_pixel: Fraction | None = None
-    per_second: Fraction | None = None
-    per_call: Fraction | None = None
+    per_pixel: Price | None = None
+    per_second: Price | None = None
+    per_call: Price | None = None
+    rates: Rates = field(default_factory=FixedRate)
 
     def of(self, job: JobType) -> Fraction | None:
+        """Wei for a unit. Raises SigningRefusedError 503 while no rate tells it."""
+        cap = self._written(job)
+        if cap is None:
+            return None
+        try:
+            return in_wei(cap, self.rates.current)
+        except NoRateError as error:
+            _log.warning("no_price_cap", problem=str(error))
+            raise SigningRefusedError(
+                UNAVAILABLE, "this signer cannot tell its maximum price just now"
+            ) from None
+
+    def _written(self, job: JobType) -> Price | None:
         match job:
             case JobType.LIVE:
                 return self.per_second

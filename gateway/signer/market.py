@@ -18,9 +18,9 @@ class Market:
         runners: Callable[[str], Sequence[Mapping[str, Any]]],
         *,
         max_age: float,
-        max_price: Fraction | None,
+        max_price: Callable[[], Fraction | None],
     ) -> None:
-        """`max_age` in seconds, `max_price` in wei per pixel."""
+        """`max_age` in seconds, `max_price` in wei per pixel; it may raise SigningRefusedError."""
         self._states = states
         self._runners = runners
         self._max_age = max_age
@@ -31,7 +31,10 @@ class Market:
 
         Raises SigningRefusedError 503 while nobody at all can be bought from.
         """
-        entries = [entry for state in self._states() if (entry := self._entry(state)) is not None]
+        most = self._max_price()
+        entries = [
+            entry for state in self._states() if (entry := self._entry(state, most)) is not None
+        ]
         if not entries:
             raise SigningRefusedError(
                 UNAVAILABLE, "no orchestrator is known to take work at the moment"
@@ -40,7 +43,7 @@ class Market:
             return entries
         return [entry for entry in entries if not wanted.isdisjoint(entry["capabilities"])]
 
-    def _entry(self, state: OrchestratorState) -> dict[str, Any] | None:
+    def _entry(self, state: OrchestratorState, most: Fraction | None) -> dict[str, Any] | None:
         offer = state.offer
         if offer is None or offer.address is None or offer.problem:
             return None
@@ -50,7 +53,7 @@ class Market:
             model_id
             for model_id, model in offer.models.items()
             # Without a price there is nothing to pay for, and no ticket to make.
-            if model.price and (self._max_price is None or model.price <= self._max_price)
+            if model.price and (most is None or model.price <= most)
         )
         if not models:
             return None

@@ -18,7 +18,9 @@ from gateway.orchestrators.client import open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.selection import Policy
 from gateway.orchestrators.standing import Pausing
+from gateway.payments.rates import open_rates
 from gateway.signer.authorization import Authorization, Everybody, Webhook
+from gateway.signer.charging import JobType
 from gateway.signer.desk import Outlook, PaymentDesk, PriceCaps
 from gateway.signer.http import SignerCalls, signer_application
 from gateway.signer.market import Market
@@ -26,6 +28,7 @@ from gateway.signer.runners import Runners
 from network.errors import ConfigError
 from network.identity import Signer, checksum
 from network.payments.checks import PayerLimits
+from network.prices import Rates
 from network.runtime.clock import Clock
 from network.runtime.supervisor import Supervisor, supervise
 
@@ -68,12 +71,13 @@ async def open_signer(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         supervisor = await enter(supervise(clock))
-        desk = PaymentDesk(signer, outlook, clock, limits=PayerLimits(), caps=_caps(settings))
+        caps = _caps(settings, await enter(open_rates(settings, clock)))
+        desk = PaymentDesk(signer, outlook, clock, limits=PayerLimits(), caps=caps)
         calls = SignerCalls(
             signer,
             await _authorization(settings, clock, stack),
             desk,
-            await _market(settings, signer, clock, supervisor, stack),
+            await _market(settings, signer, clock, supervisor, stack, caps=caps),
         )
         url = await _listen(settings, signer_application(calls), stack)
         address = checksum(signer.address)
@@ -83,9 +87,11 @@ async def open_signer(
         yield ServingSigner(url, address)
 
 
-def _caps(settings: GatewaySettings) -> PriceCaps:
+def _caps(settings: GatewaySettings, rates: Rates) -> PriceCaps:
     signer = settings.signer
-    return PriceCaps(signer.max_price, signer.max_price_per_second, signer.max_price_per_call)
+    return PriceCaps(
+        signer.max_price, signer.max_price_per_second, signer.max_price_per_call, rates
+    )
 
 
 async def _authorization(
@@ -105,6 +111,8 @@ async def _market(
     clock: Clock,
     supervisor: Supervisor,
     stack: AsyncExitStack,
+    *,
+    caps: PriceCaps,
 ) -> Market:
     """The orchestrators of the gateway's settings, kept fresh as the gateway keeps them."""
     routing = settings.routing
@@ -130,7 +138,10 @@ async def _market(
     supervisor.start("orchestrators", directory.run)
     supervisor.start("runners", runners.run)
     return Market(
-        directory.states, runners.of, max_age=max_age, max_price=settings.signer.max_price
+        directory.states,
+        runners.of,
+        max_age=max_age,
+        max_price=lambda: caps.of(JobType.PIXELS),
     )
 
 

@@ -6,7 +6,8 @@ import orjson
 from aiohttp import web
 
 from network.identity import checksum
-from network.prices import NoRateError, Rate, written
+from network.prices import NoRateError, rate_facts, written
+from network.runtime.clock import Clock
 from network.units import Address, ModelId, format_price
 from node.accounting.journal import Journal
 from node.accounting.model import NOBODY
@@ -34,6 +35,7 @@ class AdminService:
     prices: PriceList
     health: HealthService
     metrics: Metrics
+    clock: Clock
     #: None off-chain.
     earning: Earning | None = None
 
@@ -63,8 +65,7 @@ class AdminService:
             "worker_pid": self.engine.worker_pid(),
             "safety": asdict(self.engine.safety()),
             "models": models,
-            "rate": _rate(self.prices.rates.current),
-            "rate_problem": self.prices.rates.problem,
+            "rate": rate_facts(self.prices.rates, self.clock.now()),
             "earned_since_start": str(self.journal.earned),
             "held": str(self.journal.held),
             "tickets": None if self.earning is None else (await self.earning.report()).as_json(),
@@ -99,17 +100,6 @@ def _price(prices: PriceList, model_id: ModelId) -> str | None:
         return format_price(prices.price(model_id, NOBODY))
     except NoRateError:
         return None
-
-
-def _rate(rate: Rate | None) -> dict[str, object] | None:
-    if rate is None:
-        return None
-    return {
-        "currency": rate.currency,
-        "per_eth": written(rate.per_eth),
-        "source": rate.source,
-        "as_of": rate.as_of,
-    }
 
 
 def admin_application(service: AdminService) -> web.Application:

@@ -23,6 +23,7 @@ from gateway.payments.sender import TicketSender
 from network.chain.model import ChainError
 from network.chain.watch import ChainWatch
 from network.identity import KeySigner
+from network.prices import Price
 from network.runtime.clock import SystemClock
 from network.runtime.database import Database, open_database
 from network.runtime.supervisor import supervise
@@ -40,7 +41,7 @@ class Key:
 
     key_id: str = "key"
     models: frozenset[ModelId] | None = None
-    max_price: Fraction | None = None
+    max_price: Price | None = None
     max_in_flight: int | None = None
     limits: UseLimits = field(default_factory=UseLimits)
     team: Team | None = None

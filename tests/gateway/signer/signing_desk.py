@@ -11,6 +11,7 @@ from aiohttp import ClientSession, web
 
 from gateway.orchestrators.peer import OrchestratorState
 from gateway.signer.authorization import Authorization, Everybody
+from gateway.signer.charging import JobType
 from gateway.signer.desk import PaymentDesk, PriceCaps
 from gateway.signer.http import SignerCalls, signer_application
 from gateway.signer.market import Market
@@ -155,7 +156,9 @@ async def signing_desk(
     outlook, clock = StubOutlook(), StubClock()
     caps = caps or PriceCaps()
     desk = PaymentDesk(SIGNER, outlook, clock, limits=PayerLimits(), caps=caps)
-    market = Market(lambda: states, lambda _: (), max_age=60, max_price=caps.per_pixel)
+    market = Market(
+        lambda: states, lambda _: (), max_age=60, max_price=lambda: caps.of(JobType.PIXELS)
+    )
     calls = SignerCalls(SIGNER, authorization or Everybody(), desk, market)
     runner = web.AppRunner(signer_application(calls))
     await runner.setup()

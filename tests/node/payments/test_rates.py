@@ -63,7 +63,7 @@ class Market:
 
     async def disbelieved(self, words: str) -> None:
         async def is_told() -> bool:
-            return words in (await self.status())["rate_problem"]
+            return words in (await self.status())["rate"]["problem"]
 
         await eventually(is_told, 30)
 
@@ -160,7 +160,7 @@ async def test_without_any_rate_nothing_is_sold_until_there_is_one(
 ) -> None:
     async with market_on(devnet, tmp_path, 0) as market:
         assert "what an ETH costs is not known" in await market.buyer.refusal()
-        assert (await market.status())["rate"] is None
+        assert (await market.status())["rate"]["per_eth"] is None
         await market.move(3000)
 
         async def is_sold() -> bool:
@@ -184,7 +184,8 @@ async def test_off_chain_a_fixed_rate_prices_dollars(tmp_path: Path) -> None:
             "currency": "USD",
             "per_eth": "3000",
             "source": "usd_per_eth",
-            "as_of": None,
+            "age_seconds": 0,
+            "problem": "",
         }
 
 
@@ -232,7 +233,7 @@ def test_prices_of_one_model_are_no_prices_of_another() -> None:
     ("settings", "key"),
     [
         ({"price": "1e-9 USD"}, "usd_per_eth"),
-        ({"price": "1e-9 EUR", "usd_per_eth": 3000}, "price"),
+        ({"price": "1e-9 EUR", "usd_per_eth": 3000}, "usd_per_eth"),
         ({"usd_per_eth": 3000, "price_feed": {"address": "0x" + "12" * 20}}, "usd_per_eth"),
         ({"price_feed": {"address": "0x12"}}, "price_feed.address"),
     ],
