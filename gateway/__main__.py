@@ -17,6 +17,8 @@ _COMMANDS = {
     "fund": "Pay into deposit and reserve.",
     "unlock": "Begin to take deposit and reserve out, or stay after all.",
     "withdraw": "Take deposit and reserve out.",
+    "prices": "What orchestrators ask, in wei and in dollars.",
+    "migrate": "Turn the flags of a go-livepeer gateway into settings.",
     "orchestrators": "Who is bought from, and what they offer.",
     "address": "Print the account orchestrators know this gateway by.",
     "keystore": "Bring the gateway's account from elsewhere.",

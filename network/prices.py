@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, Final, Protocol
 
 from network.errors import LimnerError
-from network.units import LARGEST_PRICE_TERM, format_price
+from network.units import LARGEST_PRICE_TERM, Wei, format_price
 
 WEI_PER_ETH: Final = 10**18
 USD: Final = "USD"
@@ -189,6 +189,21 @@ def rate_facts(rates: Rates, now: float) -> dict[str, str | float | None]:
         else 0.0,
         "problem": rates.problem,
     }
+
+
+def rate_line(facts: Mapping[str, str | float | None]) -> str:
+    """One line for people of what `rate_facts` tells."""
+    problem = f"; {facts['problem']}" if facts["problem"] else ""
+    if facts["per_eth"] is None:
+        return f"What an ETH costs is not known: set usd_per_eth or a price feed{problem}"
+    age = f", written {facts['age_seconds']} s ago" if facts["age_seconds"] else ""
+    return f"1 ETH = {facts['per_eth']} {facts['currency']} ({facts['source']}{age}){problem}"
+
+
+def dollars_of(amount: Wei, usd_per_eth: Fraction) -> str:
+    """An amount for people, to the nearest millionth of a dollar."""
+    millionths = round(amount * usd_per_eth * 10**6 / WEI_PER_ETH)
+    return f"{millionths // 10**6}.{millionths % 10**6:06d}"
 
 
 def feed_rate(description: str, answer: Fraction, source: str, as_of: float | None) -> Rate:

@@ -14,6 +14,11 @@ _COMMANDS: Final = {
     "run": ("node.cli.run:run", "Run the node until it is told to stop (Ctrl-C or SIGTERM)."),
     "models": ("node.cli.models:models", "List, add, pull and verify models."),
     "bench": ("node.cli.bench:bench", "Measure the models here, and what a pixel has to cost."),
+    "prices": ("node.cli.prices:prices", "Tell what each model costs, in wei and in dollars."),
+    "migrate": (
+        "node.cli.migrate:migrate",
+        "Turn the flags of a go-livepeer orchestrator into settings.",
+    ),
     "jobs": ("node.cli.journal:jobs", "List accepted jobs, the newest first."),
     "earnings": ("node.cli.journal:earnings", "Sum up what was earned, to the wei."),
     "redemptions": (

@@ -76,7 +76,7 @@ from node.jobs.record import log_job
 from node.jobs.runner import REMEMBERED_ATTEMPTS, JobRunner
 from node.payments.earning import Earning, open_earning
 from node.payments.opening import ChainOpener, Payments, open_livepeer_chain, open_payments
-from node.payments.rates import check_rates, open_rates
+from node.payments.rates import check_rates, open_rates, price_list
 from node.payments.usual import UsualJobs
 
 _KEEPALIVE_SECONDS: Final = 75.0
@@ -214,7 +214,7 @@ async def _open_core(
         journal=journal,
         runner=runner,
         metrics=metrics,
-        prices=price_list(settings, models),
+        prices=price_list(settings, models, fixed_usd(settings.usd_per_eth)),
         hardware=hardware,
         payments=None,
         earning=None,
@@ -404,20 +404,6 @@ def certificate_hosts(settings: NodeSettings, uri: str) -> Sequence[str]:
     named = (urlsplit(uri).hostname or "", urlsplit(settings.listen).hostname or "")
     hosts = dict.fromkeys(host for host in named if host and not is_wildcard(host))
     return tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1")))
-
-
-def price_list(settings: NodeSettings, models: Catalogue) -> PriceList:
-    """Return what each model costs, and for whom."""
-    return PriceList(
-        settings.price,
-        {model.model_id: model.price for model in models.models},
-        {
-            (model.model_id, payer): price
-            for model in models.models
-            for payer, price in model.payer_prices
-        },
-        fixed_usd(settings.usd_per_eth),
-    )
 
 
 def profiles(settings: NodeSettings, models: Catalogue) -> Mapping[ModelId, Profile]:

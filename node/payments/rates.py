@@ -1,4 +1,4 @@
-"""What an ETH costs, for a node with prices in a currency."""
+"""What a node asks for its models, and what an ETH costs where that is in a currency."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from network.chain.rpc import Rpc
 from network.prices import Price, Rates, fixed_usd
 from network.runtime.clock import Clock
 from network.units import Address
+from node.accounting.pricing import PriceList
 from node.config.catalogue import Catalogue
 from node.config.settings import NodeSettings
 
@@ -23,6 +24,20 @@ def check_rates(settings: NodeSettings, models: Catalogue) -> Address | None:
         settings.price_feed,
         settings.chain.network,
         is_fixed=settings.usd_per_eth is not None,
+    )
+
+
+def price_list(settings: NodeSettings, models: Catalogue, rates: Rates) -> PriceList:
+    """Return what each model costs, and for whom."""
+    return PriceList(
+        settings.price,
+        {model.model_id: model.price for model in models.models},
+        {
+            (model.model_id, payer): price
+            for model in models.models
+            for payer, price in model.payer_prices
+        },
+        rates,
     )
 
 
