@@ -53,7 +53,7 @@ from gateway.payments.rates import open_rates
 from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
 from network.identity import checksum
-from network.prices import Rates, rate_facts
+from network.prices import EthRates, rate_facts
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database
 from network.runtime.supervisor import supervise
@@ -93,7 +93,7 @@ class _Parts:
     dispatcher: Dispatcher
     admission: Admission
     running: RunningRequests
-    rates: Rates
+    eth_rates: EthRates
     paying: TicketPaying | None
 
 
@@ -158,7 +158,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             dispatcher=dispatcher,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
             running=RunningRequests(dispatcher.watching),
-            rates=rates,
+            eth_rates=rates,
             paying=paying,
         )
         yield await _open_listeners(parts, stack)
@@ -307,7 +307,7 @@ def _status(
         "spent_wei": str(metrics.spent_wei),
         "images": {"count": parts.store.count, "bytes": parts.store.total_bytes},
         "network": parts.settings.chain.network,
-        "rate": rate_facts(parts.rates, parts.clock.now()),
+        "rate": rate_facts(parts.eth_rates, parts.clock.now()),
         "payments": None if parts.paying is None else parts.paying.status(),
         "orchestrators": orchestrators,
     }
@@ -342,7 +342,7 @@ def _policy(settings: GatewaySettings) -> Policy:
     return Policy(time_value=routing.time_value, max_age=routing.stale_seconds)
 
 
-def _routing(settings: GatewaySettings, rates: Rates) -> Routing:
+def _routing(settings: GatewaySettings, rates: EthRates) -> Routing:
     routing = settings.routing
     return Routing(
         max_price=routing.max_price,

@@ -66,7 +66,7 @@ class Rate:
     as_of: float | None = None
 
 
-class Rates(Protocol):
+class EthRates(Protocol):
     """Where rates come from; answers from memory."""
 
     @property
@@ -175,7 +175,7 @@ def asked_in_wei(price: Price, rate: Rate | None) -> Fraction:
     return Fraction(steps, _STEPS_PER_WEI)
 
 
-def rate_facts(rates: Rates, now: float) -> dict[str, str | float | None]:
+def rate_facts(rates: EthRates, now: float) -> dict[str, str | float | None]:
     """The rate for a status page; None for what is not known. `age_seconds` is 0 where it is fixed."""
     rate = rates.current
     return {

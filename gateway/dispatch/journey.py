@@ -15,7 +15,7 @@ from gateway.orchestrators.selection import Candidate, Need
 from gateway.payments.allowance import Allowance
 from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
-from network.prices import FixedRate, Price, Rates, in_wei
+from network.prices import EthRates, FixedRate, Price, in_wei
 from network.units import ModelId, Wei, pixels_of
 from network.wire.messages import TextToImageRequest
 
@@ -47,7 +47,7 @@ class Routing:
     #: For a pixel; the gateway never exceeds it, whoever asks.
     max_price: Price | None = None
     #: What prices in a currency are converted by.
-    rates: Rates = field(default_factory=FixedRate)
+    rates: EthRates = field(default_factory=FixedRate)
     #: A request is answered within this time.
     deadline: float = 300.0
     #: One orchestrator may take this long before the next is asked.

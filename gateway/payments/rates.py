@@ -8,12 +8,12 @@ from gateway.config import GatewaySettings
 from network.chain.profiles import endpoints_of, profile_of
 from network.chain.rates import currencies_of, feed_to_ask, open_feed
 from network.chain.rpc import open_rpc
-from network.prices import Rates, fixed_usd
+from network.prices import EthRates, fixed_usd
 from network.runtime.clock import Clock
 
 
 @asynccontextmanager
-async def open_rates(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Rates]:
+async def open_rates(settings: GatewaySettings, clock: Clock) -> AsyncIterator[EthRates]:
     """Keep the rate fresh for the length of the block. Raises ConfigError.
 
     On a chain with a price feed that is done whatever the settings say: keys may have caps in a currency.

@@ -27,7 +27,7 @@ from network.payments.checks import PARAMS_EXPIRED, Funds, Now, PayerLimits, pay
 from network.payments.pricing import tickets_needed
 from network.payments.signing import TicketSeries
 from network.payments.tickets import CreationRound, TicketParams
-from network.prices import FixedRate, NoRateError, Price, Rates, in_wei
+from network.prices import EthRates, FixedRate, NoRateError, Price, in_wei
 from network.runtime.clock import Clock
 from network.units import Address
 from network.wire.codec import (
@@ -61,7 +61,7 @@ class PriceCaps:
     per_pixel: Price | None = None
     per_second: Price | None = None
     per_call: Price | None = None
-    rates: Rates = field(default_factory=FixedRate)
+    rates: EthRates = field(default_factory=FixedRate)
 
     def of(self, job: JobType) -> Fraction | None:
         """Wei for a unit. Raises SigningRefusedError 503 while no rate tells it."""

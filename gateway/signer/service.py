@@ -28,7 +28,7 @@ from gateway.signer.runners import Runners
 from network.errors import ConfigError
 from network.identity import Signer, checksum
 from network.payments.checks import PayerLimits
-from network.prices import Rates
+from network.prices import EthRates
 from network.runtime.clock import Clock
 from network.runtime.supervisor import Supervisor, supervise
 
@@ -87,7 +87,7 @@ async def open_signer(
         yield ServingSigner(url, address)
 
 
-def _caps(settings: GatewaySettings, rates: Rates) -> PriceCaps:
+def _caps(settings: GatewaySettings, rates: EthRates) -> PriceCaps:
     signer = settings.signer
     return PriceCaps(
         signer.max_price, signer.max_price_per_second, signer.max_price_per_call, rates

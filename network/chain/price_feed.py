@@ -37,7 +37,7 @@ _JUMP: Final = 2
 _AHEAD: Final = 900
 #: Pauses, in seconds, before a look that failed is repeated; as often as go-livepeer's.
 _PAUSES: Final = (30.0, 60.0, 120.0, 240.0, 480.0)
-#: Rates that quotes may still hold by; a refresh a minute makes no more within a quote's life.
+#: EthRates that quotes may still hold by; a refresh a minute makes no more within a quote's life.
 _MOST_HELD: Final = 64
 
 log = structlog.get_logger(__name__)
@@ -93,7 +93,7 @@ def judge(
 
 
 class PriceFeed:
-    """Implements `network.prices.Rates`; `run` keeps it fresh.
+    """Implements `network.prices.EthRates`; `run` keeps it fresh.
 
     `hold_seconds` is how long a quote may be good for: rates that were replaced within it are still told.
     """

@@ -12,7 +12,7 @@ from network.chain.price_feed import PriceFeed, feed_address
 from network.chain.rpc import Rpc
 from network.chain.settings import OFFCHAIN, PriceFeedSettings
 from network.errors import ConfigError
-from network.prices import USD, CurrencyPrice, Price, Rates
+from network.prices import USD, CurrencyPrice, EthRates, Price
 from network.runtime.clock import Clock
 from network.runtime.supervisor import supervise
 from network.units import Address
@@ -68,7 +68,7 @@ async def open_feed(
     *,
     currencies: Collection[str],
     hold_seconds: float,
-) -> AsyncIterator[Rates]:
+) -> AsyncIterator[EthRates]:
     """A price feed that is kept fresh for the length of the block, and was asked once if it is needed.
 
     Raises ConfigError where it is for another currency than one of `currencies`.

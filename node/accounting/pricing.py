@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from network.prices import FixedRate, NoRateError, Price, Rate, Rates, asked_in_wei
+from network.prices import EthRates, FixedRate, NoRateError, Price, Rate, asked_in_wei
 from network.units import Address, ModelId, Pixels, Wei, fee
 
 
@@ -34,7 +34,7 @@ class PriceList:
     default: Price
     models: Mapping[ModelId, Price] = field(default_factory=dict)
     payers: Mapping[tuple[ModelId, Address], Price] = field(default_factory=dict)
-    rates: Rates = field(default_factory=FixedRate)
+    rates: EthRates = field(default_factory=FixedRate)
 
     def base(self) -> Fraction:
         """Return the default in wei per pixel. Raises NoRateError."""

@@ -16,9 +16,9 @@ from network.chain.rpc import open_rpc
 from network.errors import LimnerError
 from network.prices import (
     USD,
+    EthRates,
     NoRateError,
     Rate,
-    Rates,
     dollars_of,
     fixed_usd,
     rate_facts,
@@ -62,7 +62,7 @@ def prices(*, config: Path | None, data_dir: Path | None, as_json: bool) -> None
         _show(lines, facts)
 
 
-async def _rates(settings: NodeSettings, models: Catalogue) -> Rates:
+async def _rates(settings: NodeSettings, models: Catalogue) -> EthRates:
     """The rate, asked for once. A feed that does not answer is no error: its `problem` says so."""
     address = check_rates(settings, models)
     profile = await asyncio.to_thread(profile_of, settings.chain.network)

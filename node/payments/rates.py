@@ -6,7 +6,7 @@ from typing import Final
 
 from network.chain.rates import currencies_of, feed_to_ask, open_feed
 from network.chain.rpc import Rpc
-from network.prices import Price, Rates, fixed_usd
+from network.prices import EthRates, Price, fixed_usd
 from network.runtime.clock import Clock
 from network.units import Address
 from node.accounting.pricing import PriceList
@@ -27,7 +27,7 @@ def check_rates(settings: NodeSettings, models: Catalogue) -> Address | None:
     )
 
 
-def price_list(settings: NodeSettings, models: Catalogue, rates: Rates) -> PriceList:
+def price_list(settings: NodeSettings, models: Catalogue, rates: EthRates) -> PriceList:
     """Return what each model costs, and for whom."""
     return PriceList(
         settings.price,
@@ -44,7 +44,7 @@ def price_list(settings: NodeSettings, models: Catalogue, rates: Rates) -> Price
 @asynccontextmanager
 async def open_rates(
     settings: NodeSettings, models: Catalogue, rpc: Rpc, clock: Clock
-) -> AsyncIterator[Rates]:
+) -> AsyncIterator[EthRates]:
     """Keep the rate fresh for the length of the block, if a price depends on it. Raises ConfigError."""
     address = check_rates(settings, models)
     currencies = currencies_of(_prices(settings, models))

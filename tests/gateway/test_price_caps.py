@@ -34,7 +34,7 @@ CAP = parse_price("1.5e-14 USD")
 
 @dataclass
 class Market:
-    """Rates that a test sets."""
+    """EthRates that a test sets."""
 
     current: Rate | None = None
     problem: str = ""

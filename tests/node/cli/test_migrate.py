@@ -1,6 +1,7 @@
 """`limner-node migrate`: a go-livepeer orchestrator's flags become settings that load."""
 
 import tomllib
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
         "--config", file, "--from-flags", "-cliAddr :2", LP_CLIADDR=":3", LP_PRICEPERUNIT="2"
     )
     settings = NodeSettings.model_validate(tomllib.loads(result.output))
-    assert (settings.price, settings.engine.device) == (2, "cuda:3")
+    assert (settings.price, settings.engine.device) == (Fraction(2), "cuda:3")
     assert settings.admin_listen == "127.0.0.1:2"
 
 
