@@ -8,11 +8,13 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from network.chain.model import ChainError
+from network.chain.rate_memory import HeldRate, load_rates, save_rates
 from network.chain.rpc import Rpc
 from network.chain.settings import PriceFeedSettings
 from network.errors import ConfigError
@@ -106,14 +108,20 @@ class PriceFeed:
         settings: PriceFeedSettings,
         *,
         hold_seconds: float,
+        memory: Path | None = None,
     ) -> None:
+        """`memory` is a file that keeps rates over a restart."""
         self._rpc = rpc
         self._address = checksum(address)
+        self._source = f"price feed {self._address}"
+        self._memory = memory
+        #: What a rate is compared with; after a restart nothing, which lets an operator end a dispute.
+        self._believed: Rate | None = None
         self._clock = clock
         self._settings = settings
         self._hold_seconds = hold_seconds
         self._current: Rate | None = None
-        self._past: deque[tuple[Rate, float]] = deque(maxlen=_MOST_HELD)
+        self._past: deque[HeldRate] = deque(maxlen=_MOST_HELD)
         self._problem = ""
 
     @property
@@ -125,27 +133,49 @@ class PriceFeed:
         return self._problem
 
     def lately(self) -> tuple[Rate, ...]:
-        since = self._clock.monotonic() - self._hold_seconds
-        held = [rate for rate, replaced_at in self._past if replaced_at >= since]
+        since = self._clock.now() - self._hold_seconds
+        held = [one.rate for one in self._past if one.until >= since]
         return (*(() if self._current is None else (self._current,)), *reversed(held))
 
     async def refresh(self) -> None:
         """Look once. Raises ChainError, of which FeedError; what was known before stays."""
         try:
             found = await self._read()
-            source = f"price feed {self._address}"
-            rate = judge(found, self._current, self._settings, source, self._clock.now())
+            now = self._clock.now()
+            rate = judge(found, self._believed, self._settings, self._source, now)
         except ChainError as error:
             self._problem = str(error)
             raise
         self._problem = ""
         if self._current is not None and self._current.per_eth != rate.per_eth:
-            self._past.append((self._current, self._clock.monotonic()))
-        self._current = rate
+            self._past.append(HeldRate(self._current, now))
+        self._current = self._believed = rate
+        await self._save(now)
+
+    async def recall(self) -> None:
+        """Go on from what an earlier process knew, as far as it is still of use."""
+        if self._memory is None:
+            return
+        now = self._clock.now()
+        held = await asyncio.to_thread(load_rates, self._memory, self._source)
+        self._past.extend(held[:-1])
+        # The newest was quoted by for as long as that process ran, which nobody wrote down.
+        missed = self._settings.refresh_seconds + self._hold_seconds
+        if held and now - held[-1].until <= missed:
+            self._current = held[-1].rate
+
+    async def _save(self, now: float) -> None:
+        if self._memory is None or self._current is None:
+            return
+        rates = (*self._past, HeldRate(self._current, now))
+        try:
+            await asyncio.to_thread(save_rates, self._memory, self._source, rates)
+        except OSError as error:
+            log.warning("rates cannot be kept for the next start", problem=str(error))
 
     async def run(self) -> None:
-        """Look at once unless something is known, then every `refresh_seconds`."""
-        if self._current is not None:
+        """Look at once unless that was done, then every `refresh_seconds`."""
+        if self._believed is not None:
             await asyncio.sleep(self._settings.refresh_seconds)
         while True:
             await self._persist()

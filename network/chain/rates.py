@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -68,12 +69,15 @@ async def open_feed(
     *,
     currencies: Collection[str],
     hold_seconds: float,
+    memory: Path | None = None,
 ) -> AsyncIterator[EthRates]:
     """A price feed that is kept fresh for the length of the block, and was asked once if it is needed.
 
-    Raises ConfigError where it is for another currency than one of `currencies`.
+    `memory` is a file that keeps rates over a restart. Raises ConfigError where the feed is for another
+    currency than one of `currencies`.
     """
-    feed = PriceFeed(rpc, address, clock, settings, hold_seconds=hold_seconds)
+    feed = PriceFeed(rpc, address, clock, settings, hold_seconds=hold_seconds, memory=memory)
+    await feed.recall()
     if currencies:
         await _first_look(feed)
     rate = feed.current

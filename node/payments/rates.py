@@ -15,6 +15,8 @@ from node.config.settings import NodeSettings
 
 #: Seconds that terms hold: a session token's life, which is longer than that of a ticket's quote.
 HOLD_SECONDS: Final = 30.0 * 60
+#: In the data directory.
+_MEMORY: Final = "rates.json"
 
 
 def check_rates(settings: NodeSettings, models: Catalogue) -> Address | None:
@@ -58,6 +60,7 @@ async def open_rates(
         settings.price_feed,
         currencies=currencies,
         hold_seconds=HOLD_SECONDS,
+        memory=settings.data_dir / _MEMORY,
     ) as rates:
         yield rates
 

@@ -1,7 +1,9 @@
 """A price feed on the development chain: what it tells, and what of that is believed."""
 
+import asyncio
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from network.chain.price_feed import (
     feed_address,
     judge,
 )
+from network.chain.rate_memory import load_rates
 from network.chain.rpc import open_rpc
 from network.chain.settings import PriceFeedSettings
 from network.devnet.anvil import free_port
@@ -168,3 +171,63 @@ def test_the_feed_is_livepeers_on_livepeers_chain_only() -> None:
     assert feed_address(own, "network.json") != ARBITRUM_ETH_USD
     with pytest.raises(ConfigError, match=r"price_feed\.address"):
         feed_address(PriceFeedSettings(address="0x12"), "arbitrum-one")
+
+
+def remembering(bench: Bench, path: Path) -> PriceFeed:
+    """What the next process has of the same feed."""
+    rpc, address = bench.feed._rpc, bench.contract.address
+    return PriceFeed(rpc, address, bench.clock, SETTINGS, hold_seconds=HOLD, memory=path)
+
+
+async def test_rates_are_held_over_a_restart(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "rates.json"
+    bench.feed = remembering(bench, path)
+    await bench.feed.recall()
+    await bench.look(300_000_000_000)
+    bench.clock.seconds = 100
+    await bench.look(310_000_000_000)
+
+    # Known before anybody is asked, and held as long as it would have been.
+    bench.feed = remembering(bench, path)
+    await bench.feed.recall()
+    assert [one.per_eth for one in bench.feed.lately()] == [3100, 3000]
+    bench.clock.seconds = HOLD + 50
+    assert [one.per_eth for one in bench.feed.lately()] == [3100, 3000]
+    # A rate that jumped meanwhile is believed: starting again is how an operator says so.
+    assert await bench.look(700_000_000_000) == 7000
+    assert [one.per_eth for one in bench.feed.lately()] == [7000, 3100, 3000]
+    bench.clock.seconds = HOLD + 101
+    assert [one.per_eth for one in bench.feed.lately()] == [7000, 3100]
+    assert "jumped" in await bench.refused(300_000_000_000)
+
+    bench.clock.seconds += SETTINGS.refresh_seconds + 2 * HOLD
+    late = remembering(bench, path)
+    await late.recall()
+    assert late.lately() == ()
+
+
+async def test_a_memory_that_is_broken_or_of_another_feed_is_passed_over(
+    bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "rates.json"
+    bench.feed = remembering(bench, path)
+    await bench.look(300_000_000_000)
+    good = await asyncio.to_thread(path.read_text)
+    source = f"price feed {checksum(bench.contract.address)}"
+    assert len(await asyncio.to_thread(load_rates, path, source)) == 1
+    for broken in (
+        "",
+        "[]",
+        good[:-1],
+        good.replace("3000/1", "3000/0"),
+        good.replace("3000/1", "0/1"),
+        good.replace("3000/1", "x"),
+        good.replace("price feed", "another feed"),
+    ):
+        await asyncio.to_thread(path.write_text, broken)
+        assert await asyncio.to_thread(load_rates, path, source) == ()
+    await asyncio.to_thread(path.unlink)
+    assert await asyncio.to_thread(load_rates, path, source) == ()
+    # What cannot be written down is not what work depends on.
+    bench.feed = remembering(bench, tmp_path / "nowhere" / "rates.json")
+    assert await bench.look(310_000_000_000) == 3100

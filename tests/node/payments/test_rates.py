@@ -71,8 +71,23 @@ class Market:
         return replace(self.buyer.payment(terms, tickets), expected_price=price)
 
 
-@asynccontextmanager
-async def market_on(devnet: Devnet, folder: Path, usd_per_eth: int) -> AsyncIterator[Market]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a node is started with, and started again."""
+
+    settings: NodeSettings
+    feed: DeployedFeed
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Market]:
+        async with (
+            open_node(self.settings, engine_opener=FakeEngine().opener) as running,
+            PayingBuyer(running) as buyer,
+        ):
+            yield Market(buyer, self.feed)
+
+
+async def place_on(devnet: Devnet, folder: Path, usd_per_eth: int) -> Place:
     node, gateway = account_of(b"\x11" * 32), account_of(b"\x22" * 32)
     for account in (node, gateway):
         await devnet.rpc("anvil_setBalance", account.address, hex(100 * ETHER))
@@ -98,11 +113,14 @@ async def market_on(devnet: Devnet, folder: Path, usd_per_eth: int) -> AsyncIter
         controller=contracts.controller,
         ai_service_registry=contracts.addresses["AIServiceRegistry"],
     )
-    async with (
-        open_node(settings, engine_opener=FakeEngine().opener) as running,
-        PayingBuyer(running) as buyer,
-    ):
-        yield Market(buyer, feed)
+    return Place(settings, feed)
+
+
+@asynccontextmanager
+async def market_on(devnet: Devnet, folder: Path, usd_per_eth: int) -> AsyncIterator[Market]:
+    place = await place_on(devnet, folder, usd_per_eth)
+    async with place.open() as market:
+        yield market
 
 
 def charged(answer: Any) -> tuple[int, str, str]:
@@ -137,6 +155,20 @@ async def test_a_job_costs_what_was_quoted_though_the_rate_moved_meanwhile(
         await market.settled_at(Fraction(3))
         fell = await buyer.pay(market.payment(after, Fraction(15, 4)))
         assert charged(fell) == (200, "3.75", str(PIXELS * 15 // 4))
+
+
+async def test_a_quote_holds_over_a_restart(devnet: Devnet, tmp_path: Path) -> None:
+    place = await place_on(devnet, tmp_path, 3000)
+    async with place.open() as market:
+        await market.settled_at(Fraction(5, 2))
+        before = await market.buyer.quote()
+        await market.move(2000)
+        await market.settled_at(Fraction(15, 4))
+    await market.move(2500)
+    async with place.open() as again:
+        await again.settled_at(Fraction(3))
+        payment = again.payment(before, Fraction(5, 2))
+        assert charged(await again.buyer.pay(payment)) == (200, "2.5", str(PIXELS * 5 // 2))
 
 
 async def test_a_broken_feed_sells_nothing_for_less(devnet: Devnet, tmp_path: Path) -> None:
