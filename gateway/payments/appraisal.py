@@ -10,6 +10,7 @@ from gateway.payments.deposit import DepositWatch
 from gateway.payments.payer import Quote, StaleQuoteError, UnpayableError
 from network.chain.model import ChainError
 from network.payments.checks import PARAMS_EXPIRED, PayerLimits, payers_objection
+from network.prices import has_more_than_doubled
 from network.runtime.clock import Clock
 from network.units import Address, ModelId, format_price
 from network.wire.session import OrchestratorInfo
@@ -19,7 +20,6 @@ REFRESH_MARGIN: Final = 2
 #: Seconds for which a price is remembered. It may double in that time, and no more.
 PRICE_MEMORY: Final = 600.0
 _ACTIVE_SECONDS: Final = 5.0
-_DOUBLED: Final = 2
 _MOST_REMEMBERED: Final = 65_536
 
 
@@ -132,7 +132,7 @@ class Appraiser:
             return
         if known is None or now - known.since > PRICE_MEMORY:
             self._remember(uri, quote.model_id, _Remembered(price, now))
-        elif price > _DOUBLED * known.price:
+        elif has_more_than_doubled(price, known.price):
             raise UnpayableError(
                 f"Orchestrator price has more than doubled, from {format_price(known.price)} to "
                 f"{format_price(price)} wei per pixel"

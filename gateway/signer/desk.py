@@ -27,7 +27,14 @@ from network.payments.checks import PARAMS_EXPIRED, Funds, Now, PayerLimits, pay
 from network.payments.pricing import tickets_needed
 from network.payments.signing import TicketSeries
 from network.payments.tickets import CreationRound, TicketParams
-from network.prices import EthRates, FixedRate, NoRateError, Price, in_wei
+from network.prices import (
+    EthRates,
+    FixedRate,
+    NoRateError,
+    Price,
+    has_more_than_doubled,
+    in_wei,
+)
 from network.runtime.clock import Clock
 from network.units import Address
 from network.wire.codec import (
@@ -49,7 +56,6 @@ _log = structlog.get_logger(__name__)
 _STATE_ID_BYTES: Final = 16
 #: Orchestrators count so many nonces for one recipientRand, and no more.
 _MOST_NONCES: Final = 600
-_MOST_PRICE_GROWTH: Final = 2
 #: Bits. Honest prices stay below 400: those of a win probability, and of one price.
 _LONGEST_DENOMINATOR: Final = 2048
 
@@ -189,7 +195,7 @@ class PaymentDesk:
     def _check_price(
         self, request: PaymentRequest, state: PaymentState, price: Fraction, grant: Grant
     ) -> None:
-        if price > _MOST_PRICE_GROWTH * state.initial_price:
+        if has_more_than_doubled(price, state.initial_price):
             raise SigningRefusedError(
                 PRICE_EXCEEDED,
                 f"Orchestrator price has more than doubled: {price} wei, from {state.initial_price}",

@@ -1,6 +1,7 @@
 """What becomes of a go-livepeer orchestrator's flags here: a table, and nothing else. Pure."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
 from network.identity import checksum, parse_address
@@ -15,11 +16,13 @@ from network.migration import (
     told,
     translate,
 )
-from network.prices import parse_price, pixels_per_unit
+from network.prices import auto_adjusted, parse_price, pixels_per_unit, written
 from node.config.settings import is_wildcard
 
 _PORT: Final = 8936
 _ADMIN_PORT: Final = 7935
+#: A ticket's face value over what redeeming it costs, unless the payer's reserve is small.
+_USUAL_MULTIPLIER: Final = Fraction(100)
 _GWEI: Final = 10**9
 _HOST_OF_ALL: Final = "0.0.0.0"  # noqa: S104  what the flags asked for
 _UNKNOWN: Final = "is not known here; if images depend on it, say so"
@@ -75,8 +78,15 @@ def _listening(made: Migration, flags: Mapping[str, str]) -> None:
 def _price(made: Migration, value: str, flags: Mapping[str, str]) -> None:
     pixels = pixels_per_unit(flags.get("pixelsperunit"))
     text = value if pixels == 1 else f"{value}/{pixels}"
-    parse_price(text)
+    price = parse_price(text)
     made.set("price", text)
+    if isinstance(price, Fraction) and price and is_on(flags, "autoadjustprice", default=True):
+        quoted = written(auto_adjusted(price, _USUAL_MULTIPLIER))
+        made.note(
+            f"-pricePerUnit {value}",
+            f"go-livepeer quoted about {quoted} wei for a pixel, for it adds what redeeming costs; here the price "
+            "that is set is the price that is paid",
+        )
 
 
 def _service(made: Migration, value: str, flags: Mapping[str, str]) -> None:

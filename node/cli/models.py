@@ -83,7 +83,7 @@ def _show(entries: tuple[Entry, ...]) -> None:
 
 
 _ENTRY_OPTIONS: Final = (
-    click.option("--price", help='Wei per pixel: 2400000, "0.5", "7/2" or "5 gwei".'),
+    click.option("--price", help='Of a pixel: 2400000, "7/2", "5 gwei" or "2e-8 USD".'),
     click.option("--capacity", type=click.IntRange(1, 256), help="Jobs at once.  [default: 2]"),
     click.option("--cold", is_flag=True, help="Load it at its first job, not at the start."),
     click.option("--write", is_flag=True, help="Append the entry to the --config file."),

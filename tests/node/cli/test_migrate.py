@@ -119,6 +119,12 @@ def test_a_registered_address_of_its_own_is_no_other() -> None:
     assert not [note for note in same.notes if "-ethOrchAddr" in note]
 
 
+def test_what_go_livepeer_made_of_a_price_is_told() -> None:
+    told = migrate_node({"priceperunit": "4768371"}).notes
+    assert "quoted about 4816054.71 wei" in told[0]
+    assert not migrate_node({"priceperunit": "4768371", "autoadjustprice": "false"}).notes[1:]
+
+
 def test_every_flag_has_its_own_rule() -> None:
     assert all(name == flag.lower() for name, (flag, _) in _RULES.items())
 
