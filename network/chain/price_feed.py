@@ -198,7 +198,7 @@ class PriceFeed:
         log.warning(
             "the price feed cannot be used; the last good rate counts on"
             if known
-            else "the price feed cannot be used, and no rate is known: what is priced by it is not sold",
+            else "the price feed cannot be used, and no rate is known: what is priced by it is not traded",
             problem=str(error),
             rate=None if known is None else f"{float(known.per_eth):.2f} {known.currency}",
             rate_age_seconds=None
