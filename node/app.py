@@ -48,6 +48,7 @@ from node.api.metrics import Metrics
 from node.api.receipts import ReceiptService
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
+from node.apps.images import ImageDesk
 from node.config.catalogue import Catalogue, catalogue
 from node.config.profiles import Profile
 from node.config.settings import (
@@ -318,16 +319,9 @@ async def _open_public(
     )
     images = ImageService(
         doorkeeper=doorkeeper,
-        prices=core.prices,
-        runner=core.runner,
-        limits=lambda model_id: _limits(core, model_id),
-        loras=core.models.loras,
-        profiles=profiles(core.settings, core.models),
+        desk=_desk(core),
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
-        deterministic=frozenset(
-            model.model_id for model in core.models.models if model.deterministic
-        ),
         till=None if core.payments is None else core.payments.till,
     )
     app = http_application(
@@ -415,6 +409,19 @@ def profiles(settings: NodeSettings, models: Catalogue) -> Mapping[ModelId, Prof
     if settings.defaults_policy == "as-sent":
         return {}
     return {model.model_id: model.profile for model in models.models if model.profile is not None}
+
+
+def _desk(core: _Core) -> ImageDesk:
+    return ImageDesk(
+        prices=core.prices,
+        runner=core.runner,
+        limits=lambda model_id: _limits(core, model_id),
+        loras=core.models.loras,
+        profiles=profiles(core.settings, core.models),
+        deterministic=frozenset(
+            model.model_id for model in core.models.models if model.deterministic
+        ),
+    )
 
 
 def _health(core: _Core) -> HealthService:

@@ -54,7 +54,8 @@ class Sale:
     payer: Address
     fee: Wei
     #: Looks at the payment, once a place is certain; None where nobody pays by ticket. Raises
-    #: PaymentRefusedError, ChainError.
+    #: PaymentRefusedError, ChainError. What it brought is told to the payer for the app: with a Refusal,
+    #: and with an answer that is not sent yet (`web.StreamResponse.prepared`).
     pay: Callable[[], Awaitable[Credit | None]] | None
 
 
@@ -63,7 +64,7 @@ class Offer:
     """What one call costs exactly, and how it is served.
 
     `fulfil` reserves the fee, works, and settles; it charges only what was delivered. Raises
-    Refusal.
+    Refusal (`node.apps.refusal`).
     """
 
     fee: Wei
@@ -78,5 +79,9 @@ class App(Protocol):
         ...
 
     def offer(self, call: Call, payer: Address) -> Offer:
-        """Price a call before anything is paid. Raises Refusal for one that could not be served."""
+        """Price a call before anything is paid: it does no work, and waits for nothing.
+
+        Raises Refusal or ProblemError for a call that could not be served now. It is asked twice for
+        a call that is paid for, and has to say the same fee.
+        """
         ...
