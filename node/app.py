@@ -30,8 +30,10 @@ from node.accounting.ledger import Ledger
 from node.accounting.model import Outcome
 from node.accounting.pricing import PriceList
 from node.api.admin import AdminService, admin_application
+from node.api.apps import AppService, app_routes
 from node.api.certificate import keep_fresh, server_context
 from node.api.credentials import Doorkeeper
+from node.api.discovery import DiscoveryService
 from node.api.health import HealthService, ProgressService
 from node.api.info import grpc_methods
 from node.api.job_events import JobEventService
@@ -48,7 +50,10 @@ from node.api.metrics import Metrics
 from node.api.receipts import ReceiptService
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
+from node.apps.challenges import Challenger
 from node.apps.images import ImageDesk
+from node.apps.ours import model_apps
+from node.apps.shop import FixedApps, Shop
 from node.config.catalogue import Catalogue, catalogue
 from node.config.profiles import Profile
 from node.config.settings import (
@@ -292,7 +297,20 @@ async def _open_surfaces(
     )
     must_pay = core.payments is not None
     doorkeeper = Doorkeeper(access, sessions, advertiser, core.clock, must_pay=must_pay)
-    listener = await _open_public(stack, core, doorkeeper, advertiser, sock=sock, context=context)
+    desk = _desk(core)
+    apps = _app_routes(
+        core, desk, doorkeeper=doorkeeper, access=access, sessions=sessions, uri=uri
+    )
+    listener = await _open_public(
+        stack,
+        core,
+        doorkeeper,
+        advertiser,
+        desk=desk,
+        surfaces=(apps,),
+        sock=sock,
+        context=context,
+    )
     supervisor.start("hardware", lambda: _watch(core.hardware))
     admin_url = await _open_admin(stack, core, uri)
     return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
@@ -304,6 +322,8 @@ async def _open_public(
     doorkeeper: Doorkeeper,
     advertiser: Advertiser,
     *,
+    desk: ImageDesk,
+    surfaces: Sequence[Callable[[web.Application], None]],
     sock: socket.socket,
     context: ssl.SSLContext | None,
 ) -> Listener:
@@ -319,7 +339,7 @@ async def _open_public(
     )
     images = ImageService(
         doorkeeper=doorkeeper,
-        desk=_desk(core),
+        desk=desk,
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
         till=None if core.payments is None else core.payments.till,
@@ -332,6 +352,7 @@ async def _open_public(
         ReceiptService(core.journal.receipt, core.runner.is_under_way),
         refused=core.metrics.refused,
         connections=connections,
+        surfaces=surfaces,
     )
     http = web.AppRunner(
         app,
@@ -409,6 +430,41 @@ def profiles(settings: NodeSettings, models: Catalogue) -> Mapping[ModelId, Prof
     if settings.defaults_policy == "as-sent":
         return {}
     return {model.model_id: model.profile for model in models.models if model.profile is not None}
+
+
+def _app_routes(
+    core: _Core,
+    desk: ImageDesk,
+    *,
+    doorkeeper: Doorkeeper,
+    access: Access,
+    sessions: Sessions,
+    uri: str,
+) -> Callable[[web.Application], None]:
+    till = None if core.payments is None else core.payments.till
+    challenger = None
+    if till is not None:
+        challenger = Challenger(till, sessions, uri, core.identity.signer.address, core.clock)
+    models = model_apps(
+        desk,
+        [model.model_id for model in core.models.models],
+        version=VERSION,
+        gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
+        is_paid=till is not None,
+    )
+    shop = Shop(FixedApps(models))
+    service = AppService(
+        shop=shop,
+        doorkeeper=doorkeeper,
+        access=access,
+        till=till,
+        challenger=challenger,
+        was_seen=core.runner.was_seen,
+        service_uri=uri,
+        max_body_bytes=core.settings.limits.max_body_bytes,
+        body_timeout=core.settings.server.body_timeout_seconds,
+    )
+    return app_routes(service, DiscoveryService(shop, uri), core.metrics.refused)
 
 
 def _desk(core: _Core) -> ImageDesk:

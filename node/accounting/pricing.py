@@ -36,6 +36,11 @@ class PriceList:
         special = self.payers.get((model_id, payer))
         return self.models.get(model_id, self.default) if special is None else special
 
+    def highest(self, model_id: ModelId) -> Fraction:
+        """Return what nobody is charged more than."""
+        special = [price for (model, _), price in self.payers.items() if model == model_id]
+        return max(self.models.get(model_id, self.default), *special, Fraction(0))
+
     def quote(self, model_id: ModelId, payer: Address, pixels: Pixels) -> Quote:
         """Return what a job costs. Raises ValueError for a job without pixels."""
         if pixels <= 0:

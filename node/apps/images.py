@@ -185,7 +185,9 @@ def _failure(error: JobFailedError) -> Refusal:
             return Refusal(400, text, "unsafe", message=error.message)
         case FailureKind.OUT_OF_MEMORY:
             # Another node may have the memory, and this one has it for smaller images.
-            return Refusal(503, f"insufficient capacity: {error.message}", "out_of_memory")
+            text = f"insufficient capacity: {error.message}"
+            message = f"no capacity available for runner: {error.message}"
+            return Refusal(503, text, "out_of_memory", message=message)
         case FailureKind.WORKER_CRASHED:
             return Refusal(500, "the image worker crashed during this job", "worker_crashed")
         case FailureKind.INTERNAL:

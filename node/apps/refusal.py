@@ -38,4 +38,10 @@ class Refusal(Exception):  # noqa: N818  it is an answer
 
 def insufficient_capacity(reason: str) -> Refusal:
     """There is no room; the gateway tries another node and keeps this one."""
-    return Refusal(503, f"insufficient capacity: {reason}", reason, {"Retry-After": "5"})
+    return Refusal(
+        503,
+        f"insufficient capacity: {reason}",
+        reason,
+        {"Retry-After": "5"},
+        message=f"no capacity available for runner: {reason}",
+    )

@@ -1,0 +1,37 @@
+"""Sessions of one call: nothing is remembered of them, and nobody makes one up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from network.units import Address, Wei
+from node.apps.challenges import CallSessions
+
+PAYER = Address(b"p" * 20)
+CALLS = CallSessions(b"s" * 32)
+
+
+@given(payer=st.binary(min_size=20, max_size=20).map(Address), cost=st.integers(0, 2**63 - 1))
+def test_a_session_says_what_its_call_costs_to_its_payer_alone(payer: Address, cost: int) -> None:
+    session_id = CALLS.new(payer, Wei(cost))
+    assert len(session_id) <= 64
+    assert session_id.isalnum()
+    assert CALLS.cost(session_id, payer) == cost
+    assert CALLS.cost(session_id, Address(b"\0" * 19 + b"\1")) in (None, cost)
+    assert CallSessions(b"t" * 32).cost(session_id, payer) is None
+
+
+@given(place=st.integers(0, 63), digit=st.sampled_from("0123456789abcdefX"))
+def test_a_session_that_was_changed_is_none(place: int, digit: str) -> None:
+    session_id = CALLS.new(PAYER, Wei(2**60))
+    changed = session_id[:place] + digit + session_id[place + 1 :]
+    assert (CALLS.cost(changed, PAYER) is None) == (changed != session_id)
+
+
+@pytest.mark.parametrize("session_id", ["", "01234567", "0" * 48, "0" * 49, "0" * 65, "ß" * 60])
+def test_what_is_no_session_costs_nothing_to_refuse(session_id: str) -> None:
+    assert CALLS.cost(session_id, PAYER) is None
+
+
+def test_no_two_sessions_are_alike() -> None:
+    assert len({CALLS.new(PAYER, Wei(1)) for _ in range(100)}) == 100
