@@ -52,8 +52,8 @@ from node.api.routes import http_application
 from node.api.text_to_image import ImageService
 from node.apps.challenges import Challenger
 from node.apps.images import ImageDesk
-from node.apps.ours import model_apps
-from node.apps.shop import FixedApps, Shop
+from node.apps.ours import ModelApp, ModelApps
+from node.apps.shop import Shop
 from node.config.catalogue import Catalogue, catalogue
 from node.config.profiles import Profile
 from node.config.settings import (
@@ -445,14 +445,17 @@ def _app_routes(
     challenger = None
     if till is not None:
         challenger = Challenger(till, sessions, uri, core.identity.signer.address, core.clock)
-    models = model_apps(
-        desk,
-        [model.model_id for model in core.models.models],
-        version=VERSION,
-        gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
-        is_paid=till is not None,
+    models = ModelApps(
+        ModelApp(
+            desk,
+            model.model_id,
+            version=VERSION,
+            gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
+            is_paid=till is not None,
+        )
+        for model in core.models.models
     )
-    shop = Shop(FixedApps(models))
+    shop = Shop(models)
     service = AppService(
         shop=shop,
         doorkeeper=doorkeeper,

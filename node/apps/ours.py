@@ -21,10 +21,13 @@ from node.apps.answers import json_answer, png_answer
 from node.apps.images import Commission, ImageDesk
 from node.apps.model import App, Call, Listing, Offer, Price, Sale
 from node.apps.refusal import insufficient_capacity
+from node.apps.shop import Apps
+from node.jobs.board import Reason
 
 _PNG: Final = "image/png"
 _UNSAFE: Final = re.compile(r"[^0-9A-Za-z]+")
 _READABLE_CHARS: Final = 40
+_HOPELESS: Final = frozenset((Reason.UNKNOWN_MODEL, Reason.MODEL_FAILED, Reason.CLOSING))
 _DISTINCT_DIGITS: Final = 8
 
 
@@ -45,6 +48,11 @@ class ModelApp(App):
     gpu: Callable[[], Gpu | None]
     #: Whether payers pay by ticket, and prices therefore are told.
     is_paid: bool
+
+    @property
+    def may_be_had(self) -> bool:
+        """Whether waiting for the model is of any use."""
+        return self.desk.runner.objection(self.model_id, 0, 0) not in _HOPELESS
 
     @override
     def listing(self) -> Listing:
@@ -95,16 +103,20 @@ class ModelApp(App):
         return Price(Wei(min(most, LARGEST_PRICE_TERM))) if most else None
 
 
-def model_apps(
-    desk: ImageDesk,
-    model_ids: Iterable[ModelId],
-    *,
-    version: str,
-    gpu: Callable[[], Gpu | None],
-    is_paid: bool,
-) -> list[App]:
-    """Return an app for every model."""
-    return [ModelApp(desk, model_id, version, gpu, is_paid) for model_id in model_ids]
+class ModelApps(Apps):
+    """Every model of the node, there as long as the node is."""
+
+    def __init__(self, apps: Iterable[ModelApp]) -> None:
+        self._apps = {route_of(app.model_id): app for app in apps}
+
+    @override
+    def find(self, route: str) -> ModelApp | None:
+        return self._apps.get(route)
+
+    @override
+    def all(self) -> Iterable[ModelApp]:
+        # Clients take the first node that lists an app, and then no other.
+        return [app for app in self._apps.values() if app.may_be_had]
 
 
 def _wants_png(accepted: Iterable[str]) -> bool:

@@ -1,6 +1,6 @@
 """Every app of this node by its route, wherever it comes from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from node.apps.model import App, Listing
@@ -16,19 +16,6 @@ class Apps(Protocol):
     def all(self) -> Iterable[App]:
         """Return those that can be called now, from memory."""
         ...
-
-
-class FixedApps:
-    """Apps that are there as long as the node."""
-
-    def __init__(self, apps: Iterable[App]) -> None:
-        self._apps: Mapping[str, App] = {app.listing().route: app for app in apps}
-
-    def find(self, route: str) -> App | None:
-        return self._apps.get(route)
-
-    def all(self) -> Iterable[App]:
-        return self._apps.values()
 
 
 class Shop:

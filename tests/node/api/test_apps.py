@@ -60,6 +60,10 @@ async def test_capacity_follows_the_board(tmp_path: Path) -> None:
         engine.change(ModelState(MODEL, "loading"))
         (runner,) = await listed(buyer)
         assert (runner["capacity"], runner["capacity_available"]) == (0, 0)
+        engine.change(ModelState(MODEL, "failed"))
+        assert await listed(buyer) == []
+        engine.change(ModelState(MODEL, "ready", 1.0))
+        assert len(await listed(buyer)) == 1
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/proxy", "/v1/images/generations"])
