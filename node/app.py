@@ -81,6 +81,7 @@ from node.jobs.record import log_job
 from node.jobs.runner import REMEMBERED_ATTEMPTS, JobRunner
 from node.payments.earning import Earning, open_earning
 from node.payments.opening import ChainOpener, Payments, open_livepeer_chain, open_payments
+from node.payments.till import Till
 from node.payments.usual import UsualJobs
 
 _KEEPALIVE_SECONDS: Final = 75.0
@@ -455,6 +456,8 @@ def _app_routes(
         )
         for model in core.models.models
     )
+    if till is not None:
+        _warn_of_unpayable(till, models)
     shop = Shop(models)
     service = AppService(
         shop=shop,
@@ -468,6 +471,14 @@ def _app_routes(
         body_timeout=core.settings.server.body_timeout_seconds,
     )
     return app_routes(service, DiscoveryService(shop, uri), core.metrics.refused)
+
+
+def _warn_of_unpayable(till: Till, models: ModelApps) -> None:
+    for app in models.all():
+        price = app.listing().price
+        reason = "" if price is None else till.unpayable(price.wei)
+        if reason:
+            log.warning("the largest requests cannot be paid", app=app.name, why=reason)
 
 
 def _desk(core: _Core) -> ImageDesk:

@@ -11,6 +11,7 @@ from network.wire import problems
 from node.apps.refusal import Refusal
 
 _TYPES: Final = {402: "payment_required", 403: "permission_error", 503: "overloaded_error"}
+_TYPE: Final = "invalid_request_error"
 _SERVER_ERROR: Final = 500
 _UNAVAILABLE: Final = 503
 _RETRY_AFTER: Final = "5"
@@ -33,7 +34,11 @@ def in_json(refused: Callable[[str], None], handler: _Handler) -> _Handler:
         except ProblemError as error:
             refused(error.problem.code)
             return answer(error.problem)
-        except (web.HTTPException, ConnectionError):
+        except web.HTTPException as error:
+            refused(f"http_{error.status}")
+            code = error.reason.lower().replace(" ", "_")
+            return answer(Problem(error.status, error.reason, _TYPE, code))
+        except ConnectionError:
             raise
         except Exception:
             log.exception("request failed", path=request.path)
@@ -58,7 +63,7 @@ def problem_of(refusal: Refusal) -> Problem:
     headers = dict(refusal.headers or {})
     if refusal.status == _UNAVAILABLE:
         headers.setdefault("Retry-After", _RETRY_AFTER)
-    other = "server_error" if refusal.status >= _SERVER_ERROR else "invalid_request_error"
+    other = "server_error" if refusal.status >= _SERVER_ERROR else _TYPE
     return Problem(
         refusal.status,
         refusal.message[:_MOST_CHARS],

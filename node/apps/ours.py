@@ -50,6 +50,11 @@ class ModelApp(App):
     is_paid: bool
 
     @property
+    def name(self) -> str:
+        """What clients ask for."""
+        return f"{TEXT_TO_IMAGE_PIPELINE}/{self.model_id}"
+
+    @property
     def may_be_had(self) -> bool:
         """Whether waiting for the model is of any use."""
         return self.desk.runner.objection(self.model_id, 0, 0) not in _HOPELESS
@@ -58,7 +63,7 @@ class ModelApp(App):
     def listing(self) -> Listing:
         load = self.desk.runner.loads()[self.model_id]
         return Listing(
-            app=f"{TEXT_TO_IMAGE_PIPELINE}/{self.model_id}",
+            app=self.name,
             route=route_of(self.model_id),
             capacity=load.slots,
             in_use=load.slots - load.free,
@@ -108,6 +113,10 @@ class ModelApps(Apps):
 
     def __init__(self, apps: Iterable[ModelApp]) -> None:
         self._apps = {route_of(app.model_id): app for app in apps}
+
+    def has(self, app: str, route: str) -> bool:
+        """Tell whether an app's name, or its route, is one of ours."""
+        return route in self._apps or any(one.name == app for one in self._apps.values())
 
     @override
     def find(self, route: str) -> ModelApp | None:

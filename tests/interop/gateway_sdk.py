@@ -8,6 +8,7 @@ import base64
 import json
 import struct
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import livepeer_gateway
@@ -81,7 +82,11 @@ def _size(url: str) -> list[int]:
     return list(struct.unpack(">II", png[16:24]))
 
 
-OPERATIONS = {"select": select, "call": call, "info": info}
+OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+    "select": select,
+    "call": call,
+    "info": info,
+}
 
 if __name__ == "__main__":
     asyncio.run(main())

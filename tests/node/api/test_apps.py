@@ -201,7 +201,7 @@ async def test_failures_are_told_without_the_words_that_steer_gateways(
 
 async def test_a_node_for_known_gateways_wants_to_know_who_calls(tmp_path: Path) -> None:
     """Off-chain there is no challenge; a token comes with GetOrchestrator."""
-    allowed = {"allowed_gateways": ["0x" + GATEWAY_KEY.address.hex()]}
+    allowed: dict[str, Any] = {"allowed_gateways": ["0x" + GATEWAY_KEY.address.hex()]}
     async with (
         running_node(tmp_path, **allowed) as node,
         PayingBuyer(node) as buyer,

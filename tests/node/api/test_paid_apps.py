@@ -120,7 +120,7 @@ async def test_other_bodies_have_other_prices_and_a_payment_is_for_one(tmp_path:
 
 
 async def test_a_payer_has_its_own_price_and_the_listed_one_is_above_all(tmp_path: Path) -> None:
-    prices = {"default": "5/2", OTHER: 7, GATEWAY: "1/3"}
+    prices: dict[str, str | int] = {"default": "5/2", OTHER: 7, GATEWAY: "1/3"}
     chain = funded_chain()
     chain.fund(OTHER_KEY.address, Wei(ETHER), Wei(ETHER))
     async with (
@@ -347,8 +347,8 @@ async def test_payers_sign_what_a_call_is_quoted_at(tmp_path: Path) -> None:
     chain = funded_chain()
     head = await chain.head()
     async with paid_node(tmp_path, chain) as node, PayingBuyer(node) as buyer:
-        for fields in ({}, {"width": 128}, {"width": 256, "num_images_per_prompt": 4}):
-            terms = Terms.of(await call(buyer, **fields))
+        for width, images in ((64, 1), (128, 1), (256, 4)):
+            terms = Terms.of(await call(buyer, width=width, num_images_per_prompt=images))
             assert terms.info.ticket_params is not None
             params = decode_ticket_params(terms.info.ticket_params)
             objection = payers_objection(
