@@ -214,6 +214,8 @@ async def test_a_node_for_known_gateways_wants_to_know_who_calls(tmp_path: Path)
         unpaid = Payment(sender=GATEWAY_KEY.address, expected_price=Fraction(1))
         answer = await call(buyer, headers_for(buyer, terms, unpaid))
         assert answer.status == 200, answer.text
+        receipt = await buyer.get(f"/jobs/{answer.headers[JOB_ID]}/receipt")
+        assert receipt.json["charged"] == answer.headers[FEE]
         as_stranger = Payment(sender=stranger.payer.address)
         answer = await call(stranger, headers_for(stranger, terms, as_stranger))
         assert problem(answer) == (403, "ErrSegSig")

@@ -28,7 +28,7 @@ from tests.node.apps.callers import (
     without_tickets,
 )
 from tests.node.fakes import MODEL, FakeEngine
-from tests.node.nodes import GATEWAY_KEY, NODE_KEY, Answer, Buyer
+from tests.node.nodes import GATEWAY_KEY, NODE_KEY, Answer, Buyer, eventually
 from tests.node.payments.paid_nodes import (
     ETHER,
     PayingBuyer,
@@ -361,3 +361,47 @@ async def test_payers_sign_what_a_call_is_quoted_at(tmp_path: Path) -> None:
             )
             assert objection is None
             assert params.expected_value * 2 <= params.face_value + 1
+
+
+async def test_terms_outlive_a_restart(tmp_path: Path) -> None:
+    """Nothing was remembered of them, so that nothing is lost."""
+    chain = funded_chain()
+    async with paid_node(tmp_path, chain) as node, PayingBuyer(node) as buyer:
+        terms = Terms.of(await call(buyer))
+        made = Terms.of(await call(buyer))
+        assert (await call(buyer, headers_for(buyer, made))).status == 200
+    async with paid_node(tmp_path, chain) as node, PayingBuyer(node) as buyer:
+        assert (await call(buyer, headers_for(buyer, terms))).status == 200
+        assert problem(await call(buyer, headers_for(buyer, made))) == (
+            409,
+            REPLAYED.format(made.session_id),
+        )
+
+
+async def test_who_hangs_up_pays_nothing_and_keeps_what_its_tickets_brought(
+    tmp_path: Path,
+) -> None:
+    engine = FakeEngine(step_seconds=30)
+    async with (
+        paid_node(tmp_path, funded_chain(), engine) as node,
+        PayingBuyer(node) as buyer,
+    ):
+        terms = Terms.of(await call(buyer))
+        asking = asyncio.create_task(call(buyer, headers_for(buyer, terms)))
+
+        async def is_running() -> bool:
+            return engine.active == 1
+
+        await eventually(is_running)
+        (runner,) = await listed(buyer)
+        assert (runner["capacity_used"], runner["capacity_available"]) == (1, 1)
+        asking.cancel()
+
+        async def is_over() -> bool:
+            receipt = (await buyer.receipt(terms.session_id)).json
+            return receipt["state"] == "cancelled" and receipt["charged"] == "0"
+
+        await eventually(is_over)
+        assert len(engine.cancelled) == 1
+        receipt = (await buyer.receipt(terms.session_id)).json
+        assert Fraction(receipt["credited"]) >= COST

@@ -170,3 +170,12 @@ def test_a_free_call_is_quoted_to_anybody_and_a_paid_one_not_to_who_leaves() -> 
     assert quoted_for_call(1, info=leaving) == NoQuote(
         "the sender's deposit and reserve are set to unlock soon"
     )
+
+
+def test_no_ticket_of_a_call_is_nearly_sure_to_win() -> None:
+    """Where gas costs next to nothing, winners pay little: then it takes more tickets."""
+    cheap = replace(HEAD, gas_price=Wei(1))
+    found = quoted_for_call(10**8, cheap, policy=QuotePolicy())
+    assert isinstance(found, TicketParams)
+    assert found.face_value == 100 * 1_200_000
+    assert tickets_needed(Fraction(0), 10**8, found.expected_value) == 2
