@@ -1,11 +1,17 @@
 """Sessions of one call: nothing is remembered of them, and nobody makes one up."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from network.runtime.clock import SystemClock
 from network.units import Address, Wei
-from node.apps.challenges import CallSessions
+from node.apps.challenges import CallSessions, Challenger
+from node.apps.refusal import Refusal
+from node.discovery.sessions import Sessions
+from node.payments.quoting import NoQuote
 
 PAYER = Address(b"p" * 20)
 CALLS = CallSessions(b"s" * 32)
@@ -35,3 +41,36 @@ def test_what_is_no_session_costs_nothing_to_refuse(session_id: str) -> None:
 
 def test_no_two_sessions_are_alike() -> None:
     assert len({CALLS.new(PAYER, Wei(1)) for _ in range(100)}) == 100
+
+
+class Slow:
+    """Quotes that wait for a chain."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_there = asyncio.Event()
+
+    def unpayable(self, _cost: Wei) -> str:
+        return ""
+
+    async def quote_call(self, _sender: Address, _cost: Wei) -> bytes | NoQuote:
+        self.asked += 1
+        await self.is_there.wait()
+        return NoQuote("insufficient sender reserve")
+
+
+async def test_strangers_do_not_have_the_chain_asked_without_bound() -> None:
+    quotes = Slow()
+    sessions = Sessions(b"s" * 32, bound=False)
+    challenger = Challenger(quotes, sessions, "https://node", PAYER, SystemClock())
+    asking = [
+        asyncio.ensure_future(challenger.challenge(PAYER, Wei(number + 1))) for number in range(70)
+    ]
+    await asyncio.sleep(0)
+    assert quotes.asked == 64
+    quotes.is_there.set()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    reasons = [one.reason for one in found if isinstance(one, Refusal)]
+    assert reasons == ["no_quote"] * 64 + ["too_many_challenges"] * 6
+    with pytest.raises(Refusal, match="insufficient sender reserve"):
+        await challenger.challenge(PAYER, Wei(1))
