@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from node.api.credentials import Doorkeeper, Grant
 from node.api.discovery import DiscoveryService
 from node.api.envelope import in_json
 from node.api.text_to_image import attempt_id
-from node.apps.challenges import Challenge, Challenger
+from node.apps.challenges import Challenge, Challenger, subject_of
 from node.apps.model import App, Call, Offer, Sale
 from node.apps.paying import Paying
 from node.apps.refusal import Refusal
@@ -61,7 +61,7 @@ class AppService:
         body = await read_body(request, max_bytes=self.max_body_bytes, seconds=self.body_timeout)
         call = Call(request, request.match_info["tail"], body)
         if request.headers.get(SEGMENT) or request.headers.get(PAYMENT):
-            return await self._sell(app, call, self.doorkeeper.check(request))
+            return await self._sell(app, call, route, self.doorkeeper.check(request))
         return await self._introduce(app, call, route)
 
     async def refresh(self, request: web.Request) -> web.Response:
@@ -85,22 +85,21 @@ class AppService:
         """Refuse what is no call. Raises ProblemError."""
         raise ProblemError(problems.not_found("path; apps are called at /apps/{route}/app"))
 
-    async def _sell(self, app: App, call: Call, grant: Grant) -> web.StreamResponse:
+    async def _sell(self, app: App, call: Call, route: str, grant: Grant) -> web.StreamResponse:
         if grant.manifest_id != grant.session_id.encode():
             raise Refusal(403, "mismatched manifest and auth token", "mismatched_manifest")
         offer = app.offer(call, grant.payer)
+        session = None
+        if self.challenger is not None:
+            session = self.challenger.session(grant.session_id, grant.payer)
+        if session is not None and session.covers(subject_of(route, call.body)):
+            # What was promised holds, though a rate may have moved since.
+            offer = replace(offer, fee=session.cost)
         if self.till is not None and (grant.expected_price or Fraction(0)) != offer.fee:
             raise Refusal(400, "payment price does not match live runner price", "price")
-        return await _fulfilled(
-            offer, grant.payer, Paying(self.till, grant.payment, self._attempt(call, grant))
-        )
-
-    def _attempt(self, call: Call, grant: Grant) -> str:
-        """A session that was made for one call names it, so that the call is made once."""
-        calls = None if self.challenger is None else self.challenger.calls
-        if calls is not None and calls.cost(grant.session_id, grant.payer) is not None:
-            return grant.session_id
-        return _own_attempt(call)
+        # A session that was made for one call names it, so that the call is made once.
+        attempt = _own_attempt(call) if session is None else grant.session_id
+        return await _fulfilled(offer, grant.payer, Paying(self.till, grant.payment, attempt))
 
     async def _introduce(self, app: App, call: Call, route: str) -> web.StreamResponse:
         """Serve who needs no name; tell the others how to pay."""
@@ -117,7 +116,8 @@ class AppService:
         payer = _named(call.request)
         self._admit(payer)
         offer = app.offer(call, payer)
-        challenge = await self.challenger.challenge(payer, offer.fee)
+        subject = subject_of(route, call.body)
+        challenge = await self.challenger.challenge(payer, offer.fee, subject)
         return self._asked_to_pay(challenge, offer.fee, route)
 
     def _admit(self, payer: Address) -> None:

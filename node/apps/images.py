@@ -3,12 +3,13 @@
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import structlog
 
 from network.chain.model import ChainError
 from network.errors import DatabaseError, ProblemError
-from network.units import Address, JobId, ModelId, pixels_of
+from network.units import Address, JobId, ModelId, Wei, pixels_of
 from network.wire import problems
 from network.wire.limits import LARGEST_SEED, Limits
 from network.wire.messages import TextToImageRequest, check_limits, parse_loras, prompt_parts
@@ -84,9 +85,16 @@ class ImageDesk:
             warnings=replaced(_sampling(asked), _sampling(chosen)),
         )
 
-    def order(self, commission: Commission, attempt_id: str | None) -> Order:
-        """Give it an id, ours also where the payer has none for it; draw a seed where it wants one."""
+    def order(
+        self, commission: Commission, attempt_id: str | None, promised: Wei | None = None
+    ) -> Order:
+        """Give it an id, ours also where the payer has none for it; draw a seed where it wants one.
+
+        `promised` is what the payer was told it costs, where that was at an earlier moment.
+        """
         asked, quote = commission.asked, commission.quote
+        if promised is not None and promised != quote.fee:
+            quote = Quote(Fraction(promised, quote.pixels), quote.pixels, promised)
         job_id = JobId(secrets.token_hex(16))
         job = Job(
             job_id=job_id,

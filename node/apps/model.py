@@ -48,7 +48,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """Who pays how much, in wei, for a call. `attempt_id` is the payer's name for it."""
+    """Who pays how much, in wei, for a call. `attempt_id` is the payer's name for it.
+
+    `fee` is the offer's, or what an earlier offer for the same request promised this payer.
+    """
 
     attempt_id: str
     payer: Address
@@ -81,7 +84,7 @@ class App(Protocol):
     def offer(self, call: Call, payer: Address) -> Offer:
         """Price a call before anything is paid: it does no work, and waits for nothing.
 
-        Raises Refusal or ProblemError for a call that could not be served now. It is asked twice for
-        a call that is paid for, and has to say the same fee.
+        Raises Refusal or ProblemError for a call that could not be served now. It is asked once more
+        for a call that is paid for.
         """
         ...

@@ -90,7 +90,7 @@ class ModelApp(App):
     async def _fulfil(
         self, commission: Commission, sale: Sale, *, is_png: bool
     ) -> web.StreamResponse:
-        order = self.desk.order(commission, sale.attempt_id)
+        order = self.desk.order(commission, sale.attempt_id, sale.fee)
         result = await self.desk.make(order, sale.pay)
         answer = png_answer(order, result) if is_png else await json_answer(order, result)
         # What the caller can ask for a receipt by.

@@ -378,6 +378,23 @@ async def test_terms_outlive_a_restart(tmp_path: Path) -> None:
         )
 
 
+async def test_a_promised_price_holds_for_its_request_when_prices_change(tmp_path: Path) -> None:
+    """As a rate moves between the two, or an operator's mind."""
+    chain = funded_chain()
+    async with paid_node(tmp_path, chain) as node, PayingBuyer(node) as buyer:
+        terms = Terms.of(await call(buyer))
+        other = Terms.of(await call(buyer))
+    dearer = {"models": [{"id": MODEL, "path": tmp_path / "model", "price": "3"}]}
+    async with paid_node(tmp_path, chain, **dearer) as node, PayingBuyer(node) as buyer:
+        assert Terms.of(await call(buyer)).fee == 64 * 64 * 3
+        larger = await call(buyer, headers_for(buyer, other), width=72)
+        assert problem(larger) == (400, DIFFERS)
+        answer = await call(buyer, headers_for(buyer, terms))
+        assert answer.status == 200, answer.text
+        assert answer.headers[FEE] == str(COST)
+        assert (await buyer.receipt(terms.session_id)).json["charged"] == str(COST)
+
+
 async def test_who_hangs_up_pays_nothing_and_keeps_what_its_tickets_brought(
     tmp_path: Path,
 ) -> None:
