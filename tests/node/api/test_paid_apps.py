@@ -384,7 +384,7 @@ async def test_a_promised_price_holds_for_its_request_when_prices_change(tmp_pat
     async with paid_node(tmp_path, chain) as node, PayingBuyer(node) as buyer:
         terms = Terms.of(await call(buyer))
         other = Terms.of(await call(buyer))
-    dearer = {"models": [{"id": MODEL, "path": tmp_path / "model", "price": "3"}]}
+    dearer: dict[str, Any] = {"models": [{"id": MODEL, "path": tmp_path / "model", "price": "3"}]}
     async with paid_node(tmp_path, chain, **dearer) as node, PayingBuyer(node) as buyer:
         assert Terms.of(await call(buyer)).fee == 64 * 64 * 3
         larger = await call(buyer, headers_for(buyer, other), width=72)
