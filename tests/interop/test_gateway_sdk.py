@@ -40,6 +40,12 @@ GATEWAY = account_of(b"\x22" * 32)
 SMALL = {"prompt": "a red heart", "width": 64, "height": 64, "num_inference_steps": 1}
 
 
+@pytest.fixture(autouse=True)
+def _locks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node holds its account for the whole machine; other runs of these tests have the same account."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 async def sdk() -> AsyncIterator[Sdk]:
     async with running_sdk() as sdk:
