@@ -31,8 +31,10 @@ from node.accounting.ledger import Ledger
 from node.accounting.model import Outcome
 from node.accounting.pricing import PriceList
 from node.api.admin import AdminService, admin_application
+from node.api.apps import AppService, app_routes
 from node.api.certificate import keep_fresh, server_context
 from node.api.credentials import Doorkeeper
+from node.api.discovery import DiscoveryService
 from node.api.health import HealthService, ProgressService
 from node.api.info import grpc_methods
 from node.api.job_events import JobEventService
@@ -49,6 +51,10 @@ from node.api.metrics import Metrics
 from node.api.receipts import ReceiptService
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
+from node.apps.challenges import Challenger
+from node.apps.images import ImageDesk
+from node.apps.ours import ModelApp, ModelApps
+from node.apps.shop import Shop
 from node.config.catalogue import Catalogue, catalogue
 from node.config.profiles import Profile
 from node.config.settings import (
@@ -77,6 +83,7 @@ from node.jobs.runner import REMEMBERED_ATTEMPTS, JobRunner
 from node.payments.earning import Earning, open_earning
 from node.payments.opening import ChainOpener, Payments, open_livepeer_chain, open_payments
 from node.payments.rates import check_rates, open_rates, price_list
+from node.payments.till import Till
 from node.payments.usual import UsualJobs
 
 _KEEPALIVE_SECONDS: Final = 75.0
@@ -299,7 +306,20 @@ async def _open_surfaces(
     )
     must_pay = core.payments is not None
     doorkeeper = Doorkeeper(access, sessions, advertiser, core.clock, must_pay=must_pay)
-    listener = await _open_public(stack, core, doorkeeper, advertiser, sock=sock, context=context)
+    desk = _desk(core)
+    apps = _app_routes(
+        core, desk, doorkeeper=doorkeeper, access=access, sessions=sessions, uri=uri
+    )
+    listener = await _open_public(
+        stack,
+        core,
+        doorkeeper,
+        advertiser,
+        desk=desk,
+        surfaces=(apps,),
+        sock=sock,
+        context=context,
+    )
     supervisor.start("hardware", lambda: _watch(core.hardware))
     admin_url = await _open_admin(stack, core, uri)
     return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
@@ -311,6 +331,8 @@ async def _open_public(
     doorkeeper: Doorkeeper,
     advertiser: Advertiser,
     *,
+    desk: ImageDesk,
+    surfaces: Sequence[Callable[[web.Application], None]],
     sock: socket.socket,
     context: ssl.SSLContext | None,
 ) -> Listener:
@@ -326,16 +348,9 @@ async def _open_public(
     )
     images = ImageService(
         doorkeeper=doorkeeper,
-        prices=core.prices,
-        runner=core.runner,
-        limits=lambda model_id: _limits(core, model_id),
-        loras=core.models.loras,
-        profiles=profiles(core.settings, core.models),
+        desk=desk,
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
-        deterministic=frozenset(
-            model.model_id for model in core.models.models if model.deterministic
-        ),
         till=None if core.payments is None else core.payments.till,
     )
     app = http_application(
@@ -346,6 +361,7 @@ async def _open_public(
         ReceiptService(core.journal.receipt, core.runner.is_under_way),
         refused=core.metrics.refused,
         connections=connections,
+        surfaces=surfaces,
     )
     http = web.AppRunner(
         app,
@@ -411,6 +427,67 @@ def profiles(settings: NodeSettings, models: Catalogue) -> Mapping[ModelId, Prof
     if settings.defaults_policy == "as-sent":
         return {}
     return {model.model_id: model.profile for model in models.models if model.profile is not None}
+
+
+def _app_routes(
+    core: _Core,
+    desk: ImageDesk,
+    *,
+    doorkeeper: Doorkeeper,
+    access: Access,
+    sessions: Sessions,
+    uri: str,
+) -> Callable[[web.Application], None]:
+    till = None if core.payments is None else core.payments.till
+    challenger = None
+    if till is not None:
+        challenger = Challenger(till, sessions, uri, core.identity.signer.address, core.clock)
+    models = ModelApps(
+        ModelApp(
+            desk,
+            model.model_id,
+            version=VERSION,
+            gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
+            is_paid=till is not None,
+        )
+        for model in core.models.models
+    )
+    if till is not None:
+        _warn_of_unpayable(till, models)
+    shop = Shop(models)
+    service = AppService(
+        shop=shop,
+        doorkeeper=doorkeeper,
+        access=access,
+        till=till,
+        challenger=challenger,
+        was_seen=core.runner.was_seen,
+        service_uri=uri,
+        max_body_bytes=core.settings.limits.max_body_bytes,
+        body_timeout=core.settings.server.body_timeout_seconds,
+    )
+    return app_routes(service, DiscoveryService(shop, uri), core.metrics.refused)
+
+
+def _warn_of_unpayable(till: Till, models: ModelApps) -> None:
+    for app in models.all():
+        price = app.listing().price
+        reason = "" if price is None else till.unpayable(price.wei)
+        if reason:
+            log.warning("the largest requests cannot be paid", app=app.name, why=reason)
+
+
+def _desk(core: _Core) -> ImageDesk:
+    return ImageDesk(
+        prices=core.prices,
+        runner=core.runner,
+        limits=lambda model_id: _limits(core, model_id),
+        loras=core.models.loras,
+        profiles=profiles(core.settings, core.models),
+        deterministic=frozenset(
+            model.model_id for model in core.models.models if model.deterministic
+        ),
+    )
 
 
 def _health(core: _Core) -> HealthService:

@@ -17,6 +17,8 @@ from network.wire.codec import AuthToken, SegmentCredentials, encode_segment_cre
 
 SEGMENT: Final = "Livepeer-Segment"
 PAYMENT: Final = "Livepeer-Payment"
+#: Who is going to pay for a call of an app, as 0x and 40 hex digits; not proven.
+PAYER_ADDRESS: Final = "Livepeer-Payer-Address"
 #: Value of `Authorization` between gateway and orchestrator: a version, not a secret.
 PROTOCOL_MARK: Final = "Livepeer-AI-Worker-1.0"
 JOB_ID: Final = "Limner-Job-Id"
@@ -29,6 +31,9 @@ WARNINGS: Final = "Limner-Warnings"
 #: Denoise steps and guidance scale that an image was made with, which a profile may have set.
 STEPS: Final = "Limner-Steps"
 GUIDANCE: Final = "Limner-Guidance"
+#: Of the one image of an answer that is a bare PNG.
+SEED: Final = "Limner-Seed"
+SAFETY: Final = "Limner-Safety"
 REQUEST_ID: Final = "X-Request-Id"
 #: A node of ours, asked with 404 for a receipt that it does not have; others do not know the call.
 NO_RECEIPT: Final = "no attempt of this id was paid for or done here"

@@ -56,6 +56,12 @@ class PriceList:
             return frozenset((price,))
         return frozenset(found for rate in self.rates.lately() for found in _at(price, rate))
 
+    def highest(self, model_id: ModelId) -> Fraction:
+        """Return what nobody is charged more than for a pixel, in wei. Raises NoRateError."""
+        special = [price for (model, _), price in self.payers.items() if model == model_id]
+        usual = self.models.get(model_id, self.default)
+        return max(asked_in_wei(price, self.rates.current) for price in (usual, *special))
+
     def quote(self, model_id: ModelId, payer: Address, pixels: Pixels) -> Quote:
         """Return what a job costs. Raises NoRateError, ValueError for a job without pixels."""
         if pixels <= 0:

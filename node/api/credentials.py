@@ -31,6 +31,9 @@ class Grant:
 
     sender: Address | None
     payment: Payment
+    #: What the credentials were signed for, and the session whose token they show.
+    manifest_id: bytes = b""
+    session_id: str = ""
 
     @property
     def expected_price(self) -> Fraction | None:
@@ -77,7 +80,9 @@ class Doorkeeper:
         fault = self._sessions.check(credentials.auth_token, sender, self._clock.now())
         if fault is not None:
             raise _forbidden(fault, fault.name.lower() + "_auth_token")
-        return Grant(sender, payment)
+        token = credentials.auth_token
+        session_id = "" if token is None else token.session_id
+        return Grant(sender, payment, credentials.manifest_id, session_id)
 
     def _payment(self, request: web.Request) -> Payment:
         try:

@@ -14,42 +14,19 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from network.errors import ProblemError
+from node.apps.refusal import Refusal, insufficient_capacity
+
+__all__ = ["Refusal", "answering", "clients_fault", "insufficient_capacity", "plain"]
 
 _MOST_CHARS: Final = 2000
 
 log = structlog.get_logger(__name__)
 
 
-class Refusal(Exception):  # noqa: N818  it is an answer
-    """`reason` is a short fixed word for the metrics; `text` goes to the gateway."""
-
-    def __init__(
-        self, status: int, text: str, reason: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.reason = reason
-        self.headers = headers
-
-    def with_headers(self, headers: Mapping[str, str]) -> "Refusal":
-        """Return the same refusal with more headers."""
-        return Refusal(self.status, self.text, self.reason, {**(self.headers or {}), **headers})
-
-    def response(self) -> web.Response:
-        """Return the answer."""
-        return plain(self.status, self.text, self.headers)
-
-
 def plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer as Go's `http.Error` does."""
     line = " ".join(text[:_MOST_CHARS].split())
     return web.Response(status=status, text=f"{line}\n", headers=headers)
-
-
-def insufficient_capacity(reason: str) -> Refusal:
-    """There is no room; the gateway tries another node and keeps this one."""
-    return Refusal(503, f"insufficient capacity: {reason}", reason, {"Retry-After": "5"})
 
 
 def clients_fault(error: ProblemError) -> Refusal:
@@ -68,10 +45,10 @@ def answering(refused: Callable[[str], None]) -> Middleware:
             return await handler(request)
         except Refusal as refusal:
             refused(refusal.reason)
-            return refusal.response()
+            return _answer(refusal)
         except ProblemError as error:
             refused("bad_request")
-            return clients_fault(error).response()
+            return _answer(clients_fault(error))
         except web.HTTPException as error:
             refused(f"http_{error.status}")
             allow = error.headers.get("Allow")
@@ -85,3 +62,7 @@ def answering(refused: Callable[[str], None]) -> Middleware:
             return plain(500, "Internal Server Error")
 
     return middleware
+
+
+def _answer(refusal: Refusal) -> web.Response:
+    return plain(refusal.status, refusal.text, refusal.headers)

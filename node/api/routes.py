@@ -1,6 +1,6 @@
 """The node's public HTTP routes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -22,8 +22,12 @@ def http_application(
     *,
     refused: Callable[[str], None],
     connections: Connections,
+    surfaces: Iterable[Callable[[web.Application], None]] = (),
 ) -> web.Application:
-    """Return the application that serves gateways. `refused` counts refusals by reason."""
+    """Return the application that serves gateways. `refused` counts refusals by reason.
+
+    Each of `surfaces` adds routes of its own.
+    """
     app = web.Application(
         client_max_size=images.max_body_bytes + 1,  # aiohttp refuses the bound itself
         middlewares=[_listening(connections), answering(refused)],
@@ -37,6 +41,8 @@ def http_application(
     _twins(app, "GET", "/hardware/info", health.get_hardware_info)
     _twins(app, "GET", "/hardware/stats", health.get_hardware_stats)
     _twins(app, "GET", "/version", health.get_version)
+    for add_routes in surfaces:
+        add_routes(app)
     return app
 
 

@@ -48,13 +48,17 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """Who pays how much, in wei, for a call. `attempt_id` is the payer's name for it."""
+    """Who pays how much, in wei, for a call. `attempt_id` is the payer's name for it.
+
+    `fee` is the offer's, or what an earlier offer for the same request promised this payer.
+    """
 
     attempt_id: str
     payer: Address
     fee: Wei
     #: Looks at the payment, once a place is certain; None where nobody pays by ticket. Raises
-    #: PaymentRefusedError, ChainError.
+    #: PaymentRefusedError, ChainError. What it brought is told to the payer for the app: with a Refusal,
+    #: and with an answer that is not sent yet (`web.StreamResponse.prepared`).
     pay: Callable[[], Awaitable[Credit | None]] | None
 
 
@@ -63,7 +67,7 @@ class Offer:
     """What one call costs exactly, and how it is served.
 
     `fulfil` reserves the fee, works, and settles; it charges only what was delivered. Raises
-    Refusal.
+    Refusal (`node.apps.refusal`).
     """
 
     fee: Wei
@@ -78,5 +82,9 @@ class App(Protocol):
         ...
 
     def offer(self, call: Call, payer: Address) -> Offer:
-        """Price a call before anything is paid. Raises Refusal for one that could not be served."""
+        """Price a call before anything is paid: it does no work, and waits for nothing.
+
+        Raises Refusal or ProblemError for a call that could not be served now. It is asked once more
+        for a call that is paid for.
+        """
         ...

@@ -205,34 +205,41 @@ class Board:
         if sorted(on_board) != sorted(self._model_of):
             raise AssertionError("a job is twice on the board, or lost")
 
+    def objection(self, model_id: ModelId, now: float) -> Reason | None:
+        """Return why a job of this model would get no place at this moment, or None."""
+        model = self._models.get(model_id)
+        if model is None:
+            return Reason.UNKNOWN_MODEL
+        if self._closing:
+            return Reason.CLOSING
+        if not model.usable:
+            return Reason.MODEL_FAILED
+        return None if len(model.running) < model.slots else self._queue_objection(model, now)
+
+    def _queue_objection(self, model: _Model, now: float) -> Reason | None:
+        if len(model.waiting) >= self._policy.max_waiting:
+            return Reason.QUEUE_FULL
+        if model.estimate(now) > self._policy.max_wait_seconds:
+            return Reason.WAIT_TOO_LONG
+        return None
+
     def _submitted(self, event: Submitted) -> Instruction:
         job_id = event.job_id
         if job_id in self._model_of:
             raise ValueError(f"job {job_id} is on the board already")
-        model = self._models.get(event.model_id)
-        if model is None:
-            return Refuse(job_id, Reason.UNKNOWN_MODEL)
-        if self._closing:
-            return Refuse(job_id, Reason.CLOSING)
-        if not model.usable:
-            return Refuse(job_id, Reason.MODEL_FAILED)
+        reason = self.objection(event.model_id, event.now)
+        if reason is not None:
+            return Refuse(job_id, reason)
+        model = self._models[event.model_id]
+        self._model_of[job_id] = event.model_id
         # Nobody waits while a slot is free, so a free slot belongs to whoever comes.
         if len(model.running) < model.slots:
-            self._model_of[job_id] = event.model_id
             model.running[job_id] = event.now + event.expected_seconds
             return Start(job_id)
-        return self._queued(model, event)
-
-    def _queued(self, model: _Model, event: Submitted) -> Instruction:
-        if len(model.waiting) >= self._policy.max_waiting:
-            return Refuse(event.job_id, Reason.QUEUE_FULL)
         estimate = model.estimate(event.now)
-        if estimate > self._policy.max_wait_seconds:
-            return Refuse(event.job_id, Reason.WAIT_TOO_LONG)
-        self._model_of[event.job_id] = event.model_id
-        model.waiting[event.job_id] = event.expected_seconds
+        model.waiting[job_id] = event.expected_seconds
         until = event.now + self._policy.max_wait_seconds
-        return Wait(event.job_id, len(model.waiting), estimate, until)
+        return Wait(job_id, len(model.waiting), estimate, until)
 
     def _wait_expired(self, job_id: JobId) -> tuple[Instruction, ...]:
         # The timer may fire in the moment in which the job got its slot: then it keeps it.

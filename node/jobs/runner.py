@@ -104,6 +104,16 @@ class JobRunner:
         """Return how busy each model is."""
         return self._board.loads()
 
+    def was_seen(self, attempt_id: str) -> bool:
+        """Whether an attempt of this id would be refused as repeated."""
+        return attempt_id in self._seen
+
+    def objection(self, model_id: ModelId, width: int, height: int) -> Reason | None:
+        """Return why a job of such images would get no place at this moment, or None."""
+        if self._is_too_large(model_id, width, height):
+            return Reason.OUT_OF_MEMORY
+        return self._board.objection(model_id, self._clock.monotonic())
+
     def progress(self, attempt_id: str) -> JobProgress | None:
         """Return how far a job is; None for one that is over or was never here."""
         active = self._active.get(attempt_id)
@@ -136,7 +146,7 @@ class JobRunner:
         EngineBusyError, JobFailedError, DatabaseError; then, and when the task is cancelled, nothing is
         charged.
         """
-        if job.attempt_id in self._seen:
+        if self.was_seen(job.attempt_id):
             raise RepeatedAttemptError(f"job id {job.attempt_id} was used before")
         place = self._submit(job)
         active = _Active(job, _current_task(), self._clock.monotonic())
@@ -173,12 +183,11 @@ class JobRunner:
         return True
 
     def _submit(self, job: Job) -> Start | Wait:
+        if self._is_too_large(job.model_id, job.width, job.height):
+            raise NoPlaceError(Reason.OUT_OF_MEMORY)
         state = self._engine.model(job.model_id)
         expected = 0.0
         if state is not None:
-            refused = state.refused_pixels
-            if refused is not None and job.width * job.height >= refused:
-                raise NoPlaceError(Reason.OUT_OF_MEMORY)
             expected = (state.pace or 0.0) * job.pixels * job.steps
             if state.status == "cold":
                 expected += state.seconds_to_ready
@@ -187,6 +196,11 @@ class JobRunner:
         if isinstance(place, Refuse):
             raise NoPlaceError(place.reason)
         return place
+
+    def _is_too_large(self, model_id: ModelId, width: int, height: int) -> bool:
+        state = self._engine.model(model_id)
+        refused = None if state is None else state.refused_pixels
+        return refused is not None and width * height >= refused
 
     async def _carry_out(
         self,

@@ -15,6 +15,7 @@ from network.chain.profiles import Profile, endpoints_of
 from network.chain.settings import ChainSettings
 from network.chain.watch import ChainWatch
 from network.errors import ConfigError
+from network.payments.checks import PayerLimits
 from network.runtime.clock import Clock
 from network.runtime.database import Database
 from network.runtime.supervisor import supervise
@@ -157,4 +158,5 @@ def _policy(settings: PaymentSettings) -> QuotePolicy:
         redeem_gas=settings.redeem_gas,
         max_ticket_value=settings.max_ticket_value,
         max_face_value=settings.max_face_value,
+        max_tickets=min(settings.max_tickets, PayerLimits().max_tickets),
     )

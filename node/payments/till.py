@@ -4,6 +4,8 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
+from typing import Protocol
 
 from network.chain.model import ChainView, Head, SenderInfo
 from network.errors import WireError
@@ -15,7 +17,7 @@ from network.wire.session import Payment
 from network.wire.tickets import decode_ticket_params, encode_ticket_params
 from node.accounting.model import Credit
 from node.accounting.tables import ticket_nonces, winning_tickets
-from node.payments.quoting import NoQuote, Payer, QuotePolicy, quote
+from node.payments.quoting import NoQuote, Payer, QuotePolicy, quote, quote_call, unpayable
 from node.payments.receiver import Circumstances, Offered, Receiver, Takings, Winner
 from node.payments.standing import Standings
 from node.payments.usual import UsualJobs
@@ -26,6 +28,14 @@ class NotPaid:
     """Why a payment was not even looked at; `reason` goes to the payer."""
 
     reason: str
+
+
+class _Maker(Protocol):
+    """Makes out a quote, what it is for being said already."""
+
+    def __call__(
+        self, *, payer: Payer, head: Head, recipient: Address, secret: bytes, seed: bytes
+    ) -> TicketParams | NoQuote: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +61,25 @@ class Till:
         self, sender: Address, price: Fraction, models: Collection[ModelId]
     ) -> bytes | NoQuote:
         """Ticket parameters for `sender` and work on `models`, encoded. Raises ChainError."""
+        policy = replace(self.policy, usual_pixels=self.usual.pixels(models))
+        return await self._quoted(sender, partial(quote, price=price, policy=policy))
+
+    def unpayable(self, cost: Wei) -> str:
+        """Why nobody could pay `cost` wei for one call; "" where it could be paid."""
+        return unpayable(cost, self.policy)
+
+    async def quote_call(self, sender: Address, cost: Wei) -> bytes | NoQuote:
+        """Ticket parameters for `sender` and one call of `cost` wei, encoded. Raises ChainError."""
+        return await self._quoted(sender, partial(quote_call, cost=cost, policy=self.policy))
+
+    async def _quoted(self, sender: Address, make: "_Maker") -> bytes | NoQuote:
         closed = await self.standings.closed(self.view.head)
         if closed:
             return NoQuote(closed)
         standing = await self.standings.of(sender)
-        payer = Payer(sender, standing.info, standing.claimed, self.pending(sender))
-        found = quote(
-            payer,
-            price,
-            self.view.head,
-            replace(self.policy, usual_pixels=self.usual.pixels(models)),
+        found = make(
+            payer=Payer(sender, standing.info, standing.claimed, self.pending(sender)),
+            head=self.view.head,
             recipient=self.recipient,
             secret=self.secret,
             seed=secrets.token_bytes(SEED_BYTES),

@@ -157,7 +157,12 @@ class BoardMachine(RuleBasedStateMachine):
     def submit(self, model: ModelId, seconds: float) -> None:
         self.count += 1
         job_id = JobId(f"job-{self.count}")
-        self.carry_out(self.board.handle(Submitted(job_id, model, seconds, self.now)))
+        objection = self.board.objection(model, self.now)
+        instructions = self.board.handle(Submitted(job_id, model, seconds, self.now))
+        (first,) = instructions
+        told = first.reason if isinstance(first, Refuse) else None
+        assert told == objection, "what was foretold did not happen"
+        self.carry_out(instructions)
 
     @rule(pick=st.integers(0, 5))
     def end(self, pick: int) -> None:

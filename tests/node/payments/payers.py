@@ -9,7 +9,7 @@ from network.payments.signing import TicketSeries
 from network.payments.tickets import CreationRound, TicketParams
 from network.units import Address, Pixels, Wei
 from network.wire.session import TicketSenderParams
-from node.payments.quoting import NoQuote, Payer, QuotePolicy, quote
+from node.payments.quoting import NoQuote, Payer, QuotePolicy, quote, quote_call
 from node.payments.receiver import Circumstances, Offered, Receiver
 
 SECRET = b"s" * 32
@@ -44,6 +44,21 @@ def quoted(
     """What a node would quote."""
     payer = Payer(signer.address, info, Wei(0), Wei(pending))
     return quote(payer, price, head, policy, recipient=RECIPIENT, secret=SECRET, seed=seed)
+
+
+def quoted_for_call(
+    cost: int,
+    head: Head = HEAD,
+    *,
+    policy: QuotePolicy = POLICY,
+    info: SenderInfo = FUNDS,
+    pending: int = 0,
+) -> TicketParams | NoQuote:
+    """What a node would quote for one call of `cost` wei."""
+    payer = Payer(SIGNER.address, info, Wei(0), Wei(pending))
+    return quote_call(
+        payer, Wei(cost), head, policy, recipient=RECIPIENT, secret=SECRET, seed=b"seed"
+    )
 
 
 def good_quote(head: Head = HEAD, *, seed: bytes = b"seed") -> TicketParams:
