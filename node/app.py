@@ -32,6 +32,7 @@ from node.accounting.model import Outcome
 from node.accounting.pricing import PriceList
 from node.api.admin import AdminService, admin_application
 from node.api.apps import AppService, app_routes
+from node.api.bounds import limits_of
 from node.api.certificate import keep_fresh, server_context
 from node.api.credentials import Doorkeeper
 from node.api.discovery import DiscoveryService
@@ -55,8 +56,7 @@ from node.apps.challenges import Challenger
 from node.apps.images import ImageDesk
 from node.apps.ours import ModelApp, ModelApps
 from node.apps.shop import Shop
-from node.config.catalogue import Catalogue, catalogue
-from node.config.profiles import Profile
+from node.config.catalogue import Catalogue, catalogue, profiles
 from node.config.settings import (
     NodeSettings,
     check_access,
@@ -75,7 +75,6 @@ from node.engine.backend import Engine
 from node.engine.checkers.presence import why_missing
 from node.engine.configured import open_engine, safety_options
 from node.engine.options import NO_CHECKER
-from node.engine.work import ModelFacts
 from node.jobs.board import Policy
 from node.jobs.model import JobReport
 from node.jobs.record import log_job
@@ -89,7 +88,6 @@ from node.payments.usual import UsualJobs
 _KEEPALIVE_SECONDS: Final = 75.0
 _MOST_HEADERS: Final = 64
 _HARDWARE_SECONDS: Final = 30.0
-_MOST_PROMPT_PARTS: Final = 4
 #: Of the installed distribution; read from disk, and therefore once, at import.
 VERSION: Final = distribution_version("limner")
 
@@ -422,13 +420,6 @@ def certificate_hosts(settings: NodeSettings, uri: str) -> Sequence[str]:
     return tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1")))
 
 
-def profiles(settings: NodeSettings, models: Catalogue) -> Mapping[ModelId, Profile]:
-    """Return what fills in for clients' unchosen values, by model; nothing under "as-sent"."""
-    if settings.defaults_policy == "as-sent":
-        return {}
-    return {model.model_id: model.profile for model in models.models if model.profile is not None}
-
-
 def _app_routes(
     core: _Core,
     desk: ImageDesk,
@@ -510,24 +501,7 @@ def _offers(core: _Core) -> Mapping[ModelId, ModelOffer]:
 
 def _limits(core: _Core, model_id: ModelId) -> Limits | None:
     state = core.engine.model(model_id)
-    if state is None:
-        return None
-    bounds = core.settings.limits
-    # What a model that was never loaded can take is not known: it decides when it is.
-    facts = state.facts or ModelFacts(prompt_parts=_MOST_PROMPT_PARTS, max_loras=bounds.max_loras)
-    return Limits(
-        size_multiple=facts.size_multiple,
-        min_side=bounds.min_side,
-        max_width=bounds.max_width,
-        max_height=bounds.max_height,
-        max_steps=bounds.max_steps,
-        max_images=bounds.max_images,
-        max_prompt_chars=bounds.max_prompt_chars,
-        max_guidance=bounds.max_guidance,
-        prompt_parts=facts.prompt_parts,
-        max_loras=min(bounds.max_loras, facts.max_loras),
-        max_body_bytes=bounds.max_body_bytes,
-    )
+    return None if state is None else limits_of(core.settings.limits, state)
 
 
 async def _watch(hardware: Hardware) -> None:

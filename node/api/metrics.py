@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from network.units import ModelId
+from node.accounting.model import Outcome
 from node.engine.backend import Engine
 from node.jobs.board import ModelLoad
 from node.jobs.model import JobReport
@@ -109,7 +110,7 @@ class Metrics:
         self._jobs.labels(job.model_id, ending.outcome.value).inc()
         self._run.labels(job.model_id).observe(ending.run_seconds)
         self._wait.labels(job.model_id).observe(ending.waited_seconds)
-        if report.charged:
+        if ending.outcome is Outcome.DELIVERED:
             self._images.labels(job.model_id).inc(job.images)
             self._pixels.labels(job.model_id).inc(job.pixels)
             self._earned.labels(job.model_id).inc(float(report.charged))

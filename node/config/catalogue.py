@@ -1,6 +1,7 @@
 """The models a node serves: settings, Livepeer's list and the built-in one, made into one list."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ __all__ = [
     "catalogue",
     "model_roots",
     "models_dir",
+    "profiles",
 ]
 
 
@@ -146,6 +148,13 @@ def _found(settings: NodeSettings, model_id: ModelId, revision: str = MAIN) -> P
         f"    limner-node models pull {model_id}{at}\n"
         "or set the model's path, or models_dir",
     )
+
+
+def profiles(settings: NodeSettings, models: Catalogue) -> Mapping[ModelId, Profile]:
+    """Return what fills in for clients' unchosen values, by model; nothing under "as-sent"."""
+    if settings.defaults_policy == "as-sent":
+        return {}
+    return {model.model_id: model.profile for model in models.models if model.profile is not None}
 
 
 def models_dir(settings: NodeSettings) -> Path:

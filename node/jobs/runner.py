@@ -16,12 +16,13 @@ import structlog
 from network.errors import DatabaseError
 from network.runtime.clock import Clock
 from network.units import JobId, ModelId
-from node.accounting.journal import InsufficientBalanceError, Journal, PaymentRefusedError
+from node.accounting.journal import InsufficientBalanceError, PaymentRefusedError
 from node.accounting.model import Credit, Ending, Job, Outcome
 from node.engine.backend import Engine
 from node.engine.work import EngineBusyError, ImageJob, ImageResult, JobFailedError, Progress
 from node.jobs import board as board_module
 from node.jobs.board import Board, Instruction, ModelLoad, Policy, Reason, Refuse, Start, Wait
+from node.jobs.books import Books
 from node.jobs.model import JobProgress, JobReport, NoPlaceError, RepeatedAttemptError
 from node.jobs.news import Advanced, Mailbox, Over, Queued
 from node.jobs.watching import Watchers
@@ -54,7 +55,7 @@ class JobRunner:
     def __init__(
         self,
         engine: Engine,
-        journal: Journal,
+        journal: Books,
         clock: Clock,
         *,
         capacities: Mapping[ModelId, int],

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from network.errors import ConfigError
 from network.runtime.settings import load
-from node.app import profiles
-from node.config.catalogue import BUILTIN_MODEL, catalogue
+from node.config.catalogue import BUILTIN_MODEL, catalogue, profiles
 from node.config.profiles import (
     CLIENT_GUIDANCE,
     CLIENT_STEPS,
