@@ -12,6 +12,10 @@ from network.runtime import log
 #: Name, where it is, and what it does.
 _COMMANDS: Final = {
     "run": ("node.cli.run:run", "Run the node until it is told to stop (Ctrl-C or SIGTERM)."),
+    "runner": (
+        "node.cli.runner:runner",
+        "Make images for a go-livepeer orchestrator, as its ai-runner.",
+    ),
     "models": ("node.cli.models:models", "List, add, pull and verify models."),
     "bench": ("node.cli.bench:bench", "Measure the models here, and what a pixel has to cost."),
     "prices": ("node.cli.prices:prices", "Tell what each model costs, in wei and in dollars."),

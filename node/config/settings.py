@@ -273,6 +273,22 @@ class LoraSettings(_Section):
     models: tuple[str, ...] = ()
 
 
+class ContainerSettings(_Section):
+    """How `limner-node runner` stands in for Livepeer's ai-runner."""
+
+    listen: Annotated[str, AfterValidator(_listen_address)] = "127.0.0.1:8000"
+    #: By which go-livepeer reaches it; None: the address listened on.
+    url: Annotated[str, AfterValidator(_http_url)] | None = None
+    #: What callers have to show; empty: nothing.
+    token: str = Field(default="", repr=False, max_length=1024, pattern=r"^[!-~]*$")
+    #: A file that holds the token; made with a new one where there is none.
+    token_file: File | None = None
+    #: Serve whoever reaches it, on a public address as well.
+    open: bool = False
+    #: What `/version` tells; empty: the node's own.
+    version: Annotated[str, Field(max_length=100, pattern=r"^[!-~]*$")] = ""
+
+
 class NodeSettings(_Section):
     """Everything `limner-node run` can be told."""
 
@@ -301,6 +317,7 @@ class NodeSettings(_Section):
     chain: ChainSettings = ChainSettings()
     payments: PaymentSettings = PaymentSettings()
     redemption: RedemptionSettings = RedemptionSettings()
+    container: ContainerSettings = ContainerSettings()
     log: LogSettings = LogSettings()
 
 
