@@ -44,7 +44,7 @@ class _Active:
     progress: Progress | None = None
     #: cancelled by `stop`, not by whoever asked for it
     interrupted: bool = False
-    #: the images are there; from here on the job is charged and must be answered
+    #: the end is decided and being written down; from here on the job must be answered
     settling: bool = False
     ending: Ending = field(default_factory=lambda: Ending(Outcome.FAILED, "internal"))
 
@@ -221,6 +221,7 @@ class JobRunner:
             active.ending = self._ending(active, Outcome.DELIVERED)
             await self._journal.settle(active.job, active.ending)
         except BaseException as error:
+            active.settling = True
             await self._release(active, *self._why(active, error))
             if isinstance(error, asyncio.CancelledError) and active.interrupted:
                 # The gateway is still there: tell it to go elsewhere instead of hanging up.

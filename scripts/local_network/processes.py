@@ -37,7 +37,7 @@ def _end_with_parent() -> None:
 
 
 class Program:
-    """A running `limner-node` or `limner-gateway`."""
+    """A running `limner-node` or `limner-gateway`; one without an admin port tells no URL of it."""
 
     def __init__(self, process: subprocess.Popen[bytes], ready: Ready, log: Path) -> None:
         self.ready = ready
@@ -72,7 +72,7 @@ class Program:
         try:
             line = _first_line(process, seconds)
             said = json.loads(line)
-            ready = Ready(said["url"], said["admin_url"], said.get("address", ""))
+            ready = Ready(said["url"], said.get("admin_url", ""), said.get("address", ""))
         except (TimeoutError, ValueError, KeyError) as error:
             process.kill()
             process.wait()
