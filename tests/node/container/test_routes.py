@@ -6,8 +6,10 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from structlog.testing import capture_logs
 
 from network.wire.codec import Gpu
+from network.wire.headers import JOB_ID
 from node.discovery import hardware
 from node.discovery.hardware import GpuReading
 from node.engine.work import ModelState
@@ -82,6 +84,17 @@ async def test_metrics_count_images_that_nobody_pays_for_here(tmp_path: Path) ->
     assert f'limner_node_images_total{{model="{MODEL}"}} 3.0' in text
     assert 'limner_node_refusals_total{reason="invalid_request"} 1.0' in text
     assert f'version{{app="limner-node",version="{version("limner")}"}} 1.0' in text
+
+
+async def test_a_job_has_one_line_in_the_log_without_its_prompt(tmp_path: Path) -> None:
+    async with called(tmp_path) as caller:
+        with capture_logs() as lines:
+            answer = await caller.ask(prompt="a secret wish")
+            assert (await caller.ask(prompt="")).status == 400
+    (line,) = (line for line in lines if line["event"] == "job")
+    assert (line["outcome"], line["model"], line["images"]) == ("delivered", MODEL, 1)
+    assert line["job_id"] == answer.headers[JOB_ID]
+    assert "secret" not in repr(lines)
 
 
 @pytest.mark.parametrize(
