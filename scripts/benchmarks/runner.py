@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -69,21 +70,30 @@ class Load:
 
 def probe(urls: Sequence[str], seconds: float) -> list[Probed]:
     """Ask each for /health by turns, on kept connections, for so long. Runs in its own process."""
-    lines = [http.client.HTTPConnection(urlsplit(url).netloc, timeout=10) for url in urls]
     found: list[list[float]] = [[] for _ in urls]
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for line, latencies in zip(lines, found, strict=True):
-            started = time.perf_counter()
-            line.request("GET", "/health")
-            answer = line.getresponse()
-            body = answer.read()
-            latencies.append((time.perf_counter() - started) * 1000)
-            if answer.status != http.HTTPStatus.OK or json.loads(body)["status"] != "OK":
-                message = f"/health said {answer.status}: {body[:200]!r}"
-                raise RuntimeError(message)
-            time.sleep(PAUSE_SECONDS)
+    with ExitStack() as stack:
+        lines = [
+            stack.enter_context(closing(http.client.HTTPConnection(urlsplit(url).netloc)))
+            for url in urls
+        ]
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for line, latencies in zip(lines, found, strict=True):
+                latencies.append(_ask(line))
+                time.sleep(PAUSE_SECONDS)
     return [Probed(tuple(sorted(latencies))) for latencies in found]
+
+
+def _ask(line: http.client.HTTPConnection) -> float:
+    started = time.perf_counter()
+    line.request("GET", "/health")
+    answer = line.getresponse()
+    body = answer.read()
+    took = (time.perf_counter() - started) * 1000
+    if answer.status != http.HTTPStatus.OK or json.loads(body)["status"] != "OK":
+        message = f"/health said {answer.status}: {body[:200]!r}"
+        raise RuntimeError(message)
+    return took
 
 
 def serve_nothing_else(told: Connection) -> None:

@@ -156,6 +156,19 @@ async def test_stopping_without_patience_interrupts_and_charges_nothing(tmp_path
         assert office.journal.earned == 0
 
 
+async def test_stopping_at_once_still_answers_who_is_being_refused(tmp_path: Path) -> None:
+    """A job whose end is being written is not cut off in the middle of it."""
+    engine = FakeEngine(step_seconds=5)
+    async with desk(tmp_path, engine) as office:
+        tasks = [office.start("a"), office.start("b")]
+        await asyncio.sleep(0.02)
+        await office.runner.stop(0)
+        for task in tasks:
+            with pytest.raises(NoPlaceError) as caught:
+                await task
+            assert caught.value.reason is Reason.CLOSING
+
+
 async def test_an_engine_that_refuses_or_breaks_frees_the_slot(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.failures += [EngineBusyError("full"), ZeroDivisionError("a bug")]
