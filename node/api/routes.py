@@ -30,9 +30,9 @@ def http_application(
     """
     app = web.Application(
         client_max_size=images.max_body_bytes + 1,  # aiohttp refuses the bound itself
-        middlewares=[_listening(connections), answering(refused)],
+        middlewares=[listening(connections), answering(refused)],
     )
-    app.on_response_prepare.append(_name_server)
+    app.on_response_prepare.append(name_server)
     _twins(app, "POST", "/text-to-image", images.post)
     _twins(app, "GET", "/jobs/{job_id}", progress.get_job)
     _twins(app, "GET", "/jobs/{job_id}/events", events.get_events)
@@ -46,7 +46,7 @@ def http_application(
     return app
 
 
-def _listening(connections: Connections) -> Middleware:
+def listening(connections: Connections) -> Middleware:
     """Return the middleware that tells the listener whose request head is complete."""
 
     @web.middleware
@@ -57,7 +57,8 @@ def _listening(connections: Connections) -> Middleware:
     return middleware
 
 
-async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+async def name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    """Say what answers, in place of what it is made of."""
     # aiohttp would tell strangers its version and Python's.
     response.headers["Server"] = "limner-node"
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import orjson
 from aiohttp import HttpVersion11, web
-from aiohttp.typedefs import Handler, Middleware
 
 from network.wire.limits import Limits
 from node.api.health import HealthService
 from node.api.listener import Connections
 from node.api.metrics import Metrics
+from node.api.routes import listening, name_server
 from node.container.answers import answering
 from node.container.openapi import document
 from node.container.text_to_image import RunnerService
@@ -48,9 +48,9 @@ def container_application(
     """Return the application that serves an orchestrator."""
     app = web.Application(
         client_max_size=images.max_body_bytes + 1,  # aiohttp refuses the bound itself
-        middlewares=[_listening(connections), answering(about.metrics.refused)],
+        middlewares=[listening(connections), answering(about.metrics.refused)],
     )
-    app.on_response_prepare.append(_name_server)
+    app.on_response_prepare.append(name_server)
     _twins(app, "POST", "/text-to-image", images.post)
     _twins(app, "GET", "/health", health.get_health)
     _twins(app, "GET", "/hardware/info", health.get_hardware_info)
@@ -77,19 +77,3 @@ async def _expectation(request: web.Request) -> web.StreamResponse | None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # aiohttp takes what was written for the answer's beginning
     return None
-
-
-def _listening(connections: Connections) -> Middleware:
-    """Return the middleware that tells the listener whose request head is complete."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        connections.heard(request.protocol)
-        return await handler(request)
-
-    return middleware
-
-
-async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
-    # aiohttp would tell strangers its version and Python's.
-    response.headers["Server"] = "limner-node"
