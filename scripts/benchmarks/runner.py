@@ -160,7 +160,11 @@ async def measure(
 def start_runner(folder: Path, capacity: int, threads: int) -> Program:
     """Start a runner whose jobs share steps; returns once its model is in memory."""
     config = folder / "node.toml"
-    model = {"id": MODEL, "capacity": capacity, "deterministic": False}
+    model: dict[str, str | int | float | bool] = {
+        "id": MODEL,
+        "capacity": capacity,
+        "deterministic": False,
+    }
     settings = {"queue.max_waiting": 64, "engine.threads": threads}
     config.write_text(toml(settings, [("models", model)]))
     command = [str(BIN / "limner-node"), "runner", "--config", str(config)]
