@@ -18,9 +18,6 @@ from network.errors import JSON_TYPE, Problem, ProblemError
 from network.wire import problems
 from node.apps.refusal import Refusal
 
-#: What may be answered to a request for images.
-STATUSES: Final = frozenset({200, 400, 401, 422, 500})
-
 #: What the node says in front of a client's fault, for gateways that match it.
 _FOR_GATEWAYS: Final = "text-to-image returned 400: "
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from node.config.settings import LimitSettings
-from node.container.answers import STATUSES
 from node.engine.work import EngineBusyError, FailureKind, JobFailedError, ModelState
-from tests.node.container.runners import SURVIVED, TOKEN, called, calling, running, until_active
+from tests.node.container.runners import TOKEN, called, calling, running, until_active
 from tests.node.fakes import MODEL, FakeEngine
 from tests.node.nodes import Answer
 
@@ -24,10 +23,6 @@ def assert_shape_a(answer: Answer) -> str:
     assert set(body["detail"]) == {"msg"}
     assert body["error"]["message"] == body["detail"]["msg"]
     return str(body["detail"]["msg"])
-
-
-def test_the_five_statuses_are_the_five() -> None:
-    assert STATUSES == SURVIVED
 
 
 @pytest.mark.parametrize(
