@@ -12,6 +12,7 @@ from network.runtime import log
 #: Name, where it is, and what it does.
 _COMMANDS: Final = {
     "run": ("node.cli.run:run", "Run the node until it is told to stop (Ctrl-C or SIGTERM)."),
+    "doctor": ("node.cli.doctor:doctor", "Look at everything a node needs; say what to do."),
     "models": ("node.cli.models:models", "List, add, pull and verify models."),
     "bench": ("node.cli.bench:bench", "Measure the models here, and what a pixel has to cost."),
     "prices": ("node.cli.prices:prices", "Tell what each model costs, in wei and in dollars."),

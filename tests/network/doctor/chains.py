@@ -13,6 +13,7 @@ from tests.devnet import CHAIN_ID, Devnet
 
 async def network_file(devnet: Devnet, folder: Path, *, chain_id: int = CHAIN_ID) -> Path:
     """What a devnet writes down of itself."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     path = folder / "network.json"
     await asyncio.to_thread(devnet.contracts.save, path, chain_id, devnet.chain.url, "anvil")
     return path
