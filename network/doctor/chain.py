@@ -22,6 +22,8 @@ _MOST_BYTES: Final = 2**20
 #: A live chain has blocks by the second.
 _OLD_SECONDS: Final = 60.0
 _DEAD_SECONDS: Final = 300.0
+#: Sequencers' clocks are good to less than this.
+_AHEAD_SECONDS: Final = 15.0
 _CLOCK: Final = "clock"
 #: The Date header counts whole seconds, and answers are under way for a while.
 _CLOCK_WARN: Final = 5.0
@@ -101,6 +103,12 @@ def judge_head(facts: Sequence[EndpointFacts], chain_id: int, *, is_live: bool) 
         return None
     age, newest = min(told, key=lambda pair: pair[0])
     detail = f"block {newest.block}, {max(age, 0.0):.0f} s old"
+    if is_live and age < -_AHEAD_SECONDS:
+        return warn(
+            "head",
+            f"block {newest.block} is from {-age:.0f} s in this machine's future",
+            _DRIFT_ADVICE,
+        )
     if not is_live or age <= _OLD_SECONDS:
         return ok("head", detail)
     advice = "name an endpoint in chain.rpc that keeps up, and look at this machine's clock"

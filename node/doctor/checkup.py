@@ -77,14 +77,14 @@ async def examine_node(
     patient = Patient(settings, clock, profile, account, standing, inspect, randomness)
     found = await examine(
         (
-            Check("hardware", lambda: look_at_hardware(settings.engine.device, torch), 12.0),
+            Check("hardware", lambda: look_at_hardware(settings.engine.device, torch), 11.0),
             Check("models", lambda: _models(patient)),
             Check("disk", lambda: _disk(patient)),
             Check("ports", lambda: look_at_ports(settings, standing)),
             Check("chain", lambda: _chain(patient)),
             Check("registration", lambda: _on_chain("registration", _registration(patient))),
             Check("prices", lambda: _on_chain("price", _prices(patient))),
-            Check("what a stranger sees", lambda: _reachability(patient), 12.0),
+            Check("what a stranger sees", lambda: _reachability(patient), 11.0),
         )
     )
     return (

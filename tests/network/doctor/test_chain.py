@@ -76,6 +76,8 @@ def test_endpoints_are_judged(facts: list[EndpointFacts], verdicts: list[Verdict
         ([900.0], True, Verdict.FAIL),
         ([900.0, 2.0], True, Verdict.OK),
         ([900.0], False, Verdict.OK),
+        ([-60.0], True, Verdict.WARN),
+        ([-60.0], False, Verdict.OK),
     ],
 )
 def test_an_old_head_is_told_where_blocks_come_by_the_second(
