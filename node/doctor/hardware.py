@@ -43,11 +43,28 @@ AskTorch = Callable[[], Awaitable[TorchFacts]]
 
 async def look_at_hardware(device: str, ask: AskTorch) -> tuple[Finding, ...]:
     """Look at what `engine.device` would be."""
-    readings, torch = await asyncio.gather(asyncio.to_thread(read_nvml), ask())
-    return (judge_gpus(readings, device), judge_torch(torch, readings, device))
+    readings, driver, torch = await asyncio.gather(
+        asyncio.to_thread(read_nvml), asyncio.to_thread(driver_version), ask()
+    )
+    return (judge_gpus(readings, device, driver), judge_torch(torch, readings, device))
 
 
-def judge_gpus(readings: Sequence[GpuReading], device: str) -> Finding:
+def driver_version() -> str:
+    """Return NVIDIA's driver's; "" where there is none, or it does not tell. Blocks."""
+    try:
+        import pynvml  # noqa: PLC0415  as `read_nvml` does
+    except ImportError:
+        return ""
+    try:
+        pynvml.nvmlInit()
+        told = pynvml.nvmlSystemGetDriverVersion()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return ""
+    return told.decode() if isinstance(told, bytes) else str(told)
+
+
+def judge_gpus(readings: Sequence[GpuReading], device: str, driver: str = "") -> Finding:
     """Say whether the driver shows the device that is wanted."""
     what = "GPU"
     if not readings:
@@ -68,7 +85,7 @@ def judge_gpus(readings: Sequence[GpuReading], device: str) -> Finding:
         f"{one.gpu.memory_total / _GIB:.1f} GiB free)"
         for one in readings
     )
-    return ok(what, shown)
+    return ok(what, f"{shown}, driver {driver}" if driver else shown)
 
 
 def judge_torch(torch: TorchFacts, readings: Sequence[GpuReading], device: str) -> Finding:

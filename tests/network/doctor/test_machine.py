@@ -1,7 +1,9 @@
 """Disks, ports and certificate files: real ones, and the verdicts over all others."""
 
+import asyncio
 import os
 import socket
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -75,6 +77,38 @@ def test_a_port_of_go_livepeer_is_called_by_its_name() -> None:
     found = judge_port(taken)
     assert found.verdict is Verdict.FAIL
     assert "a go-livepeer process" in found.detail
+
+
+PYTHON = Path(sys.executable).resolve()
+LISTENS = """
+import socket, sys
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    sys.stdin.read()
+"""
+
+
+async def test_a_livepeer_process_that_was_left_over_is_found(tmp_path: Path) -> None:
+    # A process is called what its file is called.
+    program = tmp_path / "livepeer"
+    program.symlink_to(PYTHON)
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "-c",
+        LISTENS,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        number = int(await process.stdout.readline())
+        port = await look_at_port("admin_listen", "127.0.0.1", number)
+    finally:
+        process.stdin.close()
+        await process.wait()
+    assert port.holder == f"livepeer (pid {process.pid})"
+    assert "a go-livepeer process" in judge_port(port).detail
 
 
 @pytest.mark.parametrize(

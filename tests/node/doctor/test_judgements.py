@@ -190,6 +190,11 @@ def test_gpus_are_held_against_the_wish(count: int, device: str, verdict: Verdic
     assert judge_gpus([card()] * count, device).verdict is verdict
 
 
+def test_the_card_its_memory_and_its_driver_are_told() -> None:
+    found = judge_gpus([card()], "auto", "570.86.15")
+    assert found.detail == "NVIDIA H100 (20.0 of 80.0 GiB free), driver 570.86.15"
+
+
 FOR_CPU = TorchFacts("2.13.0+cpu")
 FOR_GPU = TorchFacts("2.13.0", "12.8", 1)
 BLIND = TorchFacts("2.13.0", "12.8", 0)
