@@ -9,6 +9,7 @@ from network.runtime import log
 
 _COMMANDS = {
     "run": "Serve clients until told to stop.",
+    "doctor": "Look at everything a gateway needs; say what to do.",
     "generate": "Make an image through a running gateway.",
     "keys": "Make, list and revoke clients' keys.",
     "usage": "What was bought, for whom and for how much.",

@@ -31,6 +31,7 @@ _log = structlog.get_logger(__name__)
 
 _IMAGES: Final = "images"
 _WRITE_AHEAD: Final = "journal.ahead"
+_DATABASE: Final = "gateway.sqlite3"
 
 
 async def open_identity(settings: GatewaySettings) -> KeySigner:
@@ -120,10 +121,20 @@ async def open_gateway_database(settings: GatewaySettings) -> AsyncIterator[Data
     accounting = settings.accounting
     url = accounting.database_url
     if not url:
-        data_dir = await to_thread(_make_data_dir, settings)
-        url = f"sqlite:///{data_dir / 'gateway.sqlite3'}"
+        await to_thread(_make_data_dir, settings)
+        url = f"sqlite:///{database_file(settings)}"
     async with open_database(url, MIGRATIONS, synchronous=accounting.synchronous) as database:
         yield database
+
+
+def database_file(settings: GatewaySettings) -> Path:
+    """Where the database is that no URL names."""
+    return _data_dir(settings) / _DATABASE
+
+
+def images_folder(settings: GatewaySettings) -> Path:
+    """Where the image store is."""
+    return _data_dir(settings) / _IMAGES
 
 
 def open_usage_journal(
@@ -140,7 +151,7 @@ def open_images(
 ) -> AbstractAsyncContextManager[DiskImageStore]:
     """The image store on this machine's disk."""
     return open_disk_store(
-        _data_dir(settings) / _IMAGES,
+        images_folder(settings),
         lifetime=settings.images.lifetime_seconds,
         max_bytes=settings.images.max_bytes,
         clock=clock,

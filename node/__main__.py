@@ -16,6 +16,7 @@ _COMMANDS: Final = {
         "node.cli.runner:runner",
         "Make images for a go-livepeer orchestrator, as its ai-runner.",
     ),
+    "doctor": ("node.cli.doctor:doctor", "Look at everything a node needs; say what to do."),
     "models": ("node.cli.models:models", "List, add, pull and verify models."),
     "bench": ("node.cli.bench:bench", "Measure the models here, and what a pixel has to cost."),
     "prices": ("node.cli.prices:prices", "Tell what each model costs, in wei and in dollars."),

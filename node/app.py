@@ -17,10 +17,11 @@ import structlog
 from aiohttp import web
 
 from network.chain.contracts import LivepeerChain
+from network.chain.profiles import ARBITRUM_ONE, profile_of
 from network.chain.profiles import Profile as ChainProfile
-from network.chain.profiles import profile_of
 from network.errors import ConfigError
 from network.prices import fixed_usd
+from network.reachability.judgement import Expectation
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database, open_database
 from network.runtime.supervisor import Supervisor, supervise
@@ -70,6 +71,7 @@ from node.config.settings import (
 from node.discovery.advertiser import Access, Advertiser, ModelOffer
 from node.discovery.hardware import Hardware
 from node.discovery.identity import Identity, open_identity
+from node.discovery.reachability import SelfCheck, stranger_look
 from node.discovery.sessions import Sessions
 from node.engine.backend import Engine
 from node.engine.checkers.presence import why_missing
@@ -319,7 +321,10 @@ async def _open_surfaces(
         context=context,
     )
     supervisor.start("hardware", lambda: _watch(core.hardware))
-    admin_url = await _open_admin(stack, core, uri)
+    check = _self_check(core, uri)
+    if check is not None:
+        supervisor.start("reachability", check.run)
+    admin_url = await _open_admin(stack, core, uri, check)
     return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
 
 
@@ -380,7 +385,19 @@ async def _open_public(
     return await stack.enter_async_context(open_listener(connections, sock, context))
 
 
-async def _open_admin(stack: AsyncExitStack, core: _Core, uri: str) -> str:
+def _self_check(core: _Core, uri: str) -> SelfCheck | None:
+    settings = core.settings
+    if not settings.reachability.check:
+        return None
+    model_id = core.models.models[0].model_id
+    expected = expectation(core.identity.signer.address, settings, model_id)
+    look = stranger_look(uri, expected, VERSION, core.clock)
+    return SelfCheck(uri, look, core.clock)
+
+
+async def _open_admin(
+    stack: AsyncExitStack, core: _Core, uri: str, check: SelfCheck | None
+) -> str:
     host, _, port = core.settings.admin_listen.rpartition(":")
     service = AdminService(
         address=core.identity.signer.address,
@@ -394,6 +411,7 @@ async def _open_admin(stack: AsyncExitStack, core: _Core, uri: str) -> str:
         metrics=core.metrics,
         clock=core.clock,
         earning=core.earning,
+        reachability=check,
     )
     runner = web.AppRunner(
         admin_application(service), handle_signals=False, access_log=None, shutdown_timeout=0
@@ -478,6 +496,18 @@ def _desk(core: _Core) -> ImageDesk:
         deterministic=frozenset(
             model.model_id for model in core.models.models if model.deterministic
         ),
+    )
+
+
+def expectation(
+    account: Address | None, settings: NodeSettings, model_id: ModelId | None = None
+) -> Expectation:
+    """Return what a stranger is to find at the service URI of a node of these settings."""
+    return Expectation(
+        account=account,
+        is_public=settings.chain.network == ARBITRUM_ONE.name,
+        is_restricted=bool(settings.allowed_gateways),
+        model_id=model_id,
     )
 
 

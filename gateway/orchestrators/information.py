@@ -6,13 +6,10 @@ address and its work. `http://` means HTTP/2 in clear text.
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
 from grpclib.client import Channel
-from grpclib.const import Cardinality
-from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from gateway.orchestrators.answers import (
@@ -22,23 +19,10 @@ from gateway.orchestrators.answers import (
     printable,
 )
 from network.errors import WireError
+from network.wire.unary import BytesCodec, unary
 
-#: Hundreds of models with constraints and prices fit; a reply announced longer is not read at all.
-LARGEST_REPLY: Final = 4 * 2**20
 _DEFAULT_PORT: Final = 8935
 _LONGEST_REASON: Final = 300
-
-
-class _Bytes(CodecBase):  # type: ignore[misc]  # grpclib is untyped
-    """Messages go in and come out as bytes; `network.wire.codec` knows what they mean."""
-
-    __content_subtype__ = "proto"
-
-    def encode(self, message: bytes, message_type: type[bytes]) -> bytes:  # noqa: ARG002
-        return message
-
-    def decode(self, data: bytes, message_type: type[bytes]) -> bytes:  # noqa: ARG002
-        return data
 
 
 class Information:
@@ -58,7 +42,7 @@ class Information:
         channel = self._channel(uri)
         try:
             async with asyncio.timeout(self._call_timeout):
-                return await _unary(channel, f"/net.Orchestrator/{method}", message)
+                return await unary(channel, f"/net.Orchestrator/{method}", message)
         except TimeoutError:
             # A connection that swallowed a call may swallow the next ones too.
             self._drop(uri)
@@ -90,7 +74,7 @@ class Information:
             channel = Channel(
                 parts.hostname,
                 parts.port or _DEFAULT_PORT,
-                codec=_Bytes(),
+                codec=BytesCodec(),
                 ssl=self._tls if parts.scheme == "https" else None,
             )
             self._channels[uri] = channel
@@ -115,25 +99,3 @@ def unverified_tls() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-async def _unary(channel: Channel, path: str, message: bytes) -> bytes:
-    async with channel.request(path, Cardinality.UNARY_UNARY, bytes, bytes) as stream:
-        await stream.send_message(message, end=True)
-        await stream.recv_initial_metadata()
-        # grpclib reads as much as the peer announces, up to 4 GiB; this is its only way in.
-        wire = stream._stream  # noqa: SLF001
-        wire.recv_data = _bounded(wire.recv_data)
-        reply = await stream.recv_message()
-    if reply is None:
-        raise WireError("the reply is empty")
-    return bytes(reply)
-
-
-def _bounded(receive: Callable[[int], Awaitable[bytes]]) -> Callable[[int], Awaitable[bytes]]:
-    async def receive_bounded(size: int) -> bytes:
-        if size > LARGEST_REPLY:
-            raise WireError(f"the reply is {size} bytes long")
-        return await receive(size)
-
-    return receive_bounded

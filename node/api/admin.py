@@ -15,6 +15,7 @@ from node.accounting.pricing import PriceList
 from node.api.health import HealthService
 from node.api.metrics import Metrics
 from node.api.refusals import answering
+from node.discovery.reachability import SelfCheck
 from node.engine.backend import Engine
 from node.engine.work import ModelState
 from node.jobs.board import ModelLoad
@@ -38,6 +39,8 @@ class AdminService:
     clock: Clock
     #: None off-chain.
     earning: Earning | None = None
+    #: None where the settings want none.
+    reachability: SelfCheck | None = None
 
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Tell the metrics in Prometheus' text format."""
@@ -69,8 +72,14 @@ class AdminService:
             "earned_since_start": str(self.journal.earned),
             "held": str(self.journal.held),
             "tickets": None if self.earning is None else (await self.earning.report()).as_json(),
+            "reachability": None if self.reachability is None else self.reachability.as_json(),
+            "registered_service_uri": self._registered(),
         }
         return web.Response(body=orjson.dumps(value), content_type="application/json")
+
+    def _registered(self) -> dict[str, object] | None:
+        keeper = None if self.earning is None else self.earning.service_uri
+        return None if keeper is None else keeper.as_json()
 
     def _model(self, state: ModelState, load: ModelLoad) -> dict[str, object]:
         return {

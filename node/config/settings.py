@@ -264,6 +264,15 @@ class RedemptionSettings(_Section):
     call_reward: bool = False
 
 
+class ReachabilitySettings(_Section):
+    """Whether the node sees to it that gateways find it."""
+
+    #: Look at the own service URI as a stranger would, soon after the start and now and then.
+    check: bool = True
+    #: Put the registered service URI right where it differs from `service_uri`: costs gas.
+    keep_service_uri: bool = False
+
+
 class LoraSettings(_Section):
     """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
 
@@ -318,6 +327,7 @@ class NodeSettings(_Section):
     payments: PaymentSettings = PaymentSettings()
     redemption: RedemptionSettings = RedemptionSettings()
     container: ContainerSettings = ContainerSettings()
+    reachability: ReachabilitySettings = ReachabilitySettings()
     log: LogSettings = LogSettings()
 
 

@@ -13,6 +13,7 @@ from network.runtime.clock import Clock
 from network.runtime.database import Database
 from network.runtime.supervisor import supervise
 from node.config.settings import NodeSettings
+from node.payments.announcing import ServiceUriKeeper
 from node.payments.gas_policy import GasPolicy
 from node.payments.planning import Planner
 from node.payments.redeemer import Redeemer
@@ -49,6 +50,8 @@ class Earning:
 
     redeemer: Redeemer
     books: Redemptions
+    #: None where the settings name no service URI that could differ from the registered one.
+    service_uri: ServiceUriKeeper | None = None
 
     async def report(self) -> TicketReport:
         """Read the books. Raises DatabaseError."""
@@ -102,4 +105,15 @@ async def open_earning(
         if wishes.call_reward:
             caller = RewardCaller(chain, watch, transactions, wishes.max_gas_price)
             supervisor.start("rewards", caller.run)
-        yield Earning(redeemer, books)
+        keeper = None
+        if settings.service_uri is not None:
+            keeper = ServiceUriKeeper(
+                chain,
+                watch,
+                transactions,
+                settings.service_uri,
+                clock,
+                sets=settings.reachability.keep_service_uri,
+            )
+            supervisor.start("service URI", keeper.run)
+        yield Earning(redeemer, books, keeper)
