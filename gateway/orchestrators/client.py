@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, TypeVar
 
@@ -226,11 +226,12 @@ class OrchestratorClient:
             fee = fee_of(headers)
             node_job_id = printable(headers.get(wire_headers.JOB_ID.lower(), ""), 128)
             media = parse_answer(answer.body, order.expected.images)
-            del answer
+            answer = replace(answer, body=b"")  # megabytes, and links may take seconds
             pictures = await self._fetched(media, offer, order.expected)
             images = check_pictures(pictures, order.expected)
         except (OrchestratorRefused, OrchestratorFailed) as error:
-            error.was_answered, error.statement = True, statement_of(headers)
+            error.was_answered, error.status = True, answer.status
+            error.statement = statement_of(headers)
             raise
         return NodeAnswer(images, node_job_id, fee, _warnings(headers), credit)
 

@@ -187,7 +187,7 @@ async def test_case_24_one_whose_tickets_are_above_a_cap_does_not_keep_others_fr
 
 
 async def test_too_many_tickets_are_not_signed(tmp_path: Path) -> None:
-    stub, other = paid_stub(value=40), paid_stub(price=2)
+    stub, other = paid_stub(value=6), paid_stub(price=2)
     chain = funded(stub, other)
     async with (
         running(stub),
