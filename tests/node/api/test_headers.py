@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -473,10 +473,14 @@ def test_no_bytes_in_a_question_make_an_internal_error(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+_REFUSED = {Status.INVALID_ARGUMENT, Status.UNKNOWN}
+
+
 async def _asked(buyer: Buyer, data: bytes) -> bool:
     """Whether GetOrchestrator was answered; AssertionError where it was refused in no good way."""
     reply: bytes | None = None
     refusal: GRPCError | None = None
+    is_cut = False
     async with buyer.channel() as channel:
         channel._codec = RawCodec()
         try:
@@ -487,9 +491,16 @@ async def _asked(buyer: Buyer, data: bytes) -> bool:
                 reply = await stream.recv_message()
         except GRPCError as error:
             refusal = error
+        except StreamTerminatedError:
+            is_cut = True
+    if is_cut:  # it sent more than a connection may
+        assert len(data) > codec.MAX_REQUEST_BYTES
+        return False
     if refusal is not None:
         assert refusal.message
-        assert refusal.status in {Status.INVALID_ARGUMENT, Status.UNKNOWN}, refusal.message
+        is_large = len(data) > codec.MAX_REQUEST_BYTES
+        statuses = {Status.RESOURCE_EXHAUSTED} if is_large else _REFUSED
+        assert refusal.status in statuses, refusal.message
         return False
     assert reply is not None
     assert codec.decode_orchestrator_info(reply).transcoder == buyer.node.url
