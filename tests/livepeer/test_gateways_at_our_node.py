@@ -306,6 +306,23 @@ def _sees(go: GoGateway, chain: MemoryChain) -> Callable[[], Awaitable[bool]]:
     return is_seen
 
 
+async def test_a_price_that_rose_since_it_asked_is_no_fault_of_ours(tmp_path: Path) -> None:
+    """Its session is older than our restart with new prices."""
+    chain = funded_chain()
+    async with paid_node(tmp_path, chain) as node, paying(node, chain) as go:
+        (session,) = await go.discover(MODEL)
+    dearer = [{"id": MODEL, "path": tmp_path / "model", "price": "5"}]
+    async with paid_node(tmp_path, chain, models=dearer) as node, paying(node, chain) as go:
+        session.uri, session.info = node.url, replace(session.info, transcoder=node.url)
+        go.sessions.append(session)
+        assert (await refused(go)).status == 503
+        assert all("TicketParams expired" in sent.text for sent in go.sent)
+        assert not go.suspended
+        await go.discover(MODEL)
+        await go.text_to_image(**SMALL)
+        assert await earned(node) == 2 * COST
+
+
 async def test_a_sender_without_a_reserve_is_quoted_nothing(tmp_path: Path) -> None:
     chain = funded_chain()
     async with paid_node(tmp_path, chain) as node, paying(node, chain) as go:

@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.dispatch import Routing
+from gateway.orchestrators import client
 from gateway.orchestrators.standing import Pausing
 from network.errors import Problem, ProblemError
 from network.wire.session import AuthToken
@@ -296,6 +297,23 @@ async def test_a_bad_link_is_a_fault_and_no_way_into_other_hosts(
         assert failures(desk, bad) == 1
         assert len(bad.downloads) == ("another host" not in words)
         assert not other.downloads
+
+
+async def test_a_link_that_leads_to_nothing_ever_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_FETCH_SECONDS", 0.2)
+    go = GoOrchestrator()
+    go.stream = _hanging  # type: ignore[method-assign, assignment]
+    async with serving(go, tmp_path), open_desk(tmp_path, [go.uri]) as desk:
+        problem = await problem_of(desk, num_images_per_prompt=2)
+        assert "an image it keeps did not arrive within 0.2 s" in problem.message
+        assert failures(desk, go) == 1
+
+
+async def _hanging(_request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(3600)
+    raise AssertionError
 
 
 async def test_a_link_without_a_host_leads_to_its_own(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ _BAD_PAYMENTS: dict[str, tuple[Payer, str, int | None]] = {
     ),
     "cheap": (
         at_price(PRICE / 2),
-        f"expected price 5/4 wei per pixel is below the 5/2 that {MODEL} costs here; ask for a new price",
+        f"TicketParams expired: the expected price 5/4 wei per pixel is below the 5/2 that {MODEL} costs here; ask for a new price",
         None,
     ),
     "no price": (at_price(None), _NO_PRICE, None),
