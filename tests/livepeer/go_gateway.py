@@ -7,12 +7,11 @@ by lot there (one of several sessions) is taken in order here.
 import asyncio
 import base64
 import io
-import math
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -27,14 +26,11 @@ from PIL import Image
 from network.capabilities import TEXT_TO_IMAGE, Mismatch, compatible, job_capabilities
 from network.chain.model import Head, SenderInfo
 from network.identity import KeySigner, session_request_signature
-from network.payments.signing import TicketSeries
-from network.payments.tickets import TicketParams
 from network.units import ModelId
 from network.wire.codec import (
     OrchestratorInfo,
     OrchestratorRequest,
     Payment,
-    TicketSenderParams,
     decode_orchestrator_info,
     encode_orchestrator_request,
     encode_payment,
@@ -46,12 +42,8 @@ from network.wire.headers import (
     encode_header,
     segment_credentials,
 )
-from network.wire.tickets import (
-    decode_ticket_params,
-    encode_creation_round,
-    encode_ticket_params,
-)
 from node.api.listener import RawCodec
+from tests.livepeer.go_purse import PayError, Purse, Session, params_of
 
 VERSION: Final = "0.9.1-176aa415c"
 DIAL_SECONDS: Final = 3.0
@@ -61,8 +53,6 @@ MOST_TRIES: Final = 20
 MOST_TRIES_OF_ONE: Final = 3
 TOKEN_SECONDS: Final = 30 * 60
 PENALTY: Final = 3
-MAX_TICKET_VALUE: Final = 3 * 10**12
-MAX_TOTAL_VALUE: Final = 2 * 10**13
 DEFAULT_MODEL: Final = "stabilityai/sdxl-turbo"
 _DATA_URLS: Final = ("image/png", "image/jpg", "image/jpeg", "image/gif")
 
@@ -74,29 +64,6 @@ class GatewayError(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
-
-
-class PayError(Exception):
-    """No payment can be made for this session."""
-
-
-@dataclass
-class Session:
-    """One orchestrator as it was last told; its tickets, and its balance by our own count."""
-
-    uri: str
-    info: OrchestratorInfo
-    #: Seconds a pixel and step; new ones come first.
-    latency: float = 0.0
-    in_flight: int = 0
-    nonce: int = 0
-    balance: Fraction = Fraction(0)
-    initial_price: Fraction | None = None
-
-    @property
-    def is_warm(self) -> bool:
-        models = self.info.capabilities.models.get(TEXT_TO_IMAGE, {})
-        return any(model.warm for model in models.values())
 
 
 @dataclass(frozen=True)
@@ -133,6 +100,13 @@ class GoGateway:
     suspended: dict[str, int] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
     refreshes: int = 0
+
+    @property
+    def _purse(self) -> Purse:
+        assert self.signer is not None
+        assert self.head is not None
+        assert self.funds is not None
+        return Purse(self.signer, self.head, self.funds)
 
     async def __aenter__(self) -> Self:
         # Like Go's with `ForceAttemptHTTP2`: it offers h2 and http/1.1, and takes either.
@@ -172,7 +146,7 @@ class GoGateway:
             if known is None:
                 self.sessions.append(Session(uri, info, initial_price=info.price))
             else:
-                self._renew(known, info)
+                known.renew(info)
         return self.sessions
 
     def _is_usable(self, info: OrchestratorInfo, model: str) -> bool:
@@ -184,7 +158,7 @@ class GoGateway:
         if self.signer is None:
             return True
         try:
-            self._validate(params_of(info), 1)
+            self._purse.validate(params_of(info), 1)
         except PayError:
             return False
         return any(info.address) and info.price is not None
@@ -220,14 +194,6 @@ class GoGateway:
 
     # Sessions
 
-    def _renew(self, session: Session, info: OrchestratorInfo) -> None:
-        """New ticket parameters begin with nonce 1; a new session id, with a balance of nothing."""
-        if info.ticket_params != session.info.ticket_params:
-            session.nonce = 0
-        if info.auth_token != session.info.auth_token:
-            session.balance = Fraction(0)
-        session.info = info
-
     async def _select(self, model: str, tried: set[str]) -> Session | None:
         usable = [one for one in self.sessions if one.uri not in tried]
         if not usable:
@@ -242,73 +208,14 @@ class GoGateway:
         assert token is not None
         is_old = token.expiration - self.now() < TOKEN_SECONDS * 0.1
         if self.signer is not None and not is_old:
-            assert self.head is not None
-            is_old = params_of(session.info).expiration_block - self.head.l1_block <= 1
+            is_old = self._purse.is_expiring(session)
         if not is_old:
             return True
         try:
-            self._renew(session, await self.ask(session.uri, model, 2.5))
+            session.renew(await self.ask(session.uri, model, 2.5))
         except (GRPCError, OSError, TimeoutError, StreamTerminatedError):
             return False
         return True
-
-    # Payment
-
-    def _validate(self, params: TicketParams, count: int) -> None:
-        """Raises PayError, in the order of `validateTicketParams`."""
-        assert self.head is not None
-        assert self.funds is not None
-        value = params.expected_value
-        if not params.expiration_block:
-            raise PayError("ticketParams expiration block is 0")
-        if params.expiration_block - self.head.l1_block <= 1:
-            raise PayError("TicketParams expired")
-        if value <= 0:
-            return
-        if value >= params.face_value:
-            raise PayError(f"ticket faceValue too low faceValue={params.face_value}")
-        if value > MAX_TICKET_VALUE:
-            raise PayError(f"ticket EV {value} > max ticket EV {MAX_TICKET_VALUE}")
-        if not self.funds.deposit or not self.funds.reserve_remaining:
-            raise PayError("no sender deposit or reserve")
-        if count * value > MAX_TOTAL_VALUE:
-            raise PayError(f"total ticket EV {count * value} > max total ticket EV")
-        if params.face_value > self.funds.deposit:
-            raise PayError(f"ticket faceValue {params.face_value} > max faceValue")
-
-    def _pay(self, session: Session, fee: Fraction) -> tuple[Payment, Fraction, Fraction]:
-        """The payment, the credit that it uses and the credit that it brings. Raises PayError."""
-        assert self.signer is not None
-        price = session.info.price
-        if price is None:
-            raise PayError("missing orchestrator price")
-        if session.initial_price and price > 2 * session.initial_price:
-            raise PayError("Orchestrator price has more than doubled")
-        params = params_of(session.info)
-        value = params.expected_value
-        existing, session.balance = session.balance, Fraction(0)
-        least = max(fee, value)
-        count = 0
-        if existing < least and value > 0:
-            count = math.ceil((least - existing) / value)
-        try:
-            if count:
-                self._validate(params, count)
-        except PayError:
-            session.balance = existing  # staged, and never sent
-            raise
-        payment = Payment(sender=self.signer.address, expected_price=price)
-        if count:
-            series = TicketSeries(params, self.signer.address)
-            nonces = range(session.nonce + 1, session.nonce + count + 1)
-            session.nonce += count
-            payment = replace(
-                payment,
-                ticket_params=encode_ticket_params(params, with_creation=False),
-                expiration_params=encode_creation_round(params.creation),
-                tickets=tuple(TicketSenderParams(n, series.sign(self.signer, n)) for n in nonces),
-            )
-        return payment, existing, count * value
 
     # Jobs
 
@@ -358,7 +265,7 @@ class GoGateway:
         fee = Fraction(0)
         if self.signer is not None:
             fee = pixels * (session.info.price or Fraction(0))
-            payment, existing, new = self._pay(session, fee)
+            payment, existing, new = self._purse.pay(session, fee)
         model = params.get("model_id") or DEFAULT_MODEL
         token = session.info.auth_token
         credentials = segment_credentials(
@@ -416,13 +323,6 @@ class GoGateway:
         if answer.status_code != 200:
             raise OSError(f"download answered {answer.status_code}")
         return answer.content, url.rsplit("/", 1)[-1]
-
-
-def params_of(info: OrchestratorInfo) -> TicketParams:
-    """Raises PayError where nothing is quoted."""
-    if info.ticket_params is None:
-        raise PayError("ticketParams is nil")
-    return decode_ticket_params(info.ticket_params)
 
 
 def _reencoded(data: bytes) -> bytes:

@@ -1,18 +1,15 @@
 """An orchestrator that does what go-livepeer 0.9.1 does (wire, 1.2, 2.5, 3.3 to 3.8), defect by defect.
 
-One port, TLS, gRPC and HTTP told apart by ALPN. What it does wrong is not a mode but its nature; tests
+What it does wrong is not a mode but its nature; tests
 only set how it is configured, what its workers do, and what it knows of the chain.
 """
 
 import asyncio
 import secrets
-import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
 import orjson
@@ -20,8 +17,6 @@ import pybase64
 from aiohttp import web
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
-from grpclib.server import Server
-from typing_extensions import override
 
 from network.capabilities import (
     TEXT_TO_IMAGE,
@@ -61,16 +56,12 @@ from network.wire.headers import (
     decode_header,
     verify_segment,
 )
-from node.api.listener import RawCodec
-from tests.livepeer.certificate import fresh_context
+from tests.livepeer.go_files import GoFiles
 from tests.livepeer.go_till import GoTill, PaymentError
 from tests.node.fakes import png
 
 VERSION: Final = "0.9.1-176aa415c"
 TOKEN_SECONDS: Final = 30 * 60
-STORED_SECONDS: Final = 600.0
-#: Of one request's files, only so many are kept.
-MOST_STORED: Final = 12
 _LONGEST_SEGMENT_MS: Final = 5 * 60 * 1000
 _THREE_DECIMALS: Final = 1000
 
@@ -134,12 +125,12 @@ class GoOrchestrator:
     cancelled: int = 0
     _drift: int = 0
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    _stored: dict[str, tuple[float, bytes]] = field(default_factory=dict)
+    _files: GoFiles = field(default_factory=GoFiles)
 
     def restart(self) -> None:
         """A new process: tokens, quotes, balances and stored images of the old one are gone."""
         self._secret = secrets.token_bytes(32)
-        self._stored.clear()
+        self._files = GoFiles()
         self._drift = 0
         if self.till is not None:
             old = self.till
@@ -152,6 +143,7 @@ class GoOrchestrator:
                 max_face_value=old.max_face_value,
                 secret=secrets.token_bytes(32),
                 now=old.now,
+                debited=old.debited,
             )
 
     @property
@@ -359,25 +351,18 @@ class GoOrchestrator:
             if as_links:
                 if self.workers == "remote":
                     name = f"{secrets.token_hex(4)}.png"
-                self._store(f"{session}/{name}", data)
+                self._files.put(session, name, data, self.now())
                 url = f"{self.uri}/stream/{session}/{name}"
             else:
                 url = "data:image/png;base64," + pybase64.b64encode_as_string(data)
             images.append({"url": url, "seed": seed, "nsfw": False})
         return images
 
-    def _store(self, path: str, data: bytes) -> None:
-        session = path.partition("/")[0]
-        self._stored[path] = (self.now() + STORED_SECONDS, data)
-        own = [one for one in self._stored if one.startswith(session)]
-        for old in own[:-MOST_STORED]:
-            del self._stored[old]
-
     async def stream(self, request: web.Request) -> web.Response:
         path = request.match_info["path"]
         self.downloads.append(path)
-        expires, data = self._stored.get(path, (0.0, b""))
-        if self.now() > expires:
+        data = self._files.get(path, self.now())
+        if data is None:
             return web.Response(status=404, text="404 page not found\n")
         return web.Response(body=data, content_type="image/png")
 
@@ -402,48 +387,3 @@ def _panic(request: web.Request) -> NoReturn:
     assert request.transport is not None
     request.transport.abort()
     raise ConnectionResetError
-
-
-@asynccontextmanager
-async def serving(
-    orchestrator: GoOrchestrator, folder: Path, port: int = 0
-) -> AsyncIterator[GoOrchestrator]:
-    """Serve on a loopback port until the block is left."""
-    app = web.Application(client_max_size=2**24)
-    app.router.add_route("*", "/text-to-image", orchestrator.job)
-    app.router.add_get("/stream/{path:.+}", orchestrator.stream)
-    runner = web.AppRunner(
-        app,
-        handler_cancellation=True,
-        shutdown_timeout=0.01,
-        max_field_size=2**20,
-        max_line_size=2**20,
-    )
-    await runner.setup()
-    assert runner.server is not None
-    grpc = Server([orchestrator], codec=RawCodec())
-    http = runner.server
-    open_: set[asyncio.Transport] = set()
-
-    class Port(asyncio.Protocol):
-        @override
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            open_.add(transport)
-            tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
-            is_h2 = tls.selected_alpn_protocol() == "h2"
-            inner: asyncio.Protocol = grpc._protocol_factory() if is_h2 else http()
-            transport.set_protocol(inner)
-            inner.connection_made(transport)
-
-    context = fresh_context(folder, "127.0.0.1")
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Port, "127.0.0.1", port, ssl=context)
-    orchestrator.uri = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield orchestrator
-    finally:
-        server.close()
-        for transport in open_:
-            transport.abort()
-        await runner.cleanup()

@@ -24,8 +24,8 @@ from tests.livepeer.go_gateway import (
     GatewayError,
     GoGateway,
     gateway,
-    params_of,
 )
+from tests.livepeer.go_purse import params_of
 from tests.node.fakes import MODEL, FakeEngine
 from tests.node.nodes import GATEWAY_KEY, NODE_KEY, PRICE, eventually, running_node
 from tests.node.payments.paid_nodes import MemoryChain, funded_chain, paid_node

@@ -23,7 +23,8 @@ from tests.devnet import CHAIN_ID, Devnet
 from tests.gateway.test_app import serving as serving_gateway
 from tests.gateway.test_app import settings_for as gateway_settings
 from tests.livepeer.go_gateway import gateway
-from tests.livepeer.go_orchestrator import GoModel, GoOrchestrator, serving
+from tests.livepeer.go_orchestrator import GoModel, GoOrchestrator
+from tests.livepeer.go_port import serving
 from tests.livepeer.go_till import TICKET_VALUE, GoTill
 from tests.livepeer.test_gateways_at_our_node import COST, SMALL, Clock, earned
 from tests.network.devnet.redeeming import Bench, Redemption

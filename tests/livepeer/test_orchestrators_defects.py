@@ -13,7 +13,8 @@ from gateway.orchestrators.standing import Pausing
 from network.errors import Problem, ProblemError
 from network.wire.session import AuthToken
 from tests.gateway.routing import Desk, Key, open_desk, request_for, until
-from tests.livepeer.go_orchestrator import TOKEN_SECONDS, GoOrchestrator, serving
+from tests.livepeer.go_orchestrator import TOKEN_SECONDS, GoOrchestrator
+from tests.livepeer.go_port import serving
 from tests.node.fakes import png
 
 
@@ -227,7 +228,7 @@ async def test_progress_that_it_does_not_tell_is_sent_and_nothing_more(tmp_path:
     async with serving(go, tmp_path), open_desk(tmp_path, [go.uri]) as desk:
         task = asyncio.create_task(delivered(desk))
         await until(lambda: go.under_way)
-        told = await desk.dispatcher.progress("r", "key")
+        told = await desk.dispatcher.watching.progress("r", "key")
         assert told is not None
         assert (told.state, told.done_steps) == ("sent", 0)
         assert await task == go.uri
