@@ -324,14 +324,14 @@ async def open_client(
 
 
 def own_url(url: str, transcoder: str) -> URL:
-    """A link to a result, if it leads to the orchestrator's own origin, or names no host.
+    """A link to a result, if it leads to the orchestrator's own origin; a bare path does.
 
     Anything else could make the gateway fetch from hosts that only it can see.
     Raises OrchestratorFailed.
     """
     try:
         own = URL(transcoder)
-        link = own.join(URL(url))
+        link = own.join(URL(url)) if url.startswith("/") else URL(url)
         if link.origin() == own.origin() and link.user is None and link.password is None:
             return link
     except ValueError:
