@@ -180,7 +180,7 @@ class PaymentSettings(Settings):
     max_face_value: WeiAmount | None = None
     max_ticket_value: WeiAmount = PAYERS_MAX_TICKET_VALUE
     max_payment_value: WeiAmount = PAYERS_MAX_TOTAL_VALUE
-    max_tickets: Annotated[int, Field(ge=1, le=600)] = 100
+    max_tickets: Annotated[int, Field(ge=1, le=600)] = 600
     deposit_multiplier: Count = 1
     warn_deposit: WeiAmount = Wei(0)
     warn_reserve: WeiAmount = Wei(0)

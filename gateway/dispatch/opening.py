@@ -37,6 +37,9 @@ from network.runtime.clock import Clock
 from network.runtime.supervisor import Supervisor
 from network.units import Address, Wei
 
+#: A remote signer of this network signs no more in one call (Livepeer wire, 7.4).
+_SIGNERS_TICKETS: Final = 100
+
 _log: Final = structlog.get_logger(__name__)
 
 
@@ -185,11 +188,12 @@ async def _read_first(payments: Payments) -> None:
 
 
 def _payer_limits(pay: PaymentSettings) -> PayerLimits:
+    most = min(pay.max_tickets, _SIGNERS_TICKETS) if pay.signer_url else pay.max_tickets
     return PayerLimits(
         max_ticket_value=pay.max_ticket_value,
         max_total_value=pay.max_payment_value,
         deposit_multiplier=pay.deposit_multiplier,
-        max_tickets=pay.max_tickets,
+        max_tickets=most,
     )
 
 

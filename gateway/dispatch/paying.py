@@ -30,6 +30,10 @@ from network.wire import problems
 
 #: Seconds after which a refusal to pay that goes on is logged again.
 _REMIND: Final = 60.0
+#: What Livepeer's orchestrators answer before they have looked at a payment, and after they took it.
+_BEFORE_PAYMENT: Final = frozenset({402, 403, 503})
+_WORKER_FAILED: Final = 500
+_AFTER_PAYMENT: Final = frozenset({Refused.CLIENT_FAULT, Refused.UNSAFE})
 #: Told to clients where time alone does not help.
 _RETRY: Final = 60.0
 
@@ -156,8 +160,24 @@ class TicketPaying:
             return self._receipt(self._purse.settle_unsent(attempt_id))
         told = error.statement
         if told is None:
-            return ()
+            return self._receipt(self._as_livepeer_counts(attempt_id, error))
         return self._receipt(self._purse.settle_told(attempt_id, told.credited, told.charged))
+
+    def _as_livepeer_counts(
+        self, attempt_id: str, error: OrchestratorRefused | OrchestratorFailed
+    ) -> Settled | None:
+        """A node that tells nothing of money; where its words say how far it came, so do its books.
+
+        Livepeer's look at credentials and capacity first, then at the tickets, then work, and charge
+        for a delivery only (wire, 3.3). None where that is not certain.
+        """
+        if not isinstance(error, OrchestratorRefused):
+            return None
+        if error.status in _BEFORE_PAYMENT or error.kind is Refused.CREDENTIALS:
+            return self._purse.settle_ignored(attempt_id, "assumed")
+        if error.status == _WORKER_FAILED and error.kind in _AFTER_PAYMENT:
+            return self._purse.settle_delivered(attempt_id, Wei(0), "assumed")
+        return None
 
     def leave(
         self, attempt_id: str, uri: str, *, was_sent: bool, was_answered: bool

@@ -57,6 +57,8 @@ class _Unserved(LimnerError):  # noqa: N818  an outcome, not an error
 
     #: A whole answer came: whatever the orchestrator did with the payment, it has done.
     was_answered: bool = False
+    #: HTTP status of that answer, 0 without one.
+    status: int = 0
     statement: Statement | None = None
 
 

@@ -188,14 +188,18 @@ class Purse:
             return self.settle_lost(attempt_id)
         return self._settle(attempt_id, credited, charged, source)
 
-    def settle_delivered(self, attempt_id: str, charged: Wei) -> Settled | None:
-        """It delivered and says nothing of credit: all tickets count, as at Livepeer's nodes."""
+    def settle_delivered(
+        self, attempt_id: str, charged: Wei, source: Source = "answer"
+    ) -> Settled | None:
+        """It worked and says nothing of credit: all tickets count, as at Livepeer's nodes."""
         stake = self._balances.stake(attempt_id)
-        return None if stake is None else self.settle_told(attempt_id, stake.credit, charged)
+        return (
+            None if stake is None else self.settle_told(attempt_id, stake.credit, charged, source)
+        )
 
-    def settle_ignored(self, attempt_id: str) -> Settled | None:
-        """It keeps receipts, and none for this: the tickets are gone, the balance is as it was."""
-        return self._settle(attempt_id, Fraction(0), Wei(0), "receipt")
+    def settle_ignored(self, attempt_id: str, source: Source = "receipt") -> Settled | None:
+        """It did not take the payment: the tickets are gone, the balance is as it was."""
+        return self._settle(attempt_id, Fraction(0), Wei(0), source)
 
     def settle_lost(self, attempt_id: str) -> Settled | None:
         """It failed and cannot be asked: what Livepeer's nodes hold for us then, nobody knows."""

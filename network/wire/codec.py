@@ -202,10 +202,9 @@ def decode_payment(data: bytes) -> Payment:
     """An empty message, as an off-chain gateway sends, is the empty payment."""
     message = _parsed(pb.Payment(), data, MAX_CREDENTIALS_BYTES)
     _at_most(MAX_TICKETS, "ticket_sender_params", message.ticket_sender_params)
-    priced = message.HasField("expected_price")
     return Payment(
         sender=_address(message.sender),
-        expected_price=_price(message.expected_price) if priced else None,
+        expected_price=_expected_price(message),
         ticket_params=_raw(message, "ticket_params", message.ticket_params),
         expiration_params=_raw(message, "expiration_params", message.expiration_params),
         tickets=tuple(
@@ -256,6 +255,16 @@ def _price(message: pb.PriceInfo) -> Fraction:
     if message.pixelsPerUnit < 0 or message.pricePerUnit < 0:
         raise WireError("negative price")
     return Fraction(message.pricePerUnit, message.pixelsPerUnit)
+
+
+def _expected_price(message: pb.Payment) -> Fraction | None:
+    if not message.HasField("expected_price"):
+        return None
+    try:
+        return _price(message.expected_price)
+    except WireError as error:
+        # In go-livepeer's words, whose typing is not ours.
+        raise WireError(f"invalid expected price sent with payment err={error}") from None
 
 
 def _price_message(price: Fraction, capability: int = 0, constraint: str = "") -> pb.PriceInfo:

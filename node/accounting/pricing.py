@@ -95,9 +95,10 @@ def judge_offer(
     if expected in held:
         return Quote(expected, quote.pixels, fee(quote.pixels, expected))
     if expected < quote.price:
+        # By the first two words Livepeer's gateways ask anew, and do not suspend whom they asked.
         return Declined(
-            f"expected price {expected} wei per pixel is below the {quote.price} that {model_id} "
-            "costs here; ask for a new price"
+            f"TicketParams expired: the expected price {expected} wei per pixel is below the "
+            f"{quote.price} that {model_id} costs here; ask for a new price"
         )
     return quote
 

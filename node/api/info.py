@@ -1,7 +1,7 @@
 """net.Orchestrator over gRPC: the node's terms, and proof that it is alive."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -10,7 +10,11 @@ from grpclib.const import Handler as GrpcMethod
 from grpclib.exceptions import GRPCError
 
 from network.errors import SignatureError, WireError
-from network.wire.codec import decode_orchestrator_request, encode_orchestrator_info
+from network.wire.codec import (
+    MAX_REQUEST_BYTES,
+    decode_orchestrator_request,
+    encode_orchestrator_info,
+)
 from network.wire.generated import lp_rpc_pb2 as pb
 from node.discovery.advertiser import Advertiser, NoTermsError
 
@@ -21,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 
 class _Stream(Protocol):
+    _stream: Any
+
     async def recv_message(self) -> bytes | None: ...
 
     async def send_message(self, message: bytes) -> None: ...
@@ -69,7 +75,20 @@ def _unary(method: Callable[[_Stream], Awaitable[None]]) -> GrpcMethod:
 
 
 async def _received(stream: _Stream) -> bytes:
+    # grpclib reads as much as the client announces, up to 4 GiB; this is its only way in.
+    wire = stream._stream  # noqa: SLF001
+    wire.recv_data = _bounded(wire.recv_data)
     data = await stream.recv_message()
     if data is None:
         raise GRPCError(Status.INVALID_ARGUMENT, "no message")
     return data
+
+
+def _bounded(receive: Callable[[int], Awaitable[bytes]]) -> Callable[[int], Awaitable[bytes]]:
+    async def receive_bounded(size: int) -> bytes:
+        if size > MAX_REQUEST_BYTES:
+            text = f"message of {size} bytes; at most {MAX_REQUEST_BYTES} are read"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, text)
+        return await receive(size)
+
+    return receive_bounded

@@ -1,7 +1,8 @@
-"""One port for both: HTTP/1.1 by aiohttp and gRPC by grpclib, each with bounds of our own.
+"""One port for all: HTTP/1.1 by aiohttp and HTTP/2 by grpclib, each with bounds of our own.
 
-Over TLS the protocol follows from ALPN; in clear text from the first bytes, because HTTP/2
-clients with prior knowledge begin with a preface that no HTTP/1.1 request can be.
+Over TLS, ALPN says who speaks HTTP/2; in clear text the first bytes do, because such clients begin
+with a preface that no HTTP/1.1 request can be. Some offer both over TLS, and speak HTTP/2 whatever was
+agreed: the preface counts there, too.
 """
 
 import asyncio
@@ -14,10 +15,14 @@ from typing import Final, cast
 
 import structlog
 from aiohttp import web
+from grpclib.config import Configuration as GrpcConfiguration
 from grpclib.const import Handler as GrpcMethod
 from grpclib.encoding.base import CodecBase
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server as GrpcServer
 from typing_extensions import override
+
+from node.api.http2 import HttpHandler, allow_long_heads
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #: One header field; a payment of 600 tickets is 58 KB of base64 (Livepeer wire, 1.3).
@@ -28,10 +33,12 @@ _MOST_HEAD_BYTES: Final = 512 * 1024
 _HANDSHAKE_SECONDS: Final = 10.0
 _GOODBYE_SECONDS: Final = 2.0
 _BACKLOG: Final = 1024
-#: What a gRPC connection may send at once, and per second in the long run. grpclib reads a message
-#: of any length into memory; ours are some hundred bytes long.
-_GRPC_BURST_BYTES: Final = 256 * 1024
-_GRPC_BYTES_PER_SECOND: Final = 64 * 1024
+#: What a connection of HTTP/2 may send per second in the long run, besides requests that were answered.
+_H2_BYTES_PER_SECOND: Final = 64 * 1024
+#: What it may have sent that nobody has read yet: grpclib keeps that in memory.
+_H2_WINDOWS: Final = GrpcConfiguration(
+    http2_connection_window_size=1024 * 1024, http2_stream_window_size=512 * 1024
+)
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +80,7 @@ class Connections:
 
     def __init__(self, methods: Mapping[str, GrpcMethod], limits: ListenerLimits) -> None:
         self.limits = limits
-        self._grpc = GrpcServer([_Service(methods)], codec=RawCodec())
+        self._grpc = GrpcServer([_Service(methods)], codec=RawCodec(), config=_H2_WINDOWS)
         self._http: web.Server | None = None
         self._open: set[asyncio.Transport] = set()
         self._doormen: dict[asyncio.BaseProtocol, _Doorman] = {}
@@ -115,10 +122,15 @@ class Connections:
         self._doormen[protocol] = doorman
         return protocol
 
-    def start_grpc(self) -> asyncio.Protocol:
-        """Return grpclib's side of a connection."""
+    def start_http2(self) -> asyncio.Protocol:
+        """Return grpclib's side of a connection, which aiohttp shares."""
+        if self._http is None:
+            raise RuntimeError("the listener serves no HTTP application yet")
         # grpclib has no public way to serve a connection that somebody else accepted.
-        return _BoundedGrpc(self._grpc._protocol_factory(), self.limits.idle_timeout)  # noqa: SLF001
+        inner = self._grpc._protocol_factory()  # noqa: SLF001
+        bounded = _BoundedHttp2(inner, self.limits)
+        inner.handler = HttpHandler(inner.handler, self._http, bounded.refill)
+        return bounded
 
     async def close(self) -> None:
         """Let answers under way go out for a moment, then cut every connection."""
@@ -128,15 +140,16 @@ class Connections:
             transport.abort()
 
 
-class _BoundedGrpc(asyncio.Protocol):
+class _BoundedHttp2(asyncio.Protocol):
     """A grpclib connection with an allowance of bytes and an end to idleness."""
 
-    def __init__(self, inner: asyncio.Protocol, idle_timeout: float) -> None:
+    def __init__(self, inner: H2Protocol, limits: ListenerLimits) -> None:
         self._inner = inner
-        self._idle_timeout = idle_timeout
+        self._idle_timeout = limits.idle_timeout
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
-        self._allowance = float(_GRPC_BURST_BYTES)
+        self._most = float(limits.max_body_bytes + 2 * _MOST_HEAD_BYTES)
+        self._allowance = self._most
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -145,12 +158,17 @@ class _BoundedGrpc(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._timer = self._loop.call_later(self._idle_timeout, self._check_idle)
         self._inner.connection_made(transport)
+        allow_long_heads(self._inner)
+
+    def refill(self) -> None:
+        """Note that a request was answered."""
+        self._allowance = self._most
 
     @override
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
-        refill = (now - self._heard_at) * _GRPC_BYTES_PER_SECOND
-        self._allowance = min(_GRPC_BURST_BYTES, self._allowance + refill) - len(data)
+        refill = (now - self._heard_at) * _H2_BYTES_PER_SECOND
+        self._allowance = min(self._most, self._allowance + refill) - len(data)
         self._heard_at = now
         if self._allowance < 0:
             self._abort()
@@ -163,7 +181,7 @@ class _BoundedGrpc(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        return bool(self._inner.eof_received())
 
     @override
     def pause_writing(self) -> None:
@@ -223,8 +241,8 @@ class _Doorman(asyncio.Protocol):
         limit = self._connections.limits.header_timeout
         self._timer = loop.call_later(limit, self._transport.abort)
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None:
-            self._hand_over(is_h2=tls.selected_alpn_protocol() == "h2")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            self._hand_over(is_h2=True)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -268,7 +286,7 @@ class _Doorman(asyncio.Protocol):
         self._is_h2 = is_h2
         if is_h2:
             self._stop_timer()
-            self._inner = self._connections.start_grpc()
+            self._inner = self._connections.start_http2()
         else:
             self._inner = self._connections.start_http(self)
         self._inner.connection_made(self._transport)

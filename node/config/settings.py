@@ -246,7 +246,7 @@ class PaymentSettings(_Section):
     max_face_value: WeiAmount | None = None
     redeem_gas: Annotated[int, Field(ge=21_000, le=30_000_000)] = 1_200_000
     #: Looked at in one payment: each takes a signature to check.
-    max_tickets: Annotated[int, Field(ge=1, le=600)] = 100
+    max_tickets: Annotated[int, Field(ge=1, le=600)] = 600
 
 
 class RedemptionSettings(_Section):

@@ -181,7 +181,7 @@ async def test_case_22_credit_of_a_failed_job_stays_at_our_node(
         assert record.charged == (FEE if is_charged else 0)
 
 
-@pytest.mark.parametrize("behaviour", ["crash_500", "busy", "drop"])
+@pytest.mark.parametrize("behaviour", ["crash_500", "drop"])
 async def test_case_22_credit_of_a_failed_job_is_given_up_at_livepeers_nodes(
     tmp_path: Path, behaviour: Behaviour
 ) -> None:
@@ -199,8 +199,11 @@ async def test_case_22_credit_of_a_failed_job_is_given_up_at_livepeers_nodes(
         assert balance(desk, stub) == 0 <= stub.till.balance(SIGNER.address, "m")
 
 
-async def test_a_node_that_was_busy_took_nothing_and_keeps_what_it_had(tmp_path: Path) -> None:
-    stub, other = paid_stub(), paid_stub(price=3)
+@pytest.mark.parametrize("style", ["limner", "livepeer"])
+async def test_a_node_that_was_busy_took_nothing_and_keeps_what_it_had(
+    tmp_path: Path, style: Style
+) -> None:
+    stub, other = paid_stub(style), paid_stub(style, price=3)
     async with running(stub), running(other), paid_desk(tmp_path, [stub, other]) as desk:
         await run(desk, "r1")
         left = balance(desk, stub)

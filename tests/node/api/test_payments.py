@@ -154,7 +154,7 @@ def unsigned(buyer: PayingBuyer, quote: Quote, _chain: MemoryChain) -> Payment:
 
 
 def too_many(buyer: PayingBuyer, quote: Quote, _chain: MemoryChain) -> Payment:
-    return buyer.payment(quote, 101)
+    return buyer.payment(replace(quote, nonces=iter(range(1, 602))), 601)
 
 
 def without_creation(buyer: PayingBuyer, quote: Quote, _chain: MemoryChain) -> Payment:
@@ -183,7 +183,7 @@ _BAD_PAYMENTS: dict[str, tuple[Payer, str, int | None]] = {
         1,
     ),
     "unsigned": (unsigned, "invalid ticket signature", 0),
-    "too many": (too_many, "101 tickets in a payment; at most 100", 0),
+    "too many": (too_many, "601 tickets in a payment; at most 600", 0),
     "recipient": (with_change(recipient=Address(b"x" * 20)), "invalid ticket recipient", 0),
     "face value": (with_change(face_value=Wei(10**9)), _NOT_QUOTED, 0),
     "win probability": (with_change(win_prob=2**256 - 1), _NOT_QUOTED, 0),
@@ -197,7 +197,7 @@ _BAD_PAYMENTS: dict[str, tuple[Payer, str, int | None]] = {
     ),
     "cheap": (
         at_price(PRICE / 2),
-        f"expected price 5/4 wei per pixel is below the 5/2 that {MODEL} costs here; ask for a new price",
+        f"TicketParams expired: the expected price 5/4 wei per pixel is below the 5/2 that {MODEL} costs here; ask for a new price",
         None,
     ),
     "no price": (at_price(None), _NO_PRICE, None),
