@@ -74,7 +74,7 @@ _VERSION: Final = installed_version("limner")
 #: How long a start waits for orchestrators that do not answer.
 _FIRST_ROUND_SECONDS: Final = 3.0
 #: How long a look without a gateway waits for its sources.
-_LONGEST_LISTING: Final = 20.0
+_LONGEST_LISTING: Final = 10.0
 _MEMORY: Final = "orchestrators.json"
 #: How soon a revoked key stops working.
 _KEYS_SECONDS: Final = 2.0
