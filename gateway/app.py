@@ -4,7 +4,7 @@ import random
 import secrets
 import ssl
 from asyncio import sleep, to_thread
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,13 @@ from gateway.api.site import public_router
 from gateway.api.status import count_states, describe
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
+from gateway.discovery.opening import (
+    Discovery,
+    max_prices_of,
+    open_discovery,
+    roster_of,
+    terms_of,
+)
 from gateway.dispatch import Dispatcher, Routing
 from gateway.dispatch.allowing import spent_before
 from gateway.dispatch.opening import open_payments
@@ -53,7 +60,7 @@ from gateway.payments.rates import open_rates
 from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
 from network.identity import checksum
-from network.prices import EthRates, rate_facts
+from network.prices import EthRates, Price, rate_facts
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database
 from network.runtime.supervisor import supervise
@@ -66,6 +73,9 @@ _VERSION: Final = installed_version("limner")
 
 #: How long a start waits for orchestrators that do not answer.
 _FIRST_ROUND_SECONDS: Final = 3.0
+#: How long a look without a gateway waits for its sources.
+_LONGEST_LISTING: Final = 10.0
+_MEMORY: Final = "orchestrators.json"
 #: How soon a revoked key stops working.
 _KEYS_SECONDS: Final = 2.0
 
@@ -95,6 +105,7 @@ class _Parts:
     running: RunningRequests
     eth_rates: EthRates
     paying: TicketPaying | None
+    discovery: Discovery
 
 
 @asynccontextmanager
@@ -115,8 +126,15 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         if interrupted:
             _log.warning("closed_interrupted_requests", count=interrupted)
         call_timeout = settings.routing.call_seconds
+        roster = await roster_of(settings)
         client = await enter(
-            open_client(payer.account, version=_VERSION, call_timeout=call_timeout)
+            open_client(
+                payer.account,
+                version=_VERSION,
+                call_timeout=call_timeout,
+                min_version=settings.discovery.min_version,
+                may_be_private=roster.may_be_private,
+            )
         )
         store = await enter(open_images(settings, clock))
         keys = KeyRing(database, clock)
@@ -124,7 +142,8 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
         policy = _policy(settings)
         rates = await enter(open_rates(settings, clock))
-        payments = await enter(open_payments(settings, payer.maker, clock))
+        max_prices = await max_prices_of(settings)
+        payments = await enter(open_payments(settings, payer.maker, clock, roster.payees))
         appraiser = None if payments is None else payments.appraiser
         directory = _directory(settings, client, policy, clock, randomness, appraiser=appraiser)
         supervisor = await enter(supervise(clock))
@@ -137,16 +156,22 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             journal=journal,
             budget=Budget(_budget_limits(settings)),
             policy=policy,
-            routing=_routing(settings, rates),
+            routing=_routing(settings, rates, max_prices),
             clock=clock,
             randomness=randomness,
             paying=paying,
             allowances=await _allowances(database, journal, clock),
         )
+        memory = settings.data_dir.expanduser() / _MEMORY
+        discovery = await enter(
+            open_discovery(settings, directory, clock, roster=roster, memory=memory)
+        )
+        if payments is not None:
+            payments.watch.subscribe(discovery.on_head)
         supervisor.start("orchestrators", directory.run)
         supervisor.start("keys", partial(_every, _KEYS_SECONDS, keys.refresh))
         supervisor.start("images", partial(_every, settings.images.sweep_seconds, store.sweep))
-        await directory.first_round(_FIRST_ROUND_SECONDS)
+        await discovery.first_look(_FIRST_ROUND_SECONDS)
         server = settings.server
         parts = _Parts(
             settings=settings,
@@ -160,6 +185,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             running=RunningRequests(dispatcher.watching),
             eth_rates=rates,
             paying=paying,
+            discovery=discovery,
         )
         yield await _open_listeners(parts, stack)
 
@@ -176,17 +202,25 @@ async def probe_orchestrators(settings: GatewaySettings) -> list[dict[str, Any]]
     """Ask the configured orchestrators once, as the gateway would (`/status` has this shape)."""
     clock = SystemClock()
     call_timeout = settings.routing.call_seconds
+    roster = await roster_of(settings)
     async with (
         open_payer(settings, _VERSION) as payer,
-        open_client(payer.account, version=_VERSION, call_timeout=call_timeout) as client,
+        open_client(
+            payer.account,
+            version=_VERSION,
+            call_timeout=call_timeout,
+            min_version=settings.discovery.min_version,
+            may_be_private=roster.may_be_private,
+        ) as client,
         supervise(clock) as supervisor,
     ):
         policy = _policy(settings)
         randomness = random.Random(0)  # noqa: S311 - spreads refreshes, of which there is one
         directory = _directory(settings, client, policy, clock, randomness)
         supervisor.start("orchestrators", directory.run)
-        await directory.first_round(2 * call_timeout)
-        return [describe(one) for one in directory.states()]
+        async with open_discovery(settings, directory, clock, roster=roster) as discovery:
+            await discovery.first_look(_LONGEST_LISTING + 2 * call_timeout)
+            return [describe(one) for one in directory.states()]
 
 
 async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
@@ -309,6 +343,7 @@ def _status(
         "network": parts.settings.chain.network,
         "rate": rate_facts(parts.eth_rates, parts.clock.now()),
         "payments": None if parts.paying is None else parts.paying.status(),
+        "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
     }
 
@@ -322,7 +357,7 @@ def _directory(
     *,
     appraiser: Appraiser | None = None,
 ) -> Directory:
-    directory = Directory(
+    return Directory(
         client=client,
         policy=policy,
         refreshing=Refreshing(interval=settings.routing.refresh_seconds),
@@ -332,9 +367,8 @@ def _directory(
         randomness=randomness,
         models=[settings.default_model, *(ModelId(model.id) for model in settings.models)],
         appraiser=appraiser,
+        terms=terms_of(settings),
     )
-    directory.list_from("settings", [one.uri for one in settings.orchestrators])
-    return directory
 
 
 def _policy(settings: GatewaySettings) -> Policy:
@@ -342,10 +376,13 @@ def _policy(settings: GatewaySettings) -> Policy:
     return Policy(time_value=routing.time_value, max_age=routing.stale_seconds)
 
 
-def _routing(settings: GatewaySettings, rates: EthRates) -> Routing:
+def _routing(
+    settings: GatewaySettings, rates: EthRates, max_prices: Mapping[str | None, Price]
+) -> Routing:
     routing = settings.routing
     return Routing(
         max_price=routing.max_price,
+        max_prices=max_prices,
         rates=rates,
         deadline=routing.deadline_seconds,
         attempt_timeout=routing.attempt_seconds,

@@ -1,5 +1,6 @@
 """What an operator may set. Every default is explained in `configs/gateway.toml`."""
 
+import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from network.capabilities import is_version
 from network.chain.settings import ChainSettings, PriceFeedSettings
 from network.identity import checksum, parse_address
 from network.keystore import KEYSTORE_NAME
@@ -36,6 +38,26 @@ def _http_url(text: str) -> str:
     if url.scheme not in {"http", "https"} or not url.hostname or not _PRINTABLE.fullmatch(text):
         raise ValueError('write a whole address, for example "https://127.0.0.1:8936"')
     return text.rstrip("/")
+
+
+def _address_of_a_list(secret: SecretStr) -> SecretStr:
+    """Without the URL in the message: it may hold a key."""
+    text = secret.get_secret_value()
+    url = urlsplit(text)
+    if text and (url.scheme not in {"http", "https"} or not url.hostname):
+        raise ValueError("write a whole address, for example https://lists.example/orchestrators")
+    return secret
+
+
+def _json_text(value: object) -> object:
+    """A table, which is what JSON in the environment becomes, is as good as its text."""
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
+def _version(text: str) -> str:
+    if text and not is_version(text):
+        raise ValueError('is no version; write it as "0.9.1"')
+    return text
 
 
 def _wei(value: object) -> object:
@@ -158,6 +180,7 @@ class RoutingSettings(Settings):
 
     time_value: WeiPriceSetting = Fraction(0)
     max_price: PriceSetting | None = None
+    max_price_per_capability: Annotated[str, BeforeValidator(_json_text)] = ""
     deadline_seconds: Seconds = 300.0
     attempt_seconds: Seconds = 180.0
     max_wait_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10.0
@@ -166,6 +189,24 @@ class RoutingSettings(Settings):
     refresh_seconds: Seconds = 5.0
     stale_seconds: Seconds = 60.0
     call_seconds: Seconds = 2.5
+
+
+class DiscoverySettings(Settings):
+    """Where orchestrators come from besides `[[orchestrators]]`, and who is left out."""
+
+    webhook_url: Annotated[SecretStr, AfterValidator(_address_of_a_list)] = SecretStr("")
+    webhook_seconds: Seconds = 60.0
+    remote_url: HttpUrl | Literal[""] = ""
+    remote_token: SecretStr = SecretStr("")
+    remote_seconds: Seconds = 60.0
+    #: None: where no other source is named, and there is a chain.
+    chain: bool | None = None
+    chain_seconds: Seconds = 600.0
+    #: None: on every chain but Livepeer's own, where strangers register.
+    allow_private: bool | None = None
+    blocked_accounts: tuple[Account, ...] = ()
+    blocked_uris: tuple[str, ...] = ()
+    min_version: Annotated[str, AfterValidator(_version)] = ""
 
 
 class PaymentSettings(Settings):
@@ -227,6 +268,7 @@ class GatewaySettings(Settings):
     images: ImageSettings = ImageSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     routing: RoutingSettings = RoutingSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     chain: ChainSettings = ChainSettings()
     usd_per_eth: RateSetting | None = None
     price_feed: PriceFeedSettings = PriceFeedSettings()

@@ -178,7 +178,7 @@ def node_capabilities(models: Mapping[str, ModelConstraint], version: str) -> Ca
 
 def compatible(job: Capabilities, orchestrator: Capabilities) -> Match | Mismatch:
     """Livepeer's compatibility test (wire, section 2.3), with the reason it lacks."""
-    if not _new_enough(orchestrator.version, job.min_version):
+    if not new_enough(orchestrator.version, job.min_version):
         return Mismatch(
             f"version {orchestrator.version or 'unknown'} is older than {job.min_version}"
         )
@@ -201,7 +201,7 @@ def _model_mismatch(model_id: str, need: ModelConstraint, offer: ModelConstraint
         return f"model {model_id} is not offered"
     if need.warm and not offer.warm:
         return f"model {model_id} is not warm"
-    if not _new_enough(offer.runner_version, need.runner_version):
+    if not new_enough(offer.runner_version, need.runner_version):
         return (
             f"runner {offer.runner_version or 'unknown'} of {model_id} is older than "
             f"{need.runner_version}"
@@ -209,7 +209,12 @@ def _model_mismatch(model_id: str, need: ModelConstraint, offer: ModelConstraint
     return ""
 
 
-def _new_enough(version: str, least: str) -> bool:
+def is_version(text: str) -> bool:
+    """Whether it is a version that others can be compared with."""
+    return _release(text) is not None
+
+
+def new_enough(version: str, least: str) -> bool:
     """Pre-release suffixes are ignored; a minimum that is no version demands nothing."""
     wanted = _release(least)
     if wanted is None:

@@ -10,16 +10,18 @@ from network.identity import checksum
 from network.units import ModelId, format_price
 
 #: Every state, so that a metric falls to 0 instead of vanishing.
-STATES = ("ready", "paused", "stale", "unreachable")
+STATES = ("ready", "paused", "stale", "unreachable", "excluded")
 
 
 def state_of(one: OrchestratorState) -> str:
-    """One word: ready, paused (after failures), stale (knew it once) or unreachable."""
+    """One word: ready, paused (after failures), stale (knew it once), unreachable or excluded (by us)."""
     if one.offer is None:
         return "unreachable"
+    if one.passed_over:
+        return "excluded"
     if one.paused_for > 0:
         return "paused"
-    return "stale" if one.problem else "ready"
+    return "stale" if one.problem or one.offer.is_remembered else "ready"
 
 
 def count_states(all_of_them: Iterable[OrchestratorState]) -> Mapping[str, int]:
@@ -37,11 +39,13 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
         "address": address,
         "version": "" if offer is None else offer.version,
         "models": [] if offer is None else describe_models(offer, one.objections),
+        "sources": list(one.sources),
+        "is_remembered": offer is not None and offer.is_remembered,
         "age_seconds": None if one.age is None else round(one.age, 3),
         "in_flight": one.in_flight,
         "failures": one.failures,
         "paused_for_seconds": round(one.paused_for, 3),
-        "problem": one.problem,
+        "problem": one.problem or one.passed_over,
         "last_fault": one.last_fault,
     }
 

@@ -132,7 +132,7 @@ class Dispatcher:
                 buyer,
                 request,
                 seed=self._seed(request),
-                max_price=self._cap(buyer),
+                max_price=self._cap(buyer, model_id),
                 arrival=next(self._arrivals),
                 now=self._clock.monotonic(),
             )
@@ -146,9 +146,9 @@ class Dispatcher:
 
     # Setting out
 
-    def _cap(self, buyer: Buyer) -> Fraction | None:
+    def _cap(self, buyer: Buyer, model_id: ModelId) -> Fraction | None:
         try:
-            return self._routing.cap(buyer)
+            return self._routing.cap(buyer, model_id)
         except NoRateError as error:
             # Without the cap's worth in wei, any price might be above it.
             _log.warning("no_price_cap", key_id=buyer.key_id, problem=str(error))
@@ -292,6 +292,11 @@ class Dispatcher:
     async def _attempt(self, journey: Journey, place: Place) -> DispatchResult | None:
         """Ask one orchestrator; None where the next may be asked. The place is given back."""
         uri, model_id = place.uri, place.model_id
+        if place.offer.is_remembered:
+            # Of an earlier process: places, price and quote may all be others by now.
+            self._give_back(place)
+            await self._directory.refresh(uri, model_id, 0.0)
+            return None
         attempt_id = secrets.token_hex(16)
         seen_at = 0.0
         was_sent = was_busy = was_answered = False

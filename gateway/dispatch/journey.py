@@ -1,6 +1,6 @@
 """What one request carries with it from its arrival to its answer."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple, Protocol
@@ -46,6 +46,8 @@ class Routing:
 
     #: For a pixel; the gateway never exceeds it, whoever asks.
     max_price: Price | None = None
+    #: The same by model; under None for those that are not named.
+    max_prices: Mapping[str | None, Price] = field(default_factory=dict)
     #: What prices in a currency are converted by.
     rates: EthRates = field(default_factory=FixedRate)
     #: A request is answered within this time.
@@ -59,10 +61,12 @@ class Routing:
     #: How many orchestrators may fail one request.
     max_failures: int = 4
 
-    def cap(self, buyer: Buyer) -> Fraction | None:
-        """The most wei per pixel that `buyer` pays now; None for any. Raises NoRateError."""
-        caps = [cap for cap in (buyer.max_price, self.max_price) if cap is not None]
-        return min((in_wei(cap, self.rates.current) for cap in caps), default=None)
+    def cap(self, buyer: Buyer, model_id: ModelId) -> Fraction | None:
+        """The most wei per pixel that `buyer` pays now for a model; None for any. Raises NoRateError."""
+        of_the_model = self.max_prices.get(model_id, self.max_prices.get(None))
+        stated = (buyer.max_price, self.max_price, of_the_model)
+        caps = [in_wei(cap, self.rates.current) for cap in stated if cap is not None]
+        return min(caps, default=None)
 
 
 @dataclass(frozen=True, slots=True)

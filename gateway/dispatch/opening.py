@@ -2,7 +2,7 @@
 
 import math
 from asyncio import to_thread
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from gateway.orchestrators.answers import OrchestratorFailed, Statement
 from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.receipts import NoReceipt
-from gateway.payments.appraisal import Appraiser
+from gateway.payments.appraisal import Appraiser, Payees, payees_of
 from gateway.payments.balances import Account, Balances, Stake
 from gateway.payments.deposit import DepositWatch, Thresholds
 from gateway.payments.exposure import Batch, Caps, Exposure
@@ -113,9 +113,14 @@ class _Rollover:
 
 @asynccontextmanager
 async def open_payments(
-    settings: GatewaySettings, maker: TicketMaker, clock: Clock
+    settings: GatewaySettings,
+    maker: TicketMaker,
+    clock: Clock,
+    payees: Callable[[str], Payees] | None = None,
 ) -> AsyncIterator[Payments | None]:
     """None off-chain. A chain that does not answer is no error: nothing is paid until it does.
+
+    `payees` tells whom tickets may pay at a URI; without it, the settings do.
 
     Raises ConfigError naming the setting that is wrong.
     """
@@ -135,7 +140,7 @@ async def open_payments(
                 poll_seconds=chain.poll_seconds,
                 stale_seconds=chain.stale_seconds,
             )
-            payments = assemble(settings, maker, watch, clock)
+            payments = assemble(settings, maker, watch, clock, payees)
             await _read_first(payments)
             yield payments
     except WrongChainError as error:
@@ -143,14 +148,18 @@ async def open_payments(
 
 
 def assemble(
-    settings: GatewaySettings, maker: TicketMaker, watch: ChainWatch, clock: Clock
+    settings: GatewaySettings,
+    maker: TicketMaker,
+    watch: ChainWatch,
+    clock: Clock,
+    payees: Callable[[str], Payees] | None = None,
 ) -> Payments:
     """All parts of paying, on what `watch` says of the chain."""
     pay = settings.payments
     thresholds = Thresholds(pay.warn_deposit, pay.warn_reserve)
     deposit = DepositWatch(watch, maker.address, thresholds)
     pinned = {one.uri: parse_address(one.address) for one in settings.orchestrators if one.address}
-    appraiser = Appraiser(deposit, watch, _payer_limits(pay), clock, pinned)
+    appraiser = Appraiser(deposit, watch, _payer_limits(pay), clock, payees or payees_of(pinned))
     balances, exposure = Balances(), Exposure(_caps(pay))
     purse = Purse(
         maker=maker,

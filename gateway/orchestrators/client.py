@@ -29,8 +29,9 @@ from gateway.orchestrators.information import Information, grpc_tls, unverified_
 from gateway.orchestrators.job_events import JobEvents, News
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
+from gateway.orchestrators.reach import GuardedResolver, MayBePrivate, anything
 from gateway.orchestrators.receipts import NoReceipt, ReceiptDesk, credit_of, fee_of, statement_of
-from network.capabilities import job_capabilities
+from network.capabilities import Capabilities, job_capabilities
 from network.identity import Signer, session_request_signature
 from network.units import Address, ModelId, Wei
 from network.wire import headers as wire_headers
@@ -120,7 +121,9 @@ class OrchestratorClient:
         poster: Poster,
         information: Information,
         account: Signer | KeylessAccount | None,
+        *,
         version: str,
+        min_version: str = "",
     ) -> None:
         self._session = session
         self._poster = poster
@@ -128,6 +131,7 @@ class OrchestratorClient:
         self._events = JobEvents(session)
         self._information = information
         self._version = version
+        self._min_version = min_version
         self._sender = _NO_ADDRESS if account is None else account.address
         # The signature covers the sender only: one for the life of the process.
         if isinstance(account, KeylessAccount):
@@ -143,7 +147,7 @@ class OrchestratorClient:
 
         Raises OrchestratorFailed, WireError for a reply that is no OrchestratorInfo.
         """
-        capabilities = None if model_id is None else job_capabilities(model_id, self._version)
+        capabilities = None if model_id is None else self._capabilities(model_id)
         request = OrchestratorRequest(
             address=self._sender,
             signature=self._signature,
@@ -261,10 +265,13 @@ class OrchestratorClient:
         return found
 
     def _segment(self, model_id: ModelId, token: AuthToken | None) -> str:
-        capabilities = job_capabilities(model_id, self._version)
+        capabilities = self._capabilities(model_id)
         return wire_headers.encode_header(
             wire_headers.segment_credentials(self._signer, model_id, capabilities, token)
         )
+
+    def _capabilities(self, model_id: ModelId) -> Capabilities:
+        return job_capabilities(model_id, self._version, min_version=self._min_version)
 
     def _payment(self, price: Fraction | None) -> str:
         """Payment without tickets: it names who asks and the price that is expected."""
@@ -300,13 +307,28 @@ class OrchestratorClient:
 
 @asynccontextmanager
 async def open_client(
-    account: Signer | KeylessAccount | None, *, version: str, call_timeout: float = 2.5
+    account: Signer | KeylessAccount | None,
+    *,
+    version: str,
+    call_timeout: float = 2.5,
+    min_version: str = "",
+    may_be_private: MayBePrivate = anything,
 ) -> AsyncIterator[OrchestratorClient]:
-    """A client with its connections, closed at exit. `account` None is Livepeer's off-chain mode."""
-    information = Information(grpc_tls(), call_timeout)
+    """A client with its connections, closed at exit. `account` None is Livepeer's off-chain mode.
+
+    Orchestrators are told that jobs want `min_version` at least, "" being any. `may_be_private` tells
+    which hosts may lead into a private network; connections of others that do are given up.
+    """
+    information = Information(grpc_tls(), call_timeout, may_be_private)
     tls = unverified_tls()
-    poster = Poster(tls)
-    connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=50.0, ttl_dns_cache=30)
+    poster = Poster(tls, may_be_private)
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        ssl=tls,
+        keepalive_timeout=50.0,
+        ttl_dns_cache=30,
+        resolver=GuardedResolver(may_be_private),
+    )
     session = aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
@@ -317,7 +339,9 @@ async def open_client(
     )
     async with session:
         try:
-            yield OrchestratorClient(session, poster, information, account, version)
+            yield OrchestratorClient(
+                session, poster, information, account, version=version, min_version=min_version
+            )
         finally:
             poster.close()
             information.close()

@@ -7,7 +7,7 @@ our own jobs, and a refusal for want of capacity is believed at once.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,6 +28,7 @@ from gateway.orchestrators.standing import (
     after_success,
     measured_pace,
 )
+from gateway.orchestrators.terms import Terms
 from network.errors import WireError
 from network.runtime.clock import Clock
 from network.units import ModelId, Pixels
@@ -46,14 +47,28 @@ class Refreshing:
     busy_interval: float = 0.5
     #: An orchestrator is never asked more often than this.
     least_interval: float = 0.1
-    #: An orchestrator that does not answer is asked less and less often, up to this interval.
+    #: An orchestrator that does not answer is asked less and less often, up to this interval,
     longest_interval: float = 15.0
+    #: or a longer one where so many do not answer that together they would be asked more often than
+    #: this. With calls of 2.5 s they take a quarter of what `parallel` allows.
+    silent_interval: float = 0.3
+    #: However many orchestrators there are, together they are asked no more often than this.
+    least_spacing: float = 0.02
     #: How many orchestrators are asked at the same time.
     parallel: int = 32
     #: Exact prices are asked for at most this many models of one orchestrator.
     priced_models: int = 8
     #: How often an orchestrator is asked for all its models.
     discovery_interval: float = 60.0
+
+    def pause(self, peers: int, max_age: float) -> float:
+        """Between two questions to one of `peers` that answers; its offer must not be too old by then."""
+        return max(self.interval, min(peers * self.least_spacing, max_age / 2))
+
+    def pause_of_silent(self, usual: float, failures: int, silent: int) -> float:
+        """The same for one of `silent` that do not answer, after so many failures in a row."""
+        longest = max(usual, self.longest_interval, silent * self.silent_interval)
+        return float(min(usual * 2.0 ** min(failures - 1, 16), longest))
 
 
 class Directory:
@@ -71,6 +86,7 @@ class Directory:
         randomness: random.Random,
         models: Sequence[ModelId] = (),
         appraiser: Appraiser | None = None,
+        terms: Terms = Terms(),  # noqa: B008  immutable
     ) -> None:
         """`models` are those whose exact prices matter from the start, e.g. the default model."""
         self._peers: dict[str, Peer] = {}
@@ -80,7 +96,12 @@ class Directory:
         self._client = client
         self._refreshing = refreshing
         self._pausing = pausing
-        self._viewpoint = Viewpoint(policy, version, needs_quote=appraiser is not None)
+        self._viewpoint = Viewpoint(
+            policy, version, needs_quote=appraiser is not None, terms=terms
+        )
+        self._terms = terms
+        #: Offers of an earlier process, of orchestrators that nobody has listed yet.
+        self._remembered: dict[str, Offer] = {}
         self._clock = clock
         self._randomness = randomness
         self._appraiser = appraiser
@@ -103,7 +124,9 @@ class Directory:
         """
         self._lists[source] = frozenset(uris)
         listed = frozenset[str]().union(*self._lists.values())
-        for uri in sorted(listed - self._peers.keys()):
+        new = [uri for uri in dict.fromkeys(uris) if uri not in self._peers]
+        # Those that answered an earlier process first: they most likely do so now.
+        for uri in sorted(new, key=lambda uri: uri not in self._remembered):
             self._admit(uri)
         for uri in self._peers.keys() - listed:
             self._dismiss(uri)
@@ -113,12 +136,23 @@ class Directory:
         """Who lists it, in order of name."""
         return tuple(sorted(name for name, uris in self._lists.items() if uri in uris))
 
+    def uris(self) -> tuple[str, ...]:
+        """Everybody who is listed."""
+        return tuple(self._peers)
+
+    def remember(self, offers: Iterable[Offer]) -> None:
+        """What an earlier process knew, for those that will be listed: used until they are asked."""
+        self._remembered = {offer.uri: offer for offer in offers}
+
     def _admit(self, uri: str) -> None:
         peer = self._leaving.pop(uri, None)
         if peer is None:
             settings = self._refreshing
             inquiry = Inquiry(uri, settings.discovery_interval, settings.priced_models)
-            peer = Peer(uri, inquiry)
+            peer = Peer(uri, inquiry, self._remembered.pop(uri, None))
+            if peer.offer is not None:
+                # However many places were free then, a look tells how many are now.
+                peer.places = {name: max(one.free, 1) for name, one in peer.offer.models.items()}
             self._unasked.add(uri)
             self._all_asked.clear()
         self._peers[uri] = peer
@@ -248,15 +282,14 @@ class Directory:
     def _pause(self, peer: Peer) -> float:
         """Seconds until the next refresh."""
         settings = self._refreshing
+        usual = settings.pause(len(self._peers), self._viewpoint.policy.max_age)
         if peer.refresh_failures:
-            pause = min(
-                settings.interval * 2.0 ** min(peer.refresh_failures - 1, 16),
-                settings.longest_interval,
-            )
+            silent = sum(one.refresh_failures > 0 for one in self._peers.values())
+            pause = settings.pause_of_silent(usual, peer.refresh_failures, silent)
         elif peer.pressed_until > self._clock.monotonic():
             pause = settings.busy_interval
         else:
-            pause = settings.interval
+            pause = usual
         token = None if peer.offer is None else peer.offer.auth_token
         if token is not None and not peer.refresh_failures:
             left = token.expiration - self._clock.now()
@@ -392,7 +425,12 @@ class Directory:
 
     def states(self) -> tuple[OrchestratorState, ...]:
         now = self._clock.monotonic()
-        return tuple(peer.state(now) for peer in self._peers.values())
+        return tuple(self._state(peer, now) for peer in self._peers.values())
+
+    def _state(self, peer: Peer, now: float) -> OrchestratorState:
+        objected = None if peer.offer is None else self._terms.objection(peer.offer)
+        why = "" if objected is None else f"{objected[0].value} ({objected[1]})"
+        return replace(peer.state(now), sources=self.sources(peer.uri), passed_over=why)
 
     def known_models(self) -> tuple[ModelId, ...]:
         """Every model somebody offers, in order of name."""

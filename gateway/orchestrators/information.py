@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from grpclib.protocol import H2Protocol
 
 from gateway.orchestrators.answers import (
     CallRefused,
@@ -18,6 +19,7 @@ from gateway.orchestrators.answers import (
     OrchestratorUnreachable,
     printable,
 )
+from gateway.orchestrators.reach import MayBePrivate, anything, check_reached
 from network.errors import WireError
 from network.wire.unary import BytesCodec, unary
 
@@ -25,10 +27,29 @@ _DEFAULT_PORT: Final = 8935
 _LONGEST_REASON: Final = 300
 
 
+class _Channel(Channel):  # type: ignore[misc]  # grpclib is untyped
+    """One that looks at where it leads before anything is asked there."""
+
+    may_be_private: MayBePrivate = staticmethod(anything)
+
+    async def _create_connection(self) -> H2Protocol:
+        protocol = await super()._create_connection()
+        transport = protocol.connection._transport  # noqa: SLF001  grpclib has no other way to it
+        try:
+            check_reached(self._host, transport, self.may_be_private)
+        except OrchestratorUnreachable:
+            transport.abort()
+            raise
+        return protocol
+
+
 class Information:
     """The channels to all orchestrators. Close it when done."""
 
-    def __init__(self, tls: ssl.SSLContext, call_timeout: float) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext, call_timeout: float, may_be_private: MayBePrivate = anything
+    ) -> None:
+        self._may_be_private = may_be_private
         self._tls = tls
         self._call_timeout = call_timeout
         self._channels: dict[str, Channel] = {}
@@ -43,6 +64,9 @@ class Information:
         try:
             async with asyncio.timeout(self._call_timeout):
                 return await unary(channel, f"/net.Orchestrator/{method}", message)
+        except OrchestratorUnreachable:
+            self._drop(uri)
+            raise
         except TimeoutError:
             # A connection that swallowed a call may swallow the next ones too.
             self._drop(uri)
@@ -71,12 +95,13 @@ class Information:
         channel = self._channels.get(uri)
         if channel is None:
             parts = urlsplit(uri)
-            channel = Channel(
+            channel = _Channel(
                 parts.hostname,
                 parts.port or _DEFAULT_PORT,
                 codec=BytesCodec(),
                 ssl=self._tls if parts.scheme == "https" else None,
             )
+            channel.may_be_private = self._may_be_private
             self._channels[uri] = channel
         return channel
 

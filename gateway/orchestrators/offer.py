@@ -48,6 +48,8 @@ class Offer:
     round_trip: float
     #: Why the orchestrator's word is not taken although it answered; empty otherwise.
     problem: str = ""
+    #: It was told to an earlier process. Whoever wants to use it asks the orchestrator first.
+    is_remembered: bool = False
 
 
 def read_offer(
@@ -108,12 +110,13 @@ def _unusable(uri: str, transcoder: str) -> str:
         return "its service URI is no plain http or https URL"
     if parts.query or parts.fragment or not transcoder.isascii():
         return "its service URI is more than host and path"
-    if host != own and _is_internal(host) and not _is_internal(own or ""):
+    if host != own and is_internal(host) and not is_internal(own or ""):
         return f"its service URI leads to {host}, a private address"
     return ""
 
 
-def _is_internal(host: str) -> bool:
+def is_internal(host: str) -> bool:
+    """Whether a host is written as one of this machine or of a private network."""
     if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
         return True
     try:

@@ -85,7 +85,9 @@ def all_failed(failures: Sequence[str]) -> Problem:
 def nobody_known(silent: Sequence[Refusal]) -> Problem:
     """Not one orchestrator has ever told what it offers."""
     if not silent:
-        return problems.orchestrators_failed("This gateway has no orchestrators configured.")
+        return problems.orchestrators_failed(
+            "This gateway has no orchestrators configured, and no list of its sources names any."
+        )
     return problems.orchestrators_failed(
         f"None of the {len(silent)} orchestrators of this gateway has answered yet. "
         f"The last attempt: {silent[-1].detail}."

@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import inf
 
 from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reason
 from gateway.orchestrators.standing import Standing
+from gateway.orchestrators.terms import Terms
 from network.capabilities import Mismatch, compatible, job_capabilities
 from network.units import ModelId
 
@@ -31,6 +33,10 @@ class OrchestratorState:
     last_fault: str
     #: Why models of it cannot be paid for.
     objections: Mapping[ModelId, str] = field(default_factory=dict)
+    #: Who lists it.
+    sources: tuple[str, ...] = ()
+    #: Why nothing of it is bought although it answers; empty if it may be.
+    passed_over: str = ""
 
 
 @dataclass(slots=True)
@@ -89,6 +95,7 @@ class Viewpoint:
     policy: Policy
     version: str
     needs_quote: bool
+    terms: Terms
 
     def prospect(self, peer: Peer, model_id: ModelId) -> Prospect | None:
         """What `selection` weighs; None where it does not offer the model."""
@@ -106,7 +113,8 @@ class Viewpoint:
             free=peer.places.get(model_id, 0),
             pace=self.policy.unmeasured_pace if pace is None else pace,
             overhead=self._overhead(offer, model),
-            fresh_until=offer.refreshed_at + self.policy.max_age,
+            # What was remembered is believed until the orchestrator was asked once.
+            fresh_until=inf if offer.is_remembered else offer.refreshed_at + self.policy.max_age,
             suspended_until=peer.standing.suspended_until,
             barred=barred,
             detail=detail or peer.standing.reason,
@@ -119,8 +127,11 @@ class Viewpoint:
     def _bar(
         self, peer: Peer, offer: Offer, model_id: ModelId, model: ModelOffer
     ) -> tuple[Reason | None, str]:
-        if not peer.is_reachable:
+        if not peer.is_reachable or (offer.is_remembered and peer.problem):
             return Reason.UNREACHABLE, peer.problem
+        objected = self.terms.objection(offer)
+        if objected is not None:
+            return objected
         mismatch = peer.mismatches.get(model_id)
         if mismatch is None:
             match = compatible(job_capabilities(model_id, self.version), offer.capabilities)

@@ -20,6 +20,7 @@ from gateway.orchestrators.answers import (
     OrchestratorUnreachable,
     printable,
 )
+from gateway.orchestrators.reach import MayBePrivate, anything, check_reached
 
 _OK: Final = 200
 _LONGEST_REFUSAL: Final = 4096
@@ -241,8 +242,9 @@ class _Connection(asyncio.Protocol):
 class Poster:
     """The connections to all orchestrators."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, may_be_private: MayBePrivate = anything) -> None:
         self._tls = tls
+        self._may_be_private = may_be_private
         self._loop = asyncio.get_running_loop()
         #: By origin, the longest idle first.
         self._idle: dict[Origin, deque[_Connection]] = {}
@@ -297,7 +299,7 @@ class Poster:
     async def _connect(self, origin: Origin) -> _Connection:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                _, connection = await self._loop.create_connection(
+                transport, connection = await self._loop.create_connection(
                     _Connection,
                     origin.host,
                     origin.port,
@@ -307,6 +309,11 @@ class Poster:
             raise OrchestratorUnreachable(f"no connection within {_CONNECT_SECONDS:g} s") from None
         except (OSError, ValueError) as error:  # ValueError: a host that is no name
             raise OrchestratorUnreachable(f"no connection: {_named(error)}") from None
+        try:
+            check_reached(origin.host, transport, self._may_be_private)
+        except OrchestratorUnreachable:
+            connection.abort()
+            raise
         return connection
 
 

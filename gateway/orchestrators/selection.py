@@ -48,6 +48,8 @@ class Reason(Enum):
 
     NOT_OFFERED = "model not offered"
     INCOMPATIBLE = "not compatible"
+    OUTDATED = "older than the minimum version"
+    BLOCKED = "on the blocklist"
     UNREACHABLE = "unreachable"
     UNPRICED = "price not known yet"
     UNPAYABLE = "its tickets are not acceptable"
@@ -75,8 +77,8 @@ class Prospect:
     fresh_until: float
     #: Monotonic seconds until which the orchestrator is paused.
     suspended_until: float = 0.0
-    #: Set where nothing but news makes it eligible: incompatible, unreachable, unpriced,
-    #: unpayable.
+    #: Set where nothing but news makes it eligible: incompatible, outdated, blocked, unreachable,
+    #: unpriced, unpayable.
     barred: Reason | None = None
     detail: str = ""
 

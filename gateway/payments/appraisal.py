@@ -1,7 +1,7 @@
 """Whether what an orchestrator quotes may be paid at all. Looked at when it quotes, and again when we pay."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Protocol
@@ -30,13 +30,33 @@ class Activity(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Payees:
+    """Whom tickets may pay at one URI."""
+
+    #: Registered for it, or named by the operator.
+    accounts: frozenset[Address] = frozenset()
+    #: And the account that the orchestrator gives as its own.
+    any_named: bool = True
+
+
+def payees_of(pinned: Mapping[str, Address]) -> Callable[[str], Payees]:
+    """Those that the operator named, by URI; elsewhere whichever account is given."""
+
+    def payees(uri: str) -> Payees:
+        account = pinned.get(uri)
+        return Payees() if account is None else Payees(frozenset({account}), any_named=False)
+
+    return payees
+
+
+@dataclass(frozen=True, slots=True)
 class _Remembered:
     price: Fraction
     since: float
 
 
 class Appraiser:
-    """The payer's side of a quote; `pinned` are accounts that the operator named, by URI."""
+    """The payer's side of a quote; `payees` tells whom tickets may pay at a URI."""
 
     def __init__(
         self,
@@ -44,13 +64,13 @@ class Appraiser:
         activity: Activity,
         limits: PayerLimits,
         clock: Clock,
-        pinned: Mapping[str, Address] | None = None,
+        payees: Callable[[str], Payees],
     ) -> None:
         self._deposit = deposit
         self._activity = activity
         self._limits = limits
         self._clock = clock
-        self._pinned = pinned or {}
+        self._payees = payees
         self._prices: dict[tuple[str, ModelId], _Remembered] = {}
 
     async def objections(
@@ -70,12 +90,22 @@ class Appraiser:
                 found[model_id] = str(error)
         return found
 
-    def account(self, uri: str, named: Address | None) -> Address:
-        """Whom tickets may pay at `uri`. Raises UnpayableError."""
-        account = self._pinned.get(uri, named)
-        if account is None:
+    def account(self, uri: str, named: Address | None, recipient: Address) -> Address:
+        """Whom tickets may pay at `uri`, of those that may the `recipient` of the quote, if it is one.
+
+        An orchestrator may name one account as its own and have tickets pay another that it registered,
+        as go-livepeer's do with `-ethOrchAddr`. Raises UnpayableError.
+        """
+        payees = self._payees(uri)
+        if recipient in payees.accounts:
+            return recipient
+        if not payees.any_named:
+            raise UnpayableError(
+                f"tickets would pay 0x{recipient.hex()}, which is not the account known for {uri}"
+            )
+        if named is None:
             raise UnpayableError("it names no account that could be paid")
-        return account
+        return named
 
     def check(self, quote: Quote, count: int, account: Address) -> None:
         """Raise UnpayableError unless `count` tickets may be signed for it now.
@@ -113,7 +143,7 @@ class Appraiser:
         if self._deposit.problem():
             # It is ours, not the orchestrator's: whoever wants to pay is told.
             return
-        account = self.account(uri, named)
+        account = self.account(uri, named, quote.params.recipient)
         self.check(quote, 1, account)
         try:
             async with asyncio.timeout(_ACTIVE_SECONDS):

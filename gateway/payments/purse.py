@@ -142,7 +142,7 @@ class Purse:
             self._check_credentials()
             return None
         self._check_funds()
-        recipient = self._appraiser.account(order.uri, order.named)
+        recipient = self._appraiser.account(order.uri, order.named, quote.params.recipient)
         account = Account(recipient, order.uri, order.model_id)
         stake = self._balances.take(
             order.attempt_id, account, order.fee, quote.params.expected_value

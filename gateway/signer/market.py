@@ -45,7 +45,7 @@ class Market:
 
     def _entry(self, state: OrchestratorState, most: Fraction | None) -> dict[str, Any] | None:
         offer = state.offer
-        if offer is None or offer.address is None or offer.problem:
+        if offer is None or offer.address is None or offer.problem or state.passed_over:
             return None
         if state.age is None or state.age > self._max_age:
             return None

@@ -1,7 +1,7 @@
 """Live runners behind the orchestrators (Livepeer wire, section 7.2), for the clients that call them."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ class Runners:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        uris: Collection[str],
+        uris: Callable[[], Collection[str]],
         clock: Clock,
         *,
         interval: float,
@@ -37,7 +37,7 @@ class Runners:
     ) -> None:
         """`interval` and `max_age` in seconds: a list is believed that long when no new one comes."""
         self._session = session
-        self._uris = tuple(uris)
+        self._uris = uris
         self._clock = clock
         self._interval = interval
         self._max_age = max_age
@@ -51,8 +51,11 @@ class Runners:
             await asyncio.sleep(self._interval)
 
     async def refresh(self) -> None:
+        uris = frozenset(self._uris())
+        for gone in self._known.keys() - uris:
+            del self._known[gone]
         async with asyncio.TaskGroup() as group:
-            for uri in self._uris:
+            for uri in uris:
                 group.create_task(self._ask(uri))
 
     def of(self, uri: str) -> Sequence[Mapping[str, Any]]:

@@ -10,12 +10,14 @@ from importlib.metadata import version as installed_version
 from typing import Final
 
 import structlog
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
 from gateway.api.exposure import is_local, listener_tls
 from gateway.config import GatewaySettings
+from gateway.discovery.opening import open_discovery, roster_of, terms_of
 from gateway.orchestrators.client import open_client
 from gateway.orchestrators.directory import Directory, Refreshing
+from gateway.orchestrators.reach import GuardedResolver
 from gateway.orchestrators.selection import Policy
 from gateway.orchestrators.standing import Pausing
 from gateway.payments.rates import open_rates
@@ -39,6 +41,8 @@ _WEBHOOK_SECONDS: Final = 10.0
 #: Prices change by the hour, and a client's own call tells it the true one.
 _DISCOVERY_SECONDS: Final = 30.0
 _SHUTDOWN_SECONDS: Final = 5.0
+#: Beside the gateway's own, which may run on the same data directory.
+_MEMORY: Final = "signer-orchestrators.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +118,18 @@ async def _market(
     *,
     caps: PriceCaps,
 ) -> Market:
-    """The orchestrators of the gateway's settings, kept fresh as the gateway keeps them."""
+    """The orchestrators that the gateway would buy from, kept fresh as the gateway keeps them."""
     routing = settings.routing
+    roster = await roster_of(settings)
     client = await stack.enter_async_context(
-        open_client(signer, version=_VERSION, call_timeout=routing.call_seconds)
+        open_client(
+            signer,
+            version=_VERSION,
+            call_timeout=routing.call_seconds,
+            min_version=settings.discovery.min_version,
+            may_be_private=roster.may_be_private,
+        )
     )
-    uris = [one.uri for one in settings.orchestrators]
     directory = Directory(
         client=client,
         policy=Policy(max_age=routing.stale_seconds),
@@ -129,13 +139,24 @@ async def _market(
         clock=clock,
         randomness=random.Random(secrets.randbits(128)),  # noqa: S311 - jitter, no secrets
         models=[settings.default_model],
+        terms=terms_of(settings),
     )
-    directory.list_from("settings", uris)
     # Certificates are verified here, unlike at GetOrchestrator: runners are called by clients that do.
-    session = await stack.enter_async_context(ClientSession())
+    session = await stack.enter_async_context(
+        ClientSession(connector=TCPConnector(resolver=GuardedResolver(roster.may_be_private)))
+    )
     max_age = _DISCOVERY_SECONDS * 2 + routing.stale_seconds
-    runners = Runners(session, uris, clock, interval=_DISCOVERY_SECONDS, max_age=max_age)
+    runners = Runners(session, directory.uris, clock, interval=_DISCOVERY_SECONDS, max_age=max_age)
     supervisor.start("orchestrators", directory.run)
+    await stack.enter_async_context(
+        open_discovery(
+            settings,
+            directory,
+            clock,
+            roster=roster,
+            memory=settings.data_dir.expanduser() / _MEMORY,
+        )
+    )
     supervisor.start("runners", runners.run)
     return Market(
         directory.states,

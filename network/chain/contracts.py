@@ -7,7 +7,7 @@ transaction = calls.fund_deposit(Wei(10**17))
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -244,22 +244,37 @@ class LivepeerChain:
 
     async def orchestrators(self, *, ai: bool = True) -> tuple[OnChainOrchestrator, ...]:
         """The pool, by falling stake, each with its service URI; one round trip for each member."""
-        at = await self._at()
-        found: list[Address] = []
-        function = at.bonding.functions.getFirstTranscoderInPool()
-        while len(found) < _MOST_ORCHESTRATORS:
-            address = parse_address(await read(function))
-            if address == NO_ADDRESS:
-                break
-            found.append(address)
-            function = at.bonding.functions.getNextTranscoderInPool(checksum(address))
+        found = await self.pool()
         limit = asyncio.Semaphore(_PARALLEL_READS)
 
         async def located(address: Address) -> OnChainOrchestrator:
             async with limit:
                 return OnChainOrchestrator(address, await self.service_uri(address, ai=ai))
 
-        return tuple(await asyncio.gather(*(located(address) for address in dict.fromkeys(found))))
+        return tuple(await asyncio.gather(*(located(address) for address in found)))
+
+    async def pool(self, known: Sequence[Address] = ()) -> tuple[Address, ...]:
+        """The orchestrators of the pool, by falling stake, as of one block.
+
+        It is a list of which each member names the next: one round trip each, except for those in
+        `known`, the pool as it was read before, which are asked side by side.
+        """
+        at = await self._at()
+        block = (await self.rpc.latest_block()).number
+        limit = asyncio.Semaphore(_PARALLEL_READS)
+
+        async def after(address: Address) -> Address:
+            async with limit:
+                function = at.bonding.functions.getNextTranscoderInPool(checksum(address))
+                return parse_address(await read(function, block))
+
+        told = dict(zip(known, await asyncio.gather(*map(after, known)), strict=True))
+        found: dict[Address, None] = {}
+        address = parse_address(await read(at.bonding.functions.getFirstTranscoderInPool(), block))
+        while address != NO_ADDRESS and address not in found and len(found) < _MOST_ORCHESTRATORS:
+            found[address] = None
+            address = told[address] if address in told else await after(address)
+        return tuple(found)
 
     async def check_call(self, sender: Address, call: Call, block: int | None = None) -> bytes:
         """What `call` by `sender` would give; RevertedError says why it would not."""

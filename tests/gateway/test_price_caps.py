@@ -18,7 +18,7 @@ from network.identity import KeySigner
 from network.prices import FixedRate, Price, Rate, fixed_usd, parse_price
 from network.runtime.clock import SystemClock
 from network.runtime.database import open_database
-from network.units import Wei
+from network.units import ModelId, Wei
 from tests.devnet import Devnet
 from tests.gateway.routing import Desk, Key, open_desk, request_for
 from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
@@ -88,7 +88,12 @@ def test_of_two_caps_the_lower_counts_whatever_they_are_written_in() -> None:
         (None, None, None),
     ]
     for own, keys, expected in cases:
-        assert Routing(max_price=own, rates=rates).cap(Key(max_price=keys)) == expected
+        routing = Routing(max_price=own, rates=rates)
+        assert routing.cap(Key(max_price=keys), ModelId("m")) == expected
+    by_model = {"m": parse_price("9e-15USD"), None: Fraction(1, 2)}
+    routing = Routing(max_price=Fraction(4), max_prices=by_model, rates=rates)
+    assert routing.cap(Key(), ModelId("m")) == 3
+    assert routing.cap(Key(), ModelId("n")) == Fraction(1, 2)
 
 
 async def test_a_key_keeps_its_cap_in_dollars(tmp_path: Path) -> None:

@@ -4,21 +4,26 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
+from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.selection import Policy, Prospect, Reason
 from gateway.orchestrators.standing import Fault, Pausing
+from gateway.orchestrators.terms import Terms
 from network.capabilities import TEXT_TO_IMAGE, Capabilities, ModelConstraint
 from network.identity import verify_session_request
 from network.runtime.clock import SystemClock
 from network.runtime.supervisor import supervise
 from network.units import Address, ModelId
-from tests.gateway.routing import SIGNER, fast, until
+from tests.gateway.routing import SIGNER, Key, fast, open_desk, request_for, until
 from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
 
 M = ModelId("m")
@@ -35,7 +40,11 @@ class Known:
 
 @asynccontextmanager
 async def knowing(
-    uris: Sequence[str], refreshing: Refreshing | None = None, *, models: Sequence[ModelId] = ()
+    uris: Sequence[str],
+    refreshing: Refreshing | None = None,
+    *,
+    models: Sequence[ModelId] = (),
+    terms: Terms = Terms(),  # noqa: B008  immutable
 ) -> AsyncIterator[Known]:
     clock = SystemClock()
     async with open_client(SIGNER, version="0.1.0", call_timeout=0.5) as client:
@@ -48,6 +57,7 @@ async def knowing(
             clock=clock,
             randomness=random.Random(1),  # noqa: S311
             models=models,
+            terms=terms,
         )
         directory.list_from("settings", uris)
         async with supervise(clock) as supervisor:
@@ -283,3 +293,108 @@ async def test_one_listed_again_while_it_has_jobs_is_the_same_as_before() -> Non
         assert known.prospect(stub).free == 2
         questions = len(stub.requests)
         await until(lambda: len(stub.requests) > questions)
+
+
+async def told(stub: StubOrchestrator) -> Offer:
+    """What an earlier process would have kept of it."""
+    async with knowing([stub.uri]) as known:
+        offer = known.directory.offer(stub.uri)
+        assert offer is not None
+        return replace(
+            offer, auth_token=None, is_remembered=True, refreshed_at=offer.refreshed_at - 1e6
+        )
+
+
+async def test_what_is_remembered_is_offered_until_it_was_asked_for_once() -> None:
+    stub = StubOrchestrator({"m": StubModel(Fraction(1), free=0)})
+    async with running(stub):
+        offer = await told(stub)
+    async with knowing([]) as known:
+        directory = known.directory
+        directory.remember([offer])
+        directory.list_from("webhook", [stub.uri])
+        prospect = known.prospect(stub)
+        assert prospect.barred is None
+        assert (prospect.free, int(prospect.price)) == (1, 1)
+        assert prospect.fresh_until > 1e300
+        assert directory.states()[0].age == pytest.approx(1e6, rel=0.01)
+        await until(lambda: known.prospect(stub).barred is Reason.UNREACHABLE)
+        # Once forgotten by all lists, it comes back as the stranger that it is.
+        directory.list_from("webhook", [])
+        directory.list_from("webhook", [stub.uri])
+        assert not directory.prospects(M)
+
+
+async def test_a_request_asks_first_where_something_is_remembered(tmp_path: Path) -> None:
+    stub = StubOrchestrator({"m": StubModel(Fraction(2))})
+    async with running(stub), open_desk(tmp_path, []) as desk:
+        offer = await told(stub)
+        stub.models["m"].price = Fraction(3)
+        desk.directory.remember([offer])
+        desk.directory.list_from("webhook", [stub.uri])
+        result = await desk.dispatcher.run("r1", Key(), request_for())
+        assert result.fee == 3 * 64 * 64
+        assert stub.seen[0].payment.expected_price == 3
+        assert len(stub.seen) == 1
+
+
+@given(
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+    st.integers(1, 60),
+    st.floats(1, 600),
+    st.floats(1, 60),
+)
+def test_questions_are_spread_however_many_there_are(
+    silent: int, answering: int, failures: int, max_age: float, interval: float
+) -> None:
+    settings = Refreshing(interval=interval)
+    usual = settings.pause(silent + answering, max_age)
+    assert usual >= interval
+    assert usual <= max(interval, max_age / 2)
+    pause = settings.pause_of_silent(usual, failures, silent)
+    assert (
+        usual <= pause <= max(usual, settings.longest_interval, silent * settings.silent_interval)
+    )
+    assert pause <= settings.pause_of_silent(usual, failures + 1, silent)
+    # In the end all silent ones together take no more than a quarter of what may be asked at a time.
+    last = settings.pause_of_silent(usual, 60, silent)
+    assert silent / last * 2.5 <= settings.parallel / 3
+
+
+async def test_hundreds_that_are_silent_do_not_keep_one_that_answers_from_being_known() -> None:
+    stub = StubOrchestrator()
+    dead = [f"http://127.0.0.1:{port}" for port in range(2, 302)]
+    async with running(stub), knowing([*dead, stub.uri], replace(fast(), parallel=4)) as known:
+        await until(lambda: known.directory.prospects(M))
+        assert known.prospect(stub).barred is None
+        await until(lambda: sum(s.problem != "" for s in known.directory.states()) == 300)
+
+
+@pytest.mark.parametrize(
+    ("terms", "reason"),
+    [
+        (Terms(blocked=frozenset({Address(b"\x01" * 20)})), Reason.BLOCKED),
+        (Terms(min_version="99.0.0"), Reason.OUTDATED),
+    ],
+)
+async def test_the_operators_terms_bar_whatever_is_offered(terms: Terms, reason: Reason) -> None:
+    stub = StubOrchestrator()
+    async with running(stub), knowing([stub.uri], terms=terms) as known:
+        assert known.prospect(stub).barred is reason
+        assert known.directory.states()[0].passed_over.startswith(reason.value)
+
+
+async def test_what_is_remembered_of_one_that_is_silent_now_is_not_believed_any_more() -> None:
+    """It is not certain that it is gone, as with one that was heard a moment ago."""
+    stub = StubOrchestrator()
+    async with running(stub):
+        offer = await told(stub)
+        stub.info = "hang"
+        async with knowing([]) as known:
+            known.directory.remember([offer])
+            known.directory.list_from("webhook", [stub.uri])
+            assert known.prospect(stub).barred is None
+            await until(lambda: known.prospect(stub).barred is Reason.UNREACHABLE)
+            stub.info = "answer"
+            await until(lambda: known.prospect(stub).barred is None)

@@ -79,6 +79,7 @@ async def test_nobody_to_buy_from_is_unavailable() -> None:
         [],
         [NOBODY],
         [replace(CHEAP, age=61.0)],
+        [replace(CHEAP, passed_over="on the blocklist")],
         [state("https://free:8936", a=None)],
         [state("https://zero:8936", a=Fraction(0))],
         [replace(CHEAP, offer=replace(CHEAP.offer, problem="it takes no work"))],

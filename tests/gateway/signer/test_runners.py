@@ -54,7 +54,7 @@ def priced(**changes: Any) -> dict[str, Any]:
 async def test_only_runners_that_can_be_called_and_paid_are_kept(lister: Lister) -> None:
     clock = StubClock()
     async with ClientSession() as session:
-        runners = Runners(session, [lister.uri], clock, interval=30, max_age=60)
+        runners = Runners(session, lambda: [lister.uri], clock, interval=30, max_age=60)
         assert runners.of(lister.uri) == ()
         lister.lists(
             GOOD,
@@ -78,7 +78,7 @@ async def test_a_failed_look_does_not_forget_what_was_known_until_it_is_old(
 ) -> None:
     clock = StubClock()
     async with ClientSession() as session:
-        runners = Runners(session, [lister.uri], clock, interval=30, max_age=60)
+        runners = Runners(session, lambda: [lister.uri], clock, interval=30, max_age=60)
         lister.lists(GOOD)
         await runners.refresh()
         for status, body in ((500, b"[]"), (200, b"{"), (200, b" " * 2**21), (302, b"")):
