@@ -250,15 +250,10 @@ class Dispatcher:
 
     def _try(self, journey: Journey) -> Place | None:
         """Claim a place now, or answer None where waiting may help. Raises ProblemError."""
-        ranking = self._rank(journey)
-        best = ranking.best
+        best = self._directory.best(journey.need, self._clock.monotonic(), journey.tried)
         if best is None:
-            if outlook.may_pass(ranking):
-                return None
-            if journey.capped:
-                raise journey.capped[0]
-            others = self._directory.others(journey.need.model_id)
-            raise ProblemError(outlook.nobody(ranking, journey.failures, others))
+            self._nobody(journey)
+            return None
         offer = self._directory.offer(best.uri)
         if offer is None:
             return None
@@ -277,6 +272,16 @@ class Dispatcher:
             raise ProblemError(budget_problem(exceeded, best.fee, now))
         self._directory.claim(best.uri, journey.need.model_id)
         return Place(best, journey.need.model_id, offer)
+
+    def _nobody(self, journey: Journey) -> None:
+        """Where waiting may help; else raises ProblemError with why nobody takes it."""
+        ranking = self._rank(journey)
+        if outlook.may_pass(ranking):
+            return
+        if journey.capped:
+            raise journey.capped[0]
+        others = self._directory.others(journey.need.model_id)
+        raise ProblemError(outlook.nobody(ranking, journey.failures, others))
 
     def _rank(self, journey: Journey) -> Ranking:
         prospects = self._directory.prospects(journey.need.model_id)

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,9 +18,10 @@ from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorUnreac
 from gateway.orchestrators.appraising import Appraiser, appraise
 from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.inquiry import Inquiry
+from gateway.orchestrators.market import Market, Markets
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.peer import OrchestratorState, Peer, Viewpoint
-from gateway.orchestrators.selection import Policy, Prospect, Reason, Refusal
+from gateway.orchestrators.selection import Candidate, Need, Policy, Prospect, Reason, Refusal
 from gateway.orchestrators.standing import (
     Fault,
     Pausing,
@@ -107,7 +109,7 @@ class Directory:
         self._appraiser = appraiser
         #: Models somebody asked for; their exact prices come first.
         self._wanted: dict[ModelId, None] = dict.fromkeys(models)
-        self._market: dict[ModelId, dict[str, Prospect]] = {}
+        self._markets = Markets(policy)
         self._slots = asyncio.Semaphore(refreshing.parallel)
         self._unasked: set[str] = set()
         self._all_asked = asyncio.Event()
@@ -163,8 +165,7 @@ class Directory:
     def _dismiss(self, uri: str) -> None:
         peer = self._peers.pop(uri)
         peer.dismiss()
-        for model_id in list(self._market):
-            self._withdraw(uri, model_id)
+        self._markets.dismiss(uri)
         self._note_asked(uri)
         if peer.in_flight.total():
             self._leaving[uri] = peer
@@ -305,20 +306,23 @@ class Directory:
 
     def prospects(self, model_id: ModelId) -> Collection[Prospect]:
         """Everybody who offers the model. Empty for a model nobody offers."""
-        market = self._market.get(model_id)
+        market = self._market(model_id)
+        return () if market is None else market.prospects()
+
+    def best(self, need: Need, now: float, tried: Collection[str]) -> Candidate | None:
+        """What `selection.rank` finds among `prospects`, without looking at all. `now` is monotonic."""
+        market = self._market(need.model_id)
+        return None if market is None else market.best(need, now, tried)
+
+    def _market(self, model_id: ModelId) -> Market | None:
+        market = self._markets.of(model_id)
         if market is None:
-            market = {
-                peer.uri: prospect
-                for peer in self._peers.values()
-                if (prospect := self._viewpoint.prospect(peer, model_id)) is not None
-            }
-            if not market:  # whatever clients make up is not remembered
-                return ()
-            self._market[model_id] = market
-            if model_id not in self._wanted:
+            found = (self._viewpoint.prospect(peer, model_id) for peer in self._peers.values())
+            market = self._markets.open(model_id, (one for one in found if one is not None))
+            if market is not None and model_id not in self._wanted:
                 self._wanted[model_id] = None
                 self.hurry(*market)
-        return market.values()
+        return market
 
     def others(self, model_id: ModelId) -> tuple[Refusal, ...]:
         """Everybody who is not among `prospects`, and why."""
@@ -404,7 +408,7 @@ class Directory:
     def press(self, model_id: ModelId, seconds: float) -> None:
         """Requests wait for a place: look often whether one became free at those who offer it."""
         until = self._clock.monotonic() + seconds
-        for uri in self._market.get(model_id, ()):
+        for uri in self._markets.of(model_id) or ():
             peer = self._peers[uri]
             if peer.pressed_until < self._clock.monotonic():
                 peer.wake.set()
@@ -442,26 +446,13 @@ class Directory:
     # Keeping prospects
 
     def _recount(self, peer: Peer, model_id: ModelId) -> None:
-        """Nothing but the free places changed, twice in each request."""
-        market = self._market.get(model_id)
-        prospect = None if market is None else market.get(peer.uri)
-        if market is not None and prospect is not None:
-            market[peer.uri] = replace(prospect, free=peer.places[model_id])
+        market = self._markets.of(model_id)
+        if market is not None:
+            market.recount(peer.uri, peer.places[model_id])
 
     def _reassess(self, peer: Peer) -> None:
-        if peer.uri not in self._peers:
-            return
-        for model_id in list(self._market):
-            prospect = self._viewpoint.prospect(peer, model_id)
-            if prospect is None:
-                self._withdraw(peer.uri, model_id)
-            else:
-                self._market[model_id][peer.uri] = prospect
-
-    def _withdraw(self, uri: str, model_id: ModelId) -> None:
-        market = self._market[model_id]
-        if market.pop(uri, None) is not None and not market:
-            del self._market[model_id]
+        if peer.uri in self._peers:
+            self._markets.reassess(peer.uri, partial(self._viewpoint.prospect, peer))
 
     def _changed(self) -> None:
         for listener in self._listeners:

@@ -6,7 +6,7 @@ what has become untrue is thrown away when it comes to the top; so the top that 
 the minimum that `selection.rank` finds by looking at everybody.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -19,6 +19,7 @@ from gateway.orchestrators.selection import (
     candidate_of,
     score_of,
 )
+from network.units import ModelId
 
 #: Shapes that are remembered, the latest used first.
 _MOST_SHAPES: Final = 16
@@ -172,3 +173,45 @@ class Market:
                 del self._shapes[next(iter(self._shapes))]
         self._shapes[key] = shape
         return shape.best(self._known, now, tried)
+
+
+class Markets:
+    """The market of every model that somebody asked for and somebody offers."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._markets: dict[ModelId, Market] = {}
+
+    def of(self, model_id: ModelId) -> Market | None:
+        return self._markets.get(model_id)
+
+    def open(self, model_id: ModelId, prospects: Iterable[Prospect]) -> Market | None:
+        """None where there is nobody: whatever clients make up is not remembered."""
+        market = Market(self._policy)
+        for prospect in prospects:
+            market.put(prospect)
+        if not market:
+            return None
+        self._markets[model_id] = market
+        return market
+
+    def reassess(self, uri: str, prospect: Callable[[ModelId], Prospect | None]) -> None:
+        """Take in what one orchestrator is to each market now."""
+        for model_id in list(self._markets):
+            found = prospect(model_id)
+            if found is None:
+                self._withdraw(uri, model_id)
+            else:
+                self._markets[model_id].put(found)
+
+    def dismiss(self, uri: str) -> None:
+        for model_id in list(self._markets):
+            self._withdraw(uri, model_id)
+
+    def __len__(self) -> int:
+        return len(self._markets)
+
+    def _withdraw(self, uri: str, model_id: ModelId) -> None:
+        market = self._markets[model_id]
+        if market.remove(uri) and not market:
+            del self._markets[model_id]

@@ -222,7 +222,7 @@ async def test_models_nobody_offers_are_not_remembered() -> None:
     async with running(stub), knowing([stub.uri]) as known:
         for number in range(100):
             assert not known.directory.prospects(ModelId(f"made up {number}"))
-        assert not known.directory._market
+        assert not known.directory._markets
         assert not known.directory._wanted
 
 
