@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version as distribution_version
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
+from network.capabilities import TEXT_TO_IMAGE_PIPELINE
 from network.chain.contracts import LivepeerChain
 from network.chain.profiles import ARBITRUM_ONE, profile_of
 from network.chain.profiles import Profile as ChainProfile
@@ -52,7 +53,11 @@ from node.api.listener import (
 from node.api.metrics import Metrics
 from node.api.receipts import ReceiptService
 from node.api.routes import http_application
+from node.api.runner_opening import endpoint_of, open_runners
+from node.api.runners import RunnerService, runner_routes
 from node.api.text_to_image import ImageService
+from node.apps.addresses import Endpoint
+from node.apps.calls import AppCalls
 from node.apps.challenges import Challenger
 from node.apps.images import ImageDesk
 from node.apps.ours import ModelApp, ModelApps
@@ -118,6 +123,8 @@ class _Core:
     engine: Engine
     journal: Journal
     runner: JobRunner
+    #: Of apps of others.
+    calls: AppCalls
     metrics: Metrics
     prices: PriceList
     hardware: Hardware
@@ -164,7 +171,8 @@ async def open_node(
         finally:
             advertiser.close()
             listener.stop_accepting()
-            await core.runner.stop(settings.server.shutdown_seconds)
+            grace = settings.server.shutdown_seconds
+            await asyncio.gather(core.runner.stop(grace), core.calls.stop(grace))
 
 
 def _warn(settings: NodeSettings, models: Catalogue) -> None:
@@ -206,8 +214,10 @@ async def _open_core(
     policy = Policy(settings.queue.max_waiting, settings.queue.max_wait_seconds)
     runner = JobRunner(engine, journal, clock, capacities=capacities, policy=policy)
     metrics = Metrics(VERSION, engine, runner.loads)
-    runner.observe(log_job)
-    runner.observe(metrics.job_ended)
+    calls = AppCalls(journal, clock)
+    for observer in (log_job, metrics.job_ended):
+        runner.observe(observer)
+        calls.observe(observer)
     stack.callback(runner.follow_engine())
     stack.callback(engine.subscribe(metrics.engine_changed))
     hardware = Hardware(clock)
@@ -220,6 +230,7 @@ async def _open_core(
         engine=engine,
         journal=journal,
         runner=runner,
+        calls=calls,
         metrics=metrics,
         prices=price_list(settings, models, fixed_usd(settings.usd_per_eth)),
         hardware=hardware,
@@ -240,7 +251,9 @@ async def _open_till(
 ) -> _Core:
     """Be paid by ticket from now on, going on where an earlier process ended."""
     await core.journal.restore_accounts()
-    core.runner.remember(await core.journal.recent_attempts(REMEMBERED_ATTEMPTS))
+    attempts = await core.journal.recent_attempts(REMEMBERED_ATTEMPTS)
+    core.runner.remember(attempts)
+    core.calls.remember(attempts)
     signer = core.identity.signer
     opened = open_payments(
         profile,
@@ -306,9 +319,14 @@ async def _open_surfaces(
     )
     must_pay = core.payments is not None
     doorkeeper = Doorkeeper(access, sessions, advertiser, core.clock, must_pay=must_pay)
+    admin = await _admin_socket(stack, settings)
+    own = [endpoint_of(*one.getsockname()[:2]) for one in (sock, admin)]
     desk = _desk(core)
+    models = _model_apps(core, desk)
+    runners = await stack.enter_async_context(_runners(supervisor, core, models, uri, own))
+    shop = Shop(models) if runners is None else Shop(models, runners.apps)
     apps = _app_routes(
-        core, desk, doorkeeper=doorkeeper, access=access, sessions=sessions, uri=uri
+        core, shop, doorkeeper=doorkeeper, access=access, sessions=sessions, uri=uri
     )
     listener = await _open_public(
         stack,
@@ -316,7 +334,7 @@ async def _open_surfaces(
         doorkeeper,
         advertiser,
         desk=desk,
-        surfaces=(apps,),
+        surfaces=(apps, runner_routes(runners, core.metrics.refused)),
         sock=sock,
         context=context,
     )
@@ -324,8 +342,27 @@ async def _open_surfaces(
     check = _self_check(core, uri)
     if check is not None:
         supervisor.start("reachability", check.run)
-    admin_url = await _open_admin(stack, core, uri, check)
+    admin_url = await _open_admin(stack, core, uri, check, sock=admin, runners=runners)
     return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
+
+
+def _runners(
+    supervisor: Supervisor, core: _Core, models: ModelApps, uri: str, own: Collection[Endpoint]
+) -> AbstractAsyncContextManager[RunnerService | None]:
+    ids = frozenset[str](model.model_id for model in core.models.models)
+    names = ids | {f"{TEXT_TO_IMAGE_PIPELINE}/{model_id}" for model_id in ids}
+    return open_runners(
+        core.settings.runners,
+        core.calls,
+        supervisor,
+        core.clock,
+        service_uri=uri,
+        own=own,
+        is_taken=lambda app, route: app in names or models.find(route) is not None,
+        usd_per_eth=lambda: core.settings.usd_per_eth,
+        for_tickets=core.payments is not None,
+        body_timeout=core.settings.server.body_timeout_seconds,
+    )
 
 
 async def _open_public(
@@ -361,7 +398,7 @@ async def _open_public(
         _health(core),
         ProgressService(core.runner),
         JobEventService(core.runner),
-        ReceiptService(core.journal.receipt, core.runner.is_under_way),
+        ReceiptService(core.journal.receipt, lambda attempt_id: _is_under_way(core, attempt_id)),
         refused=core.metrics.refused,
         connections=connections,
         surfaces=surfaces,
@@ -395,10 +432,31 @@ def _self_check(core: _Core, uri: str) -> SelfCheck | None:
     return SelfCheck(uri, look, core.clock)
 
 
+def _was_seen(core: _Core, attempt_id: str) -> bool:
+    return core.runner.was_seen(attempt_id) or core.calls.was_seen(attempt_id)
+
+
+def _is_under_way(core: _Core, attempt_id: str) -> bool:
+    return core.runner.is_under_way(attempt_id) or core.calls.is_under_way(attempt_id)
+
+
+async def _admin_socket(stack: AsyncExitStack, settings: NodeSettings) -> socket.socket:
+    """The operator's port, known before anybody can name it as an app's."""
+    host, _, port = settings.admin_listen.rpartition(":")
+    sock = await _bound("admin_listen", host.strip("[]"), int(port))
+    stack.callback(sock.close)
+    return sock
+
+
 async def _open_admin(
-    stack: AsyncExitStack, core: _Core, uri: str, check: SelfCheck | None
+    stack: AsyncExitStack,
+    core: _Core,
+    uri: str,
+    check: SelfCheck | None,
+    *,
+    sock: socket.socket,
+    runners: RunnerService | None,
 ) -> str:
-    host, _, port = core.settings.admin_listen.rpartition(":")
     service = AdminService(
         address=core.identity.signer.address,
         service_uri=uri,
@@ -412,14 +470,15 @@ async def _open_admin(
         clock=core.clock,
         earning=core.earning,
         reachability=check,
+        runners=None if runners is None else runners.status,
     )
     runner = web.AppRunner(
         admin_application(service), handle_signals=False, access_log=None, shutdown_timeout=0
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    sock = await _bound("admin_listen", host.strip("[]"), int(port))
     await web.SockSite(runner, sock).start()
+    host = core.settings.admin_listen.rpartition(":")[0]
     return f"http://{host}:{sock.getsockname()[1]}"
 
 
@@ -438,9 +497,25 @@ def certificate_hosts(settings: NodeSettings, uri: str) -> Sequence[str]:
     return tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1")))
 
 
+def _model_apps(core: _Core, desk: ImageDesk) -> ModelApps:
+    models = ModelApps(
+        ModelApp(
+            desk,
+            model.model_id,
+            version=VERSION,
+            gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
+            is_paid=core.payments is not None,
+        )
+        for model in core.models.models
+    )
+    if core.payments is not None:
+        _warn_of_unpayable(core.payments.till, models)
+    return models
+
+
 def _app_routes(
     core: _Core,
-    desk: ImageDesk,
+    shop: Shop,
     *,
     doorkeeper: Doorkeeper,
     access: Access,
@@ -451,26 +526,13 @@ def _app_routes(
     challenger = None
     if till is not None:
         challenger = Challenger(till, sessions, uri, core.identity.signer.address, core.clock)
-    models = ModelApps(
-        ModelApp(
-            desk,
-            model.model_id,
-            version=VERSION,
-            gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
-            is_paid=till is not None,
-        )
-        for model in core.models.models
-    )
-    if till is not None:
-        _warn_of_unpayable(till, models)
-    shop = Shop(models)
     service = AppService(
         shop=shop,
         doorkeeper=doorkeeper,
         access=access,
         till=till,
         challenger=challenger,
-        was_seen=core.runner.was_seen,
+        was_seen=lambda attempt_id: _was_seen(core, attempt_id),
         service_uri=uri,
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=core.settings.server.body_timeout_seconds,

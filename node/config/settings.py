@@ -273,6 +273,27 @@ class ReachabilitySettings(_Section):
     keep_service_uri: bool = False
 
 
+class RunnerSettings(_Section):
+    """Apps of others that register here and are sold by this node; none without a secret."""
+
+    secret: Annotated[str, Field(pattern=r"^([!-~]{16,256})?$", repr=False)] = ""
+    secret_file: File | None = None
+    #: Addresses, networks and names of hosts that apps may be at.
+    allow: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
+    max_runners: Annotated[int, Field(ge=1, le=1000)] = 64
+    #: Of one call, from the first byte to the last.
+    call_seconds: Seconds = 600.0
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.secret and self.secret_file is not None:
+            raise ValueError("secret and secret_file are two; set one of them")
+        return self
+
+
 class LoraSettings(_Section):
     """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
 
@@ -328,6 +349,7 @@ class NodeSettings(_Section):
     redemption: RedemptionSettings = RedemptionSettings()
     container: ContainerSettings = ContainerSettings()
     reachability: ReachabilitySettings = ReachabilitySettings()
+    runners: RunnerSettings = RunnerSettings()
     log: LogSettings = LogSettings()
 
 
