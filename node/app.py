@@ -23,6 +23,7 @@ from network.chain.profiles import Profile as ChainProfile
 from network.errors import ConfigError
 from network.prices import fixed_usd
 from network.reachability.judgement import Expectation
+from network.runtime.certificates import CertificateFiles, ServedCertificate, open_certificate
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database, open_database
 from network.runtime.supervisor import Supervisor, supervise
@@ -35,7 +36,7 @@ from node.accounting.pricing import PriceList
 from node.api.admin import AdminService, admin_application
 from node.api.apps import AppService, app_routes
 from node.api.bounds import limits_of
-from node.api.certificate import keep_fresh, server_context
+from node.api.certificate import ALPN_PROTOCOLS, keep_fresh, server_context
 from node.api.credentials import Doorkeeper
 from node.api.discovery import DiscoveryService
 from node.api.health import HealthService, ProgressService
@@ -302,7 +303,10 @@ async def _open_surfaces(
     sock = await _bound("listen", listen.hostname or "", listen.port or 0)
     stack.callback(sock.close)
     uri = service_uri(settings, sock.getsockname()[1])
-    context = await _tls(supervisor, core, uri) if listen.scheme == "https" else None
+    served = await stack.enter_async_context(_operators_certificate(core, uri))
+    context = None if served is None else served.context
+    if context is None and listen.scheme == "https":
+        context = await _tls(supervisor, core, uri)
     access = Access(settings.allowed_gateways)
     sessions = Sessions(core.identity.session_secret, bound=not access.is_open)
     advertiser = Advertiser(
@@ -342,7 +346,9 @@ async def _open_surfaces(
     check = _self_check(core, uri)
     if check is not None:
         supervisor.start("reachability", check.run)
-    admin_url = await _open_admin(stack, core, uri, check, sock=admin, runners=runners)
+    admin_url = await _open_admin(
+        stack, core, uri, check, sock=admin, runners=runners, served=served
+    )
     return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
 
 
@@ -456,6 +462,7 @@ async def _open_admin(
     *,
     sock: socket.socket,
     runners: RunnerService | None,
+    served: ServedCertificate | None,
 ) -> str:
     service = AdminService(
         address=core.identity.signer.address,
@@ -471,6 +478,7 @@ async def _open_admin(
         earning=core.earning,
         reachability=check,
         runners=None if runners is None else runners.status,
+        certificate=None if served is None else served.status,
     )
     runner = web.AppRunner(
         admin_application(service), handle_signals=False, access_log=None, shutdown_timeout=0
@@ -480,6 +488,24 @@ async def _open_admin(
     await web.SockSite(runner, sock).start()
     host = core.settings.admin_listen.rpartition(":")[0]
     return f"http://{host}:{sock.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _operators_certificate(core: _Core, uri: str) -> AsyncIterator[ServedCertificate | None]:
+    settings, tls = core.settings, core.settings.tls
+    if tls.certificate is None or tls.key is None:
+        yield None
+        return
+    if not settings.listen.startswith("https://"):
+        raise ConfigError(
+            "tls", f"nobody would see the certificate: {settings.listen} listens without TLS"
+        )
+    files = CertificateFiles(tls.certificate, tls.key)
+    async with open_certificate(files, ALPN_PROTOCOLS, core.clock) as served:
+        host = urlsplit(uri).hostname or ""
+        if not served.current.covers(host):
+            log.warning("the certificate does not name the service URI's host", host=host)
+        yield served
 
 
 async def _tls(supervisor: Supervisor, core: _Core, uri: str) -> ssl.SSLContext:

@@ -44,6 +44,8 @@ class AdminService:
     reachability: SelfCheck | None = None
     #: Apps of others that registered; None where they cannot.
     runners: Callable[[], object] | None = None
+    #: The operator's own certificate; None where the node made one, or has none.
+    certificate: Callable[[], object] | None = None
 
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Tell the metrics in Prometheus' text format."""
@@ -78,6 +80,7 @@ class AdminService:
             "reachability": None if self.reachability is None else self.reachability.as_json(),
             "registered_service_uri": self._registered(),
             "apps_of_others": None if self.runners is None else self.runners(),
+            "certificate": None if self.certificate is None else self.certificate(),
         }
         return web.Response(body=orjson.dumps(value), content_type="application/json")
 

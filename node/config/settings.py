@@ -294,6 +294,20 @@ class RunnerSettings(_Section):
         return self
 
 
+class TlsSettings(_Section):
+    """PEM files in place of the certificate that the node makes itself."""
+
+    #: With the whole chain, the node's own first.
+    certificate: File | None = None
+    key: File | None = None
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together; set both or neither")
+        return self
+
+
 class LoraSettings(_Section):
     """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
 
@@ -350,6 +364,7 @@ class NodeSettings(_Section):
     container: ContainerSettings = ContainerSettings()
     reachability: ReachabilitySettings = ReachabilitySettings()
     runners: RunnerSettings = RunnerSettings()
+    tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 
 
