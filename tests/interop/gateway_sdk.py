@@ -63,6 +63,19 @@ async def info(url: str, model: str, signer: str | None = None) -> dict[str, Any
     }
 
 
+async def data(**options: Any) -> dict[str, Any]:
+    """Find a runner and return the JSON that it answers a call with."""
+    cursor = await runner_selector(**options)
+    answer: dict[str, Any] = (await cursor.next()).data
+    return answer
+
+
+async def stream(**options: Any) -> dict[str, Any]:
+    """Call a runner, and read its answer line by line as it comes."""
+    async with await call_runner(stream=True, **options) as answer:
+        return {"lines": [line async for line in answer.aiter_lines()]}
+
+
 def _told(result: Any) -> dict[str, Any]:
     images = (result.data or {}).get("images", [])
     return {
@@ -86,6 +99,8 @@ OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "select": select,
     "call": call,
     "info": info,
+    "data": data,
+    "stream": stream,
 }
 
 if __name__ == "__main__":
