@@ -366,7 +366,7 @@ def _runners(
         own=own,
         is_taken=lambda app, route: app in names or models.find(route) is not None,
         usd_per_eth=lambda: core.settings.usd_per_eth,
-        for_tickets=core.payments is not None,
+        unpayable=None if core.payments is None else core.payments.till.unpayable,
         body_timeout=core.settings.server.body_timeout_seconds,
     )
 

@@ -16,6 +16,7 @@ from network.errors import ConfigError
 from network.runtime.clock import Clock
 from network.runtime.secret_file import is_open_to_others
 from network.runtime.supervisor import Supervisor
+from network.units import Wei
 from node.api.runners import RunnerService
 from node.apps.addresses import Endpoint, Reach
 from node.apps.calls import AppCalls
@@ -42,12 +43,13 @@ async def open_runners(
     own: Collection[Endpoint],
     is_taken: Callable[[str, str], bool],
     usd_per_eth: Callable[[], Fraction | None],
-    for_tickets: bool,
+    unpayable: Callable[[Wei], str] | None,
     body_timeout: float,
 ) -> AsyncIterator[RunnerService | None]:
     """Let apps of others register for the length of the block; None where the settings do not.
 
-    `own` are the node's own ports; `is_taken` is as at `Registry`. Raises ConfigError.
+    `own` are the node's own ports; `is_taken` is as at `Registry`, `unpayable` as at
+    `terms`. Raises ConfigError.
     """
     secret = settings.secret
     if settings.secret_file is not None:
@@ -63,9 +65,7 @@ async def open_runners(
         secret, most=settings.max_runners, is_taken=is_taken, draw=secrets.token_hex
     )
     async with open_upstream(reach, settings.call_seconds) as upstream:
-        apps = RegisteredApps(
-            registry, calls, upstream, clock, usd_per_eth, for_tickets=for_tickets
-        )
+        apps = RegisteredApps(registry, calls, upstream, clock, usd_per_eth, unpayable)
         service = RunnerService(registry, apps, reach, clock, service_uri, body_timeout)
         supervisor.start("runners", service.watch)
         yield service

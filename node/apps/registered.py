@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 class RegisteredApps(Apps):
     """The apps of runners whose heartbeats come.
 
-    `usd_per_eth` is None where it is not known. `for_tickets`: payers pay by ticket.
+    `usd_per_eth` is None where it is not known. `unpayable` is as at `terms`.
     """
 
     registry: Registry
@@ -49,7 +49,7 @@ class RegisteredApps(Apps):
     upstream: Upstream
     clock: Clock
     usd_per_eth: Callable[[], Fraction | None]
-    for_tickets: bool
+    unpayable: Callable[[Wei], str] | None
     #: Refused calls by reason, for the operator.
     refusals: Counter[str] = field(default_factory=Counter)
     _last: dict[str, tuple[Asked, Wei]] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class RegisteredApps(Apps):
         found = terms(
             runner.told,
             self.usd_per_eth(),
-            for_tickets=self.for_tickets,
+            unpayable=self.unpayable,
             before=before if asked == runner.told.asked else None,
         )
         if isinstance(found, Terms) and found.price is not None:

@@ -4,6 +4,7 @@ Runners ask in US dollars, payers pay in wei. What an ETH costs changes all the 
 pays what it was told a moment ago: so a price stays as it is until it is wrong by more than a hundredth.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -53,19 +54,28 @@ def steady(before: Wei, now: Wei) -> Wei:
 
 
 def terms(
-    told: Told, usd_per_eth: Fraction | None, *, for_tickets: bool, before: Wei | None = None
+    told: Told,
+    usd_per_eth: Fraction | None,
+    *,
+    unpayable: Callable[[Wei], str] | None,
+    before: Wei | None = None,
 ) -> Terms | NotSold:
-    """Return how an app is sold; `before` is what a call cost last at the same asked price."""
+    """Return how an app is sold; `before` is what a call cost last at the same asked price.
+
+    `unpayable` tells why no payer could pay so much for a call, "" where one could; None where nobody
+    pays by ticket.
+    """
     if told.mode != "single-shot":
         return NotSold(
             'its mode is "persistent", and only single calls are sold; register it with '
             'mode="single-shot"'
         )
     fee = wei_per_call(told.asked, usd_per_eth)
-    if not for_tickets:
+    if unpayable is None:
         # Off-chain fees are only written down, as far as they are known.
         return Terms(None, Wei(0) if isinstance(fee, NotSold) else fee)
     if isinstance(fee, NotSold):
         return fee
     fee = fee if before is None else steady(before, fee)
-    return Terms(Price(fee), fee)
+    why = unpayable(fee)
+    return NotSold(why) if why else Terms(Price(fee), fee)

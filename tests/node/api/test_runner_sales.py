@@ -126,9 +126,9 @@ async def test_what_a_failed_call_brought_pays_for_the_next(tmp_path: Path) -> N
 async def test_on_a_chain_what_tickets_cannot_pay_is_not_listed_and_the_reason_told(
     tmp_path: Path,
 ) -> None:
-    async with paid_node(tmp_path, funded_chain(), **RUNNERS) as node, Buyer(node) as buyer:
+    async with paid_node(tmp_path, funded_chain(), **AT_3000) as node, Buyer(node) as buyer:
         for name, told, why in (
-            ("rate", PRICED, "usd_per_eth"),
+            ("dear", {"price_info": {"price": 1, "unit": "fixed"}}, "cannot be paid"),
             ("hour", {"price_info": {"price": 1, "unit": "hour"}}, 'priced by "hour"'),
             ("session", {**PRICED, "mode": "persistent"}, "only single calls"),
         ):
@@ -139,6 +139,13 @@ async def test_on_a_chain_what_tickets_cannot_pay_is_not_listed_and_the_reason_t
             assert why in line["why_not"]
             assert (await call(buyer, name)).status == 404
         assert len(await listed(buyer)) == 1
+
+
+async def test_without_a_rate_nothing_in_dollars_is_sold(tmp_path: Path) -> None:
+    async with paid_node(tmp_path, funded_chain(), **RUNNERS) as node, Buyer(node) as buyer:
+        assert (await beat(buyer, **PRICED)).status == 200
+        (line,) = (await buyer.get("/status", admin=True)).json["apps_of_others"]["runners"]
+        assert "usd_per_eth" in line["why_not"]
 
 
 async def test_no_runner_takes_a_models_place(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ async def counter(
         calls = AppCalls(journal, clock)
         upstream = await enter(open_upstream(Reach.of(["127.0.0.0/8"]), call_seconds))
         apps = RegisteredApps(
-            registry, calls, upstream, clock, lambda: USD_PER_ETH, for_tickets=True
+            registry, calls, upstream, clock, lambda: USD_PER_ETH, lambda _wei: ""
         )
         http = await enter(aiohttp.ClientSession())
         found = Counter("", http, registry, apps, calls, journal)

@@ -18,10 +18,20 @@ def told(asked: Asked = FIXED, mode: Mode = "single-shot") -> Told:
     return Told(URL("http://127.0.0.1:9000"), "acme/upscaler", mode, 1, asked)
 
 
+def anybody(_cost: Wei) -> str:
+    """Everything can be paid."""
+    return ""
+
+
+def test_what_no_payer_could_pay_is_not_sold() -> None:
+    found = terms(told(), ETH, unpayable=lambda cost: f"{cost} wei are too many")
+    assert found == NotSold("1000000000000 wei are too many")
+
+
 def test_dollars_become_whole_wei_rounded_down() -> None:
     assert wei_per_call(FIXED, ETH) == 10**12
     assert wei_per_call(FIXED, Fraction(7)) == 428571428571428
-    assert terms(told(), ETH, for_tickets=True) == Terms(Price(Wei(10**12)), Wei(10**12))
+    assert terms(told(), ETH, unpayable=anybody) == Terms(Price(Wei(10**12)), Wei(10**12))
 
 
 @pytest.mark.parametrize(
@@ -37,16 +47,16 @@ def test_dollars_become_whole_wei_rounded_down() -> None:
 def test_what_cannot_be_paid_by_ticket_is_told(
     asked: Asked, rate: Fraction | None, why: str
 ) -> None:
-    found = terms(told(asked), rate, for_tickets=True)
+    found = terms(told(asked), rate, unpayable=anybody)
     assert isinstance(found, NotSold)
     assert why in found.why
     # Off-chain nobody pays, and everybody may call it.
-    assert terms(told(asked), rate, for_tickets=False) != found
+    assert isinstance(terms(told(asked), rate, unpayable=None), Terms)
 
 
 def test_sessions_are_not_sold_either_way() -> None:
-    for for_tickets in (True, False):
-        found = terms(told(mode="persistent"), ETH, for_tickets=for_tickets)
+    for unpayable in (anybody, None):
+        found = terms(told(mode="persistent"), ETH, unpayable=unpayable)
         assert isinstance(found, NotSold)
         assert "persistent" in found.why
 
