@@ -338,7 +338,7 @@ async def _open_surfaces(
         doorkeeper,
         advertiser,
         desk=desk,
-        surfaces=(apps, runner_routes(runners, core.metrics.refused)),
+        surfaces=(runner_routes(runners, core.metrics.refused), apps),
         sock=sock,
         context=context,
     )
@@ -367,6 +367,8 @@ def _runners(
         is_taken=lambda app, route: app in names or models.find(route) is not None,
         usd_per_eth=lambda: core.settings.usd_per_eth,
         unpayable=None if core.payments is None else core.payments.till.unpayable,
+        sessions=core.payments is None and not core.settings.allowed_gateways,
+        max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=core.settings.server.body_timeout_seconds,
     )
 

@@ -17,11 +17,13 @@ from network.runtime.clock import Clock
 from network.runtime.secret_file import is_open_to_others
 from network.runtime.supervisor import Supervisor
 from network.units import Wei
+from node.api.runner_sessions import SessionService
 from node.api.runners import RunnerService
 from node.apps.addresses import Endpoint, Reach
 from node.apps.calls import AppCalls
 from node.apps.registered import RegisteredApps
 from node.apps.registry import Registry
+from node.apps.reserving import Reservations
 from node.apps.upstream import open_upstream
 from node.config.settings import RunnerSettings, is_wildcard
 
@@ -44,12 +46,14 @@ async def open_runners(
     is_taken: Callable[[str, str], bool],
     usd_per_eth: Callable[[], Fraction | None],
     unpayable: Callable[[Wei], str] | None,
+    sessions: bool,
+    max_body_bytes: int,
     body_timeout: float,
 ) -> AsyncIterator[RunnerService | None]:
     """Let apps of others register for the length of the block; None where the settings do not.
 
     `own` are the node's own ports; `is_taken` is as at `Registry`, `unpayable` as at
-    `terms`. Raises ConfigError.
+    `terms`. `sessions`: anybody may have them free. Raises ConfigError.
     """
     secret = settings.secret
     if settings.secret_file is not None:
@@ -65,8 +69,15 @@ async def open_runners(
         secret, most=settings.max_runners, is_taken=is_taken, draw=secrets.token_hex
     )
     async with open_upstream(reach, settings.call_seconds) as upstream:
-        apps = RegisteredApps(registry, calls, upstream, clock, usd_per_eth, unpayable)
+        apps = RegisteredApps(
+            registry, calls, upstream, clock, usd_per_eth, unpayable, sessions=sessions
+        )
         service = RunnerService(registry, apps, reach, clock, service_uri, body_timeout)
+        if sessions:
+            reservations = Reservations(calls, supervisor, clock, settings.session_idle_seconds)
+            service.sessions = SessionService(
+                apps, reservations, service_uri, max_body_bytes, body_timeout
+            )
         supervisor.start("runners", service.watch)
         yield service
 

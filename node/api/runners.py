@@ -18,6 +18,7 @@ from network.units import format_price
 from network.wire import problems
 from node.api.bodies import read_body
 from node.api.envelope import in_json
+from node.api.runner_sessions import SessionService, session_routes
 from node.apps.addresses import Reach
 from node.apps.heartbeat import MAX_HEARTBEAT_BYTES, Heartbeat, read_heartbeat
 from node.apps.refusal import Refusal
@@ -44,6 +45,8 @@ class RunnerService:
     service_uri: str
     #: For a whole body, in seconds.
     body_timeout: float
+    #: None where sessions cannot be had.
+    sessions: SessionService | None = None
     #: Refused heartbeats by reason.
     refusals: Counter[str] = field(default_factory=Counter)
     _under_way: int = 0
@@ -115,12 +118,16 @@ class RunnerService:
             "orchestrator": _way_back(request, self.service_uri),
             "heartbeat_interval": f"{INTERVAL}s",
             "heartbeat_ttl": f"{LIFETIME}s",
-            # Of persistent sessions, which are not sold here.
-            "session_ids": [],
+            "session_ids": self._session_ids(result.runner),
         }
         if result.secret is not None:
             body["heartbeat_secret"] = result.secret
         return web.Response(body=orjson.dumps(body), content_type=JSON_TYPE)
+
+    def _session_ids(self, runner: Runner) -> list[str]:
+        """Those that are open; the app hears of each with its first request."""
+        sessions = self.sessions
+        return [] if sessions is None else sessions.reservations.ids_of(runner.runner_id)
 
     def _unregister(self, request: web.Request) -> web.Response:
         runner_id = request.match_info["runner_id"]
@@ -198,7 +205,10 @@ class RunnerService:
 def runner_routes(
     service: RunnerService | None, refused: Callable[[str], None]
 ) -> Callable[[web.Application], None]:
-    """Return what adds the routes of runners; none without a service. `refused` counts by reason."""
+    """Return what adds the routes of runners; none without a service. `refused` counts by reason.
+
+    Before those of apps, which take what is left below /apps.
+    """
 
     def add(application: web.Application) -> None:
         if service is None:
@@ -207,6 +217,8 @@ def runner_routes(
         application.router.add_post("/runners/heartbeat", heartbeat)
         unregister = in_json(refused, service.post_unregister)
         application.router.add_post("/runners/{runner_id}/unregister", unregister)
+        if service.sessions is not None:
+            session_routes(service.sessions, refused)(application)
 
     return add
 

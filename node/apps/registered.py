@@ -50,6 +50,8 @@ class RegisteredApps(Apps):
     clock: Clock
     usd_per_eth: Callable[[], Fraction | None]
     unpayable: Callable[[Wei], str] | None
+    #: Whether sessions can be had.
+    sessions: bool = False
     #: Refused calls by reason, for the operator.
     refusals: Counter[str] = field(default_factory=Counter)
     _last: dict[str, tuple[Asked, Wei]] = field(default_factory=dict)
@@ -63,12 +65,12 @@ class RegisteredApps(Apps):
                 yield app
 
     @override
-    def find(self, route: str) -> App | None:
+    def find(self, route: str) -> "RegisteredApp | None":
         """Return the app at `/apps/{route}`, from memory."""
         runner = self.registry.find(route, self.clock.monotonic())
         return None if runner is None else self._app(runner)
 
-    def _app(self, runner: Runner) -> App | None:
+    def _app(self, runner: Runner) -> "RegisteredApp | None":
         sold = self.terms(runner)
         if not runner.told.is_ready or isinstance(sold, NotSold):
             return None
@@ -81,6 +83,7 @@ class RegisteredApps(Apps):
             runner.told,
             self.usd_per_eth(),
             unpayable=self.unpayable,
+            sessions=self.sessions,
             before=before if asked == runner.told.asked else None,
         )
         if isinstance(found, Terms) and found.price is not None:
@@ -102,6 +105,11 @@ class RegisteredApp(App):
     runner: Runner
     terms: Terms
 
+    @property
+    def is_reserved(self) -> bool:
+        """Whether a place is reserved for many requests, and not called for each."""
+        return self.runner.told.mode == "persistent"
+
     @override
     def listing(self) -> Listing:
         """Return what holds now, from memory."""
@@ -122,29 +130,18 @@ class RegisteredApp(App):
     def offer(self, call: Call, payer: Address) -> Offer:
         """Price a call: all cost the same. Raises Refusal where it cannot be served."""
         del payer
+        if self.is_reserved:
+            text = "this app wants a session: POST /apps/{route}/session"
+            raise self._refused(Refusal(409, text, "no_session"))
         base = self.runner.told.url
         if target_of(base, call.tail, call.request.rel_url.raw_query_string) is None:
             raise self._refused(Refusal(400, "the path leaves the app", "bad_path"))
         if self.apps.calls.in_use.get(self.runner.runner_id, 0) >= self.runner.told.capacity:
-            raise self._refused(_no_room())
+            raise self._refused(no_room())
         return Offer(self.terms.fee, partial(self._fulfil, call))
 
     async def _fulfil(self, call: Call, sale: Sale) -> web.StreamResponse:
-        job_id = JobId(secrets.token_hex(16))
-        job = Job(
-            job_id=job_id,
-            attempt_id=sale.attempt_id or job_id,
-            payer=sale.payer,
-            model_id=ModelId(self.runner.told.app),
-            # It is not known whether there are images in an answer.
-            width=0,
-            height=0,
-            images=0,
-            steps=0,
-            pixels=Pixels(0),
-            price=Fraction(sale.fee),
-            fee=sale.fee,
-        )
+        job = job_of(self.runner, sale.payer, sale.fee, attempt_id=sale.attempt_id)
         try:
             return await self._called(call, sale, job)
         except Refusal as refusal:
@@ -169,7 +166,7 @@ class RegisteredApp(App):
             return await self.apps.calls.run(job, place, sale.pay, deliver)
         except NoRoomError as error:
             _stop_if_cut(call.request, error)
-            raise _no_room() from None
+            raise no_room() from None
         except UpstreamError as error:
             log.warning("an app failed", runner=route, app=job.model_id, reason=error.reason)
             _stop_if_cut(call.request, error)
@@ -193,7 +190,27 @@ class RegisteredApp(App):
         return refusal
 
 
-def _no_room() -> Refusal:
+def job_of(runner: Runner, payer: Address, fee: Wei, *, attempt_id: str) -> Job:
+    """A call as the books see it; `attempt_id` is ours where it is empty."""
+    job_id = JobId(secrets.token_hex(16))
+    return Job(
+        job_id=job_id,
+        attempt_id=attempt_id or job_id,
+        payer=payer,
+        model_id=ModelId(runner.told.app),
+        # It is not known whether there are images in an answer.
+        width=0,
+        height=0,
+        images=0,
+        steps=0,
+        pixels=Pixels(0),
+        price=Fraction(fee),
+        fee=fee,
+    )
+
+
+def no_room() -> Refusal:
+    """As many calls of a runner are under way as it takes."""
     text = "no capacity available for runner"
     return Refusal(503, text, "runner_busy", {"Retry-After": "1"})
 

@@ -58,17 +58,18 @@ def terms(
     usd_per_eth: Fraction | None,
     *,
     unpayable: Callable[[Wei], str] | None,
+    sessions: bool = False,
     before: Wei | None = None,
 ) -> Terms | NotSold:
     """Return how an app is sold; `before` is what a call cost last at the same asked price.
 
     `unpayable` tells why no payer could pay so much for a call, "" where one could; None where nobody
-    pays by ticket.
+    pays by ticket. `sessions`: they can be had, by anybody and free.
     """
-    if told.mode != "single-shot":
+    if told.mode == "persistent" and not sessions:
         return NotSold(
-            'its mode is "persistent", and only single calls are sold; register it with '
-            'mode="single-shot"'
+            'its mode is "persistent", and sessions can be had only where nobody pays and anybody may '
+            'call; register it with mode="single-shot"'
         )
     fee = wei_per_call(told.asked, usd_per_eth)
     if unpayable is None:

@@ -286,6 +286,8 @@ class RunnerSettings(_Section):
     max_runners: Annotated[int, Field(ge=1, le=1000)] = 64
     #: Of one call, from the first byte to the last.
     call_seconds: Seconds = 600.0
+    #: After which a session that nobody uses ends.
+    session_idle_seconds: Seconds = 60.0
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

@@ -12,7 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import livepeer_gateway
-from livepeer_gateway import CapabilityId, build_capabilities, call_runner, runner_selector
+from livepeer_gateway import (
+    CapabilityId,
+    build_capabilities,
+    call_runner,
+    reserve_session,
+    runner_selector,
+)
 
 
 async def main() -> None:
@@ -70,6 +76,13 @@ async def data(**options: Any) -> dict[str, Any]:
     return answer
 
 
+async def session(paths: list[str], **options: Any) -> dict[str, Any]:
+    """Reserve a session, call it at these paths, and give it back; what the app answered."""
+    async with await reserve_session(**options) as reserved:
+        calls = [await call_runner(f"{reserved.app_url}{path}", timeout=60) for path in paths]
+    return {"session": reserved.session_id, "answers": [one.data for one in calls]}
+
+
 async def stream(**options: Any) -> dict[str, Any]:
     """Call a runner, and read its answer line by line as it comes."""
     async with await call_runner(stream=True, **options) as answer:
@@ -101,6 +114,7 @@ OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "info": info,
     "data": data,
     "stream": stream,
+    "session": session,
 }
 
 if __name__ == "__main__":

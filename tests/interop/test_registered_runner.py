@@ -84,6 +84,28 @@ async def test_an_app_joins_is_called_through_the_node_and_leaves(
         assert await listed(buyer, f"?app={APP}") == []
 
 
+async def test_an_app_with_sessions_which_is_what_the_sdk_registers_unasked(
+    sdk: Sdk, tmp_path: Path
+) -> None:
+    async with (
+        running_node(tmp_path, listen="https://127.0.0.1:0", **RUNNERS) as node,
+        Buyer(node) as buyer,
+        registered(node.url, mode="persistent", price=0, unit="hour", capacity=1),
+    ):
+        # One place: each is given back before the next is reserved.
+        for _ in range(2):
+            found = await sdk.ask(
+                "session", orchestrators=node.url, app=APP, timeout=60, paths=["/a", "/b"]
+            )
+            assert [one["path"] for one in found["answers"]] == ["/a", "/b"]
+
+            async def is_over(session: str = found["session"]) -> bool:
+                state: str = (await buyer.get(f"/jobs/{session}/receipt")).json["state"]
+                return state == "delivered"
+
+            await eventually(is_over)
+
+
 async def test_an_app_outlives_a_restart_of_the_node_and_keeps_its_place(
     sdk: Sdk, tmp_path: Path
 ) -> None:

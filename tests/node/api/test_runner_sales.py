@@ -130,7 +130,7 @@ async def test_on_a_chain_what_tickets_cannot_pay_is_not_listed_and_the_reason_t
         for name, told, why in (
             ("dear", {"price_info": {"price": 1, "unit": "fixed"}}, "cannot be paid"),
             ("hour", {"price_info": {"price": 1, "unit": "hour"}}, 'priced by "hour"'),
-            ("session", {**PRICED, "mode": "persistent"}, "only single calls"),
+            ("session", {**PRICED, "mode": "persistent"}, "sessions can be had only"),
         ):
             assert (await beat(buyer, runner_id=name, **told)).status == 200
             lines = (await buyer.get("/status", admin=True)).json["apps_of_others"]["runners"]
