@@ -23,6 +23,7 @@ from node.apps.calls import Delivery, UpstreamError
 
 _CONNECT_SECONDS: Final = 5.0
 _MAX_HEADER_BYTES: Final = 16 * 1024
+_HTTP_OK_FROM: Final = 200
 _HTTP_OK_UNTIL: Final = 400
 _HTTP_PORTS: Final = {"http": 80, "https": 443}
 #: Between two neighbours only (RFC 9110, 7.6.1).
@@ -174,6 +175,9 @@ class Upstream:
             is_late = isinstance(error, TimeoutError)
             raise _BrokenAnswerError("timeout" if is_late else "unreachable") from error
         try:
+            if answer.status < _HTTP_OK_FROM:
+                # It goes over to another protocol, which nobody asked for.
+                raise _BrokenAnswerError("broken_answer")
             yield answer
         finally:
             answer.close()
@@ -200,7 +204,7 @@ def _head(
 ) -> web.StreamResponse:
     headers = _passed_on(answer.headers, _NOT_RETURNED)
     headers.update(added)
-    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+    response = web.StreamResponse(status=answer.status, headers=headers)
     if request.method == hdrs.METH_HEAD:
         response.content_length = answer.content_length
     # Any other answer goes out in chunks, and ends with one that we send when it is in the books.

@@ -171,6 +171,41 @@ async def test_who_has_an_answer_is_in_the_books_and_may_call_again(tmp_path: Pa
             assert desk.journal.earned == call * FEE
 
 
+HOSTILE = {
+    "garbage": b"\x00\xff" * 100,
+    "nothing": b"",
+    "flood": b"HTTP/1.1 200 OK\r\n" + b"X: " + b"x" * 100_000 + b"\r\n\r\n",
+    "many": b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(10_000)) + b"\r\n",
+    "switch": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nx",
+    "status": b"HTTP/1.1 999999 OK\r\n\r\n",
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+async def test_an_app_that_speaks_no_http_harms_nobody(tmp_path: Path, kind: str) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HOSTILE[kind])
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    async with counter(tmp_path) as desk, server:
+        port = server.sockets[0].getsockname()[1]
+        desk.register(f"http://127.0.0.1:{port}")
+        try:
+            async with desk.post() as answer:
+                status = answer.status
+                await answer.read()
+        except aiohttp.ClientError:
+            status = 0
+        assert status in {0, 502}
+        ((outcome, reason),) = await desk.ended(1)
+        assert (outcome, reason) in {("failed", "unreachable"), ("failed", "broken_answer")}
+        assert desk.journal.earned == 0
+
+
 @pytest.mark.parametrize("status", [400, 500])
 async def test_an_apps_own_error_is_handed_on_and_costs_nothing(
     tmp_path: Path, status: int

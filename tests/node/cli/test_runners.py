@@ -10,7 +10,7 @@ from tests.node.test_command import limner, run
 async def test_the_command_lists_who_is_there_and_why_somebody_is_not_sold(tmp_path: Path) -> None:
     async with running_node(tmp_path, **RUNNERS) as node, Buyer(node) as buyer:
         await beat(buyer, runner_id="one")
-        await beat(buyer, runner_id="two", mode="persistent")
+        await beat(buyer, runner_id="two", status="loading")
         await beat(buyer, "wrong")
         admin = node.admin_url.removeprefix("http://")
         said = await run("runners", "--admin", admin)
