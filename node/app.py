@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from network.chain.contracts import LivepeerChain
 from network.chain.profiles import ARBITRUM_ONE, profile_of
 from network.chain.profiles import Profile as ChainProfile
 from network.errors import ConfigError
-from network.prices import fixed_usd
+from network.prices import USD, Rate, fixed_usd
 from network.reachability.judgement import Expectation
 from network.runtime.certificates import CertificateFiles, ServedCertificate, open_certificate
 from network.runtime.clock import Clock, SystemClock
@@ -352,6 +353,10 @@ async def _open_surfaces(
     return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
 
 
+def _usd_per_eth(rate: Rate | None) -> Fraction | None:
+    return rate.per_eth if rate is not None and rate.currency == USD else None
+
+
 def _runners(
     supervisor: Supervisor, core: _Core, models: ModelApps, uri: str, own: Collection[Endpoint]
 ) -> AbstractAsyncContextManager[RunnerService | None]:
@@ -365,7 +370,7 @@ def _runners(
         service_uri=uri,
         own=own,
         is_taken=lambda app, route: app in names or models.find(route) is not None,
-        usd_per_eth=lambda: core.settings.usd_per_eth,
+        usd_per_eth=lambda: _usd_per_eth(core.prices.rates.current),
         unpayable=None if core.payments is None else core.payments.till.unpayable,
         sessions=core.payments is None and not core.settings.allowed_gateways,
         max_body_bytes=core.settings.limits.max_body_bytes,

@@ -41,7 +41,9 @@ def wei_per_call(asked: Asked, usd_per_eth: Fraction | None) -> Wei | NotSold:
             'register it with unit="fixed"'
         )
     if usd_per_eth is None:
-        return NotSold("its price is in USD, and nothing says what an ETH costs; set usd_per_eth")
+        return NotSold(
+            "its price is in USD, and nothing says what an ETH costs; set usd_per_eth or a price feed"
+        )
     wei = asked.usd * _WEI_PER_ETH // usd_per_eth
     if not 1 <= wei <= LARGEST_PRICE_TERM:
         return NotSold(f"{float(asked.usd):g} USD are {wei} wei, which no ticket can be made for")

@@ -295,6 +295,11 @@ class RunnerSettings(_Section):
             raise ValueError("secret and secret_file are two; set one of them")
         return self
 
+    @property
+    def are_on(self) -> bool:
+        """Whether apps may register."""
+        return bool(self.secret) or self.secret_file is not None
+
 
 class TlsSettings(_Section):
     """PEM files in place of the certificate that the node makes itself."""

@@ -1,5 +1,6 @@
 """Apps of others, sold by a running node: free off-chain, for tickets on a chain."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from aiohttp import web
 from network.identity import checksum
 from network.wire.headers import FEE, JOB_ID, PAYER_ADDRESS
 from node.apps.ours import route_of
-from tests.node.api.test_runners import RUNNERS, beat
+from tests.devnet import Devnet
+from tests.node.api.test_runners import RUNNERS, SECRET, beat
 from tests.node.apps.callers import Terms, headers_for, listed, problem
 from tests.node.apps.runner_apps import app_of
 from tests.node.fakes import MODEL
-from tests.node.nodes import GATEWAY_KEY, Answer, Buyer, running_node
+from tests.node.nodes import GATEWAY_KEY, Answer, Buyer, eventually, running_node
 from tests.node.payments.paid_nodes import PayingBuyer, funded_chain, paid_node
+from tests.node.payments.test_rates import place_on
 
 #: What a call costs in wei, and what the app asks for it in dollars, at 3000 an ETH.
 COST = 10_240
@@ -151,3 +154,23 @@ async def test_without_a_rate_nothing_in_dollars_is_sold(tmp_path: Path) -> None
 async def test_no_runner_takes_a_models_place(tmp_path: Path) -> None:
     async with running_node(tmp_path, **RUNNERS) as node, Buyer(node) as buyer:
         assert (await beat(buyer, runner_id=route_of(MODEL))).status == 409
+
+
+async def test_a_price_feed_tells_what_an_app_costs_and_a_rate_that_moves_moves_it(
+    devnet: Devnet, tmp_path: Path
+) -> None:
+    place = await place_on(devnet, tmp_path, 3000)
+    model = place.settings.models[0].model_copy(update={"price": Fraction(5, 2)})
+    runners = place.settings.runners.model_copy(update={"secret": SECRET})
+    settings = place.settings.model_copy(update={"models": (model,), "runners": runners})
+    async with replace(place, settings=settings).open() as market:
+        buyer = market.buyer
+        assert (await beat(buyer, **PRICED)).status == 200
+        for usd_per_eth, cost in ((3000, COST), (2985, COST), (1500, 2 * COST)):
+            await market.move(usd_per_eth)
+
+            async def costs(wanted: int = cost) -> bool:
+                (other,) = [one for one in await listed(buyer) if one["app"] == "acme/upscaler"]
+                return bool(other["price_info"]["price"] == wanted)
+
+            await eventually(costs, 30)
