@@ -72,8 +72,8 @@ async def info(url: str, model: str, signer: str | None = None) -> dict[str, Any
 async def data(**options: Any) -> dict[str, Any]:
     """Find a runner and return the JSON that it answers a call with."""
     cursor = await runner_selector(**options)
-    answer: dict[str, Any] = (await cursor.next()).data
-    return answer
+    result = await cursor.next()
+    return {**result.data, "session": result.session_id}
 
 
 async def session(paths: list[str], **options: Any) -> dict[str, Any]:

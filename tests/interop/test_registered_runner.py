@@ -5,12 +5,15 @@ import json
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.devnet import Devnet
 from tests.interop.sdk import HERE, Sdk, running_sdk, sdk_python
+from tests.interop.test_gateway_sdk import node_on, signer_for
 from tests.node.api.test_runners import RUNNERS, SECRET, free_port
 from tests.node.apps.callers import listed
 from tests.node.nodes import Buyer, eventually, running_node
@@ -104,6 +107,34 @@ async def test_an_app_with_sessions_which_is_what_the_sdk_registers_unasked(
                 return state == "delivered"
 
             await eventually(is_over)
+
+
+async def test_a_call_of_an_app_is_paid_by_our_signer_to_the_wei(
+    sdk: Sdk, devnet: Devnet, tmp_path: Path
+) -> None:
+    async with (
+        node_on(devnet, tmp_path / "node", scheme="https", **RUNNERS, usd_per_eth="3000") as node,
+        Buyer(node) as auditor,
+        signer_for(devnet, tmp_path / "signer") as signer,
+        registered(node.url),
+    ):
+        wei = 10**12  # 0.003 USD
+        for _ in range(3):
+            found = await sdk.ask(
+                "data",
+                orchestrators=node.url,
+                app=APP,
+                body={"scale": 2},
+                signer_url=signer.url,
+                timeout=60,
+            )
+            assert json.loads(found["body"]) == {"scale": 2}
+            assert signer.payments[found["session"]].price == wei
+            receipt = (await auditor.get(f"/jobs/{found['session']}/receipt")).json
+            assert (receipt["state"], receipt["charged"]) == ("delivered", str(wei))
+            assert Fraction(receipt["credited"]) == signer.payments[found["session"]].value
+        status = (await auditor.get("/status", admin=True)).json
+        assert (status["earned_since_start"], status["held"]) == (str(3 * wei), "0")
 
 
 async def test_an_app_outlives_a_restart_of_the_node_and_keeps_its_place(
