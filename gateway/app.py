@@ -3,7 +3,7 @@
 import random
 import secrets
 import ssl
-from asyncio import sleep, to_thread
+from asyncio import sleep
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from gateway.api.addresses import Addresses
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
-from gateway.api.exposure import is_local, listener_tls
+from gateway.api.exposure import is_local, open_tls
 from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation
 from gateway.api.listener import listen
@@ -61,6 +61,7 @@ from gateway.storage.disk import DiskImageStore
 from network.errors import ConfigError
 from network.identity import checksum
 from network.prices import EthRates, Price, rate_facts
+from network.runtime.certificates import ServedCertificate
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database
 from network.runtime.supervisor import supervise
@@ -233,14 +234,17 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         keepalive_seconds=server.keepalive_seconds,
         shutdown_seconds=server.shutdown_seconds,
     )
-    tls = await to_thread(listener_tls, settings.tls)
+    served = await stack.enter_async_context(open_tls(settings.tls, parts.clock))
+    tls = None if served is None else served.context
     _warn_of_exposure(settings, has_tls=tls is not None)
     public = Frontend(_public_router(parts), metrics)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.account)
     admin_url = ""
     if settings.admin_listen:
-        status = partial(_status, parts, metrics, url, address, started_at=parts.clock.now())
+        status = partial(
+            _status, parts, metrics, url, address, served, started_at=parts.clock.now()
+        )
         admin = Frontend(admin_router(metrics, status), metrics)
         admin_url = await open_listener("admin_listen", settings.admin_listen, admin, tls=None)
     _log.info(
@@ -323,7 +327,13 @@ def _gauges(parts: _Parts) -> Gauges:
 
 
 def _status(
-    parts: _Parts, metrics: Metrics, url: str, address: str, *, started_at: float
+    parts: _Parts,
+    metrics: Metrics,
+    url: str,
+    address: str,
+    served: ServedCertificate | None,
+    *,
+    started_at: float,
 ) -> dict[str, Any]:
     """The body of the admin port's `/status`; wei as text, for they outgrow JSON's numbers."""
     orchestrators = [describe(one) for one in parts.directory.states()]
@@ -342,6 +352,7 @@ def _status(
         "images": {"count": parts.store.count, "bytes": parts.store.total_bytes},
         "network": parts.settings.chain.network,
         "rate": rate_facts(parts.eth_rates, parts.clock.now()),
+        "certificate": None if served is None else served.status(),
         "payments": None if parts.paying is None else parts.paying.status(),
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     ),
     "jobs": ("node.cli.journal:jobs", "List accepted jobs, the newest first."),
     "earnings": ("node.cli.journal:earnings", "Sum up what was earned, to the wei."),
+    "runners": ("node.cli.runners:runners", "List the apps of others that the node sells."),
     "redemptions": (
         "node.cli.redemptions:redemptions",
         "Show winning tickets and what they paid.",

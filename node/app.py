@@ -5,9 +5,10 @@ import fcntl
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,14 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
+from network.capabilities import TEXT_TO_IMAGE_PIPELINE
 from network.chain.contracts import LivepeerChain
 from network.chain.profiles import ARBITRUM_ONE, profile_of
 from network.chain.profiles import Profile as ChainProfile
 from network.errors import ConfigError
-from network.prices import fixed_usd
+from network.prices import USD, Rate, fixed_usd
 from network.reachability.judgement import Expectation
+from network.runtime.certificates import CertificateFiles, ServedCertificate, open_certificate
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database, open_database
 from network.runtime.supervisor import Supervisor, supervise
@@ -34,7 +37,7 @@ from node.accounting.pricing import PriceList
 from node.api.admin import AdminService, admin_application
 from node.api.apps import AppService, app_routes
 from node.api.bounds import limits_of
-from node.api.certificate import keep_fresh, server_context
+from node.api.certificate import ALPN_PROTOCOLS, keep_fresh, server_context
 from node.api.credentials import Doorkeeper
 from node.api.discovery import DiscoveryService
 from node.api.health import HealthService, ProgressService
@@ -52,7 +55,11 @@ from node.api.listener import (
 from node.api.metrics import Metrics
 from node.api.receipts import ReceiptService
 from node.api.routes import http_application
+from node.api.runner_opening import endpoint_of, open_runners
+from node.api.runners import RunnerService, runner_routes
 from node.api.text_to_image import ImageService
+from node.apps.addresses import Endpoint
+from node.apps.calls import AppCalls
 from node.apps.challenges import Challenger
 from node.apps.images import ImageDesk
 from node.apps.ours import ModelApp, ModelApps
@@ -118,6 +125,8 @@ class _Core:
     engine: Engine
     journal: Journal
     runner: JobRunner
+    #: Of apps of others.
+    calls: AppCalls
     metrics: Metrics
     prices: PriceList
     hardware: Hardware
@@ -164,7 +173,8 @@ async def open_node(
         finally:
             advertiser.close()
             listener.stop_accepting()
-            await core.runner.stop(settings.server.shutdown_seconds)
+            grace = settings.server.shutdown_seconds
+            await asyncio.gather(core.runner.stop(grace), core.calls.stop(grace))
 
 
 def _warn(settings: NodeSettings, models: Catalogue) -> None:
@@ -206,8 +216,10 @@ async def _open_core(
     policy = Policy(settings.queue.max_waiting, settings.queue.max_wait_seconds)
     runner = JobRunner(engine, journal, clock, capacities=capacities, policy=policy)
     metrics = Metrics(VERSION, engine, runner.loads)
-    runner.observe(log_job)
-    runner.observe(metrics.job_ended)
+    calls = AppCalls(journal, clock)
+    for observer in (log_job, metrics.job_ended):
+        runner.observe(observer)
+        calls.observe(observer)
     stack.callback(runner.follow_engine())
     stack.callback(engine.subscribe(metrics.engine_changed))
     hardware = Hardware(clock)
@@ -220,6 +232,7 @@ async def _open_core(
         engine=engine,
         journal=journal,
         runner=runner,
+        calls=calls,
         metrics=metrics,
         prices=price_list(settings, models, fixed_usd(settings.usd_per_eth)),
         hardware=hardware,
@@ -240,7 +253,9 @@ async def _open_till(
 ) -> _Core:
     """Be paid by ticket from now on, going on where an earlier process ended."""
     await core.journal.restore_accounts()
-    core.runner.remember(await core.journal.recent_attempts(REMEMBERED_ATTEMPTS))
+    attempts = await core.journal.recent_attempts(REMEMBERED_ATTEMPTS)
+    core.runner.remember(attempts)
+    core.calls.remember(attempts)
     signer = core.identity.signer
     opened = open_payments(
         profile,
@@ -289,7 +304,10 @@ async def _open_surfaces(
     sock = await _bound("listen", listen.hostname or "", listen.port or 0)
     stack.callback(sock.close)
     uri = service_uri(settings, sock.getsockname()[1])
-    context = await _tls(supervisor, core, uri) if listen.scheme == "https" else None
+    served = await stack.enter_async_context(_operators_certificate(core, uri))
+    context = None if served is None else served.context
+    if context is None and listen.scheme == "https":
+        context = await _tls(supervisor, core, uri)
     access = Access(settings.allowed_gateways)
     sessions = Sessions(core.identity.session_secret, bound=not access.is_open)
     advertiser = Advertiser(
@@ -306,9 +324,14 @@ async def _open_surfaces(
     )
     must_pay = core.payments is not None
     doorkeeper = Doorkeeper(access, sessions, advertiser, core.clock, must_pay=must_pay)
+    admin = await _admin_socket(stack, settings)
+    own = [endpoint_of(*one.getsockname()[:2]) for one in (sock, admin)]
     desk = _desk(core)
+    models = _model_apps(core, desk)
+    runners = await stack.enter_async_context(_runners(supervisor, core, models, uri, own))
+    shop = Shop(models) if runners is None else Shop(models, runners.apps)
     apps = _app_routes(
-        core, desk, doorkeeper=doorkeeper, access=access, sessions=sessions, uri=uri
+        core, shop, doorkeeper=doorkeeper, access=access, sessions=sessions, uri=uri
     )
     listener = await _open_public(
         stack,
@@ -316,7 +339,7 @@ async def _open_surfaces(
         doorkeeper,
         advertiser,
         desk=desk,
-        surfaces=(apps,),
+        surfaces=(runner_routes(runners, core.metrics.refused), apps),
         sock=sock,
         context=context,
     )
@@ -324,8 +347,35 @@ async def _open_surfaces(
     check = _self_check(core, uri)
     if check is not None:
         supervisor.start("reachability", check.run)
-    admin_url = await _open_admin(stack, core, uri, check)
+    admin_url = await _open_admin(
+        stack, core, uri, check, sock=admin, runners=runners, served=served
+    )
     return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
+
+
+def _usd_per_eth(rate: Rate | None) -> Fraction | None:
+    return rate.per_eth if rate is not None and rate.currency == USD else None
+
+
+def _runners(
+    supervisor: Supervisor, core: _Core, models: ModelApps, uri: str, own: Collection[Endpoint]
+) -> AbstractAsyncContextManager[RunnerService | None]:
+    ids = frozenset[str](model.model_id for model in core.models.models)
+    names = ids | {f"{TEXT_TO_IMAGE_PIPELINE}/{model_id}" for model_id in ids}
+    return open_runners(
+        core.settings.runners,
+        core.calls,
+        supervisor,
+        core.clock,
+        service_uri=uri,
+        own=own,
+        is_taken=lambda app, route: app in names or models.find(route) is not None,
+        usd_per_eth=lambda: _usd_per_eth(core.prices.rates.current),
+        unpayable=None if core.payments is None else core.payments.till.unpayable,
+        sessions=core.payments is None and not core.settings.allowed_gateways,
+        max_body_bytes=core.settings.limits.max_body_bytes,
+        body_timeout=core.settings.server.body_timeout_seconds,
+    )
 
 
 async def _open_public(
@@ -361,7 +411,7 @@ async def _open_public(
         _health(core),
         ProgressService(core.runner),
         JobEventService(core.runner),
-        ReceiptService(core.journal.receipt, core.runner.is_under_way),
+        ReceiptService(core.journal.receipt, lambda attempt_id: _is_under_way(core, attempt_id)),
         refused=core.metrics.refused,
         connections=connections,
         surfaces=surfaces,
@@ -395,10 +445,32 @@ def _self_check(core: _Core, uri: str) -> SelfCheck | None:
     return SelfCheck(uri, look, core.clock)
 
 
+def _was_seen(core: _Core, attempt_id: str) -> bool:
+    return core.runner.was_seen(attempt_id) or core.calls.was_seen(attempt_id)
+
+
+def _is_under_way(core: _Core, attempt_id: str) -> bool:
+    return core.runner.is_under_way(attempt_id) or core.calls.is_under_way(attempt_id)
+
+
+async def _admin_socket(stack: AsyncExitStack, settings: NodeSettings) -> socket.socket:
+    """The operator's port, known before anybody can name it as an app's."""
+    host, _, port = settings.admin_listen.rpartition(":")
+    sock = await _bound("admin_listen", host.strip("[]"), int(port))
+    stack.callback(sock.close)
+    return sock
+
+
 async def _open_admin(
-    stack: AsyncExitStack, core: _Core, uri: str, check: SelfCheck | None
+    stack: AsyncExitStack,
+    core: _Core,
+    uri: str,
+    check: SelfCheck | None,
+    *,
+    sock: socket.socket,
+    runners: RunnerService | None,
+    served: ServedCertificate | None,
 ) -> str:
-    host, _, port = core.settings.admin_listen.rpartition(":")
     service = AdminService(
         address=core.identity.signer.address,
         service_uri=uri,
@@ -412,15 +484,35 @@ async def _open_admin(
         clock=core.clock,
         earning=core.earning,
         reachability=check,
+        runners=None if runners is None else runners.status,
+        certificate=None if served is None else served.status,
     )
     runner = web.AppRunner(
         admin_application(service), handle_signals=False, access_log=None, shutdown_timeout=0
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    sock = await _bound("admin_listen", host.strip("[]"), int(port))
     await web.SockSite(runner, sock).start()
+    host = core.settings.admin_listen.rpartition(":")[0]
     return f"http://{host}:{sock.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _operators_certificate(core: _Core, uri: str) -> AsyncIterator[ServedCertificate | None]:
+    settings, tls = core.settings, core.settings.tls
+    if tls.certificate is None or tls.key is None:
+        yield None
+        return
+    if not settings.listen.startswith("https://"):
+        raise ConfigError(
+            "tls", f"nobody would see the certificate: {settings.listen} listens without TLS"
+        )
+    files = CertificateFiles(tls.certificate, tls.key)
+    async with open_certificate(files, ALPN_PROTOCOLS, core.clock) as served:
+        host = urlsplit(uri).hostname or ""
+        if not served.current.covers(host):
+            log.warning("the certificate does not name the service URI's host", host=host)
+        yield served
 
 
 async def _tls(supervisor: Supervisor, core: _Core, uri: str) -> ssl.SSLContext:
@@ -438,9 +530,25 @@ def certificate_hosts(settings: NodeSettings, uri: str) -> Sequence[str]:
     return tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1")))
 
 
+def _model_apps(core: _Core, desk: ImageDesk) -> ModelApps:
+    models = ModelApps(
+        ModelApp(
+            desk,
+            model.model_id,
+            version=VERSION,
+            gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
+            is_paid=core.payments is not None,
+        )
+        for model in core.models.models
+    )
+    if core.payments is not None:
+        _warn_of_unpayable(core.payments.till, models)
+    return models
+
+
 def _app_routes(
     core: _Core,
-    desk: ImageDesk,
+    shop: Shop,
     *,
     doorkeeper: Doorkeeper,
     access: Access,
@@ -451,26 +559,13 @@ def _app_routes(
     challenger = None
     if till is not None:
         challenger = Challenger(till, sessions, uri, core.identity.signer.address, core.clock)
-    models = ModelApps(
-        ModelApp(
-            desk,
-            model.model_id,
-            version=VERSION,
-            gpu=lambda: next((reading.gpu for reading in core.hardware.latest), None),
-            is_paid=till is not None,
-        )
-        for model in core.models.models
-    )
-    if till is not None:
-        _warn_of_unpayable(till, models)
-    shop = Shop(models)
     service = AppService(
         shop=shop,
         doorkeeper=doorkeeper,
         access=access,
         till=till,
         challenger=challenger,
-        was_seen=core.runner.was_seen,
+        was_seen=lambda attempt_id: _was_seen(core, attempt_id),
         service_uri=uri,
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=core.settings.server.body_timeout_seconds,

@@ -1,31 +1,43 @@
 """Who can reach a listener, and whether they are overheard."""
 
-import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from pathlib import Path
+from typing import Final
 
 from gateway.config import TlsSettings
 from network.errors import ConfigError
+from network.runtime.certificates import (
+    CertificateError,
+    CertificateFiles,
+    ServedCertificate,
+    load,
+    open_certificate,
+)
+from network.runtime.clock import Clock
+
+_PROTOCOLS: Final = ("http/1.1",)
 
 
-def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """HTTP/1.1 over TLS with a PEM chain and its key. Raises OSError; reads files."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-def listener_tls(tls: TlsSettings) -> ssl.SSLContext | None:
-    """What `[tls]` says, None for plain HTTP. Raises ConfigError; reads files."""
+@asynccontextmanager
+async def open_tls(tls: TlsSettings, clock: Clock) -> AsyncIterator[ServedCertificate | None]:
+    """What `[tls]` says, for the length of the block; None for plain HTTP. Raises ConfigError."""
     if tls.certificate is None or tls.key is None:
-        return None
+        yield None
+        return
+    files = CertificateFiles(tls.certificate, tls.key)
+    async with open_certificate(files, _PROTOCOLS, clock) as served:
+        yield served
+
+
+def check_tls(tls: TlsSettings) -> None:
+    """Raise ConfigError where `[tls]` could not be served; reads files."""
+    if tls.certificate is None or tls.key is None:
+        return
     try:
-        return server_tls(tls.certificate, tls.key)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(
-            "tls", f"cannot use {tls.certificate} with {tls.key}: {error}"
-        ) from error
+        load(CertificateFiles(tls.certificate, tls.key), _PROTOCOLS)
+    except CertificateError as error:
+        raise ConfigError("tls", str(error)) from error
 
 
 def is_local(listen_address: str) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from gateway.api.exposure import is_local, listener_tls
+from gateway.api.exposure import check_tls, is_local
 from gateway.config import GatewaySettings
 from network.doctor.machine import judge_certificate_file, judge_port, look_at_port
 from network.errors import ConfigError
@@ -79,7 +79,7 @@ def look_at_tls(settings: GatewaySettings, now: float) -> tuple[Finding, ...]:
             ),
         )
     try:
-        listener_tls(settings.tls)
+        check_tls(settings.tls)
     except ConfigError as error:
         return (fail("TLS", str(error), "correct tls.certificate and tls.key"),)
     return (judge_certificate_file(certificate, now),)

@@ -2,7 +2,6 @@
 
 import random
 import secrets
-from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Final
 import structlog
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
-from gateway.api.exposure import is_local, listener_tls
+from gateway.api.exposure import is_local, open_tls
 from gateway.config import GatewaySettings
 from gateway.discovery.opening import open_discovery, roster_of, terms_of
 from gateway.orchestrators.client import open_client
@@ -83,7 +82,7 @@ async def open_signer(
             desk,
             await _market(settings, signer, clock, supervisor, stack, caps=caps),
         )
-        url = await _listen(settings, signer_application(calls), stack)
+        url = await _listen(settings, signer_application(calls), stack, clock)
         address = checksum(signer.address)
         _log.info(
             "signer_serving", url=url, address=address, asks=bool(settings.signer.webhook_url)
@@ -167,11 +166,12 @@ async def _market(
 
 
 async def _listen(
-    settings: GatewaySettings, application: web.Application, stack: AsyncExitStack
+    settings: GatewaySettings, application: web.Application, stack: AsyncExitStack, clock: Clock
 ) -> str:
     where = settings.signer.listen
     host, _, port = where.rpartition(":")
-    tls = await to_thread(listener_tls, settings.tls)
+    served = await stack.enter_async_context(open_tls(settings.tls, clock))
+    tls = None if served is None else served.context
     if tls is None and not is_local(where):
         _log.warning("plain_http_on_a_public_address", listen=where, advice="set [tls]")
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)

@@ -1,5 +1,6 @@
 """The operator's port: metrics, liveness and status. It is for this machine, not for strangers."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import orjson
@@ -41,6 +42,10 @@ class AdminService:
     earning: Earning | None = None
     #: None where the settings want none.
     reachability: SelfCheck | None = None
+    #: Apps of others that registered; None where they cannot.
+    runners: Callable[[], object] | None = None
+    #: The operator's own certificate; None where the node made one, or has none.
+    certificate: Callable[[], object] | None = None
 
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Tell the metrics in Prometheus' text format."""
@@ -74,6 +79,8 @@ class AdminService:
             "tickets": None if self.earning is None else (await self.earning.report()).as_json(),
             "reachability": None if self.reachability is None else self.reachability.as_json(),
             "registered_service_uri": self._registered(),
+            "apps_of_others": None if self.runners is None else self.runners(),
+            "certificate": None if self.certificate is None else self.certificate(),
         }
         return web.Response(body=orjson.dumps(value), content_type="application/json")
 

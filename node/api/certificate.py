@@ -1,7 +1,7 @@
 """The node's own TLS certificate: self-signed, as gateways of this network expect.
 
 Gateways verify no certificate (Livepeer wire, 1.3); TLS keeps prompts and images from those who
-only listen. An operator who wants a verified one puts a proxy in front, and listens on http://.
+only listen. For clients that do verify there is `[tls]`; see `network.runtime.certificates`.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from network.runtime.clock import Clock
 
+#: In this order: whoever can speak HTTP/1.1 gets it, and gRPC clients, who offer h2 only, h2.
+ALPN_PROTOCOLS: Final = ("http/1.1", "h2")
 _FILE: Final = "tls.pem"
 _CHECK_SECONDS: Final = 12 * 3600.0
 _LIFETIME: Final = timedelta(days=365)
@@ -44,8 +46,7 @@ def _context(directory: Path, hosts: tuple[str, ...], now: float) -> ssl.SSLCont
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(path)
-    # In this order: whoever can speak HTTP/1.1 gets it, and gRPC clients, who offer h2 only, h2.
-    context.set_alpn_protocols(["http/1.1", "h2"])
+    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     return context
 
 

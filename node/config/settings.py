@@ -273,6 +273,48 @@ class ReachabilitySettings(_Section):
     keep_service_uri: bool = False
 
 
+class RunnerSettings(_Section):
+    """Apps of others that register here and are sold by this node; none without a secret."""
+
+    secret: Annotated[str, Field(pattern=r"^([!-~]{16,256})?$", repr=False)] = ""
+    secret_file: File | None = None
+    #: Addresses, networks and names of hosts that apps may be at.
+    allow: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
+    max_runners: Annotated[int, Field(ge=1, le=1000)] = 64
+    #: Of one call, from the first byte to the last.
+    call_seconds: Seconds = 600.0
+    #: After which a session that nobody uses ends.
+    session_idle_seconds: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.secret and self.secret_file is not None:
+            raise ValueError("secret and secret_file are two; set one of them")
+        return self
+
+    @property
+    def are_on(self) -> bool:
+        """Whether apps may register."""
+        return bool(self.secret) or self.secret_file is not None
+
+
+class TlsSettings(_Section):
+    """PEM files in place of the certificate that the node makes itself."""
+
+    #: With the whole chain, the node's own first.
+    certificate: File | None = None
+    key: File | None = None
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together; set both or neither")
+        return self
+
+
 class LoraSettings(_Section):
     """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
 
@@ -328,6 +370,8 @@ class NodeSettings(_Section):
     redemption: RedemptionSettings = RedemptionSettings()
     container: ContainerSettings = ContainerSettings()
     reachability: ReachabilitySettings = ReachabilitySettings()
+    runners: RunnerSettings = RunnerSettings()
+    tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from network.chain.rates import currencies_of, feed_to_ask, open_feed
 from network.chain.rpc import Rpc
-from network.prices import EthRates, Price, fixed_usd
+from network.prices import USD, EthRates, Price, fixed_usd
 from network.runtime.clock import Clock
 from network.units import Address
 from node.accounting.pricing import PriceList
@@ -50,6 +50,9 @@ async def open_rates(
     """Keep the rate fresh for the length of the block, if a price depends on it. Raises ConfigError."""
     address = check_rates(settings, models)
     currencies = currencies_of(_prices(settings, models))
+    if settings.runners.are_on:
+        # Apps of others ask in dollars; without a feed they are not sold, which ends no start.
+        currencies |= {USD}
     if address is None or not currencies:
         yield fixed_usd(settings.usd_per_eth)
         return

@@ -30,6 +30,7 @@ from gateway.config import GatewaySettings
 from gateway.home import open_gateway_database
 from gateway.keys import create_key
 from network.errors import ConfigError, ProblemError
+from network.runtime import certificates
 from network.runtime.clock import SystemClock
 from tests.gateway.identity import make_cheap_identity
 from tests.gateway.stub_orchestrator import StubOrchestrator, running
@@ -269,9 +270,30 @@ async def test_with_a_certificate_the_gateway_speaks_https(
             assert response.status == 200
 
 
+async def test_a_renewed_certificate_is_served_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "CHECK_SECONDS", 0.02)
+    certificate, key = self_signed(tmp_path)
+    tls = {"certificate": certificate, "key": key}
+    async with serving(settings_for(tmp_path, tls=tls)) as stage:
+        self_signed(tmp_path)
+        trust = ssl.create_default_context(cafile=str(certificate))
+        # Only the new one is trusted.
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    async with stage.client.get(f"{stage.gateway.url}/health", ssl=trust):
+                        break
+                except aiohttp.ClientConnectorCertificateError:
+                    await asyncio.sleep(0.02)
+        async with stage.client.get(f"{stage.gateway.admin_url}/status") as response:
+            assert (await response.json())["certificate"]["problem"] == ""
+
+
 async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     tls = {"certificate": tmp_path / "no.pem", "key": tmp_path / "no.key"}
-    with pytest.raises(ConfigError, match=r"tls: cannot use .*no\.pem"):
+    with pytest.raises(ConfigError, match=r"tls: cannot read .*no\.pem"):
         async with serving(settings_for(tmp_path, tls=tls)):
             pass
 

@@ -12,7 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import livepeer_gateway
-from livepeer_gateway import CapabilityId, build_capabilities, call_runner, runner_selector
+from livepeer_gateway import (
+    CapabilityId,
+    build_capabilities,
+    call_runner,
+    reserve_session,
+    runner_selector,
+)
 
 
 async def main() -> None:
@@ -63,6 +69,26 @@ async def info(url: str, model: str, signer: str | None = None) -> dict[str, Any
     }
 
 
+async def data(**options: Any) -> dict[str, Any]:
+    """Find a runner and return the JSON that it answers a call with."""
+    cursor = await runner_selector(**options)
+    result = await cursor.next()
+    return {**result.data, "session": result.session_id}
+
+
+async def session(paths: list[str], **options: Any) -> dict[str, Any]:
+    """Reserve a session, call it at these paths, and give it back; what the app answered."""
+    async with await reserve_session(**options) as reserved:
+        calls = [await call_runner(f"{reserved.app_url}{path}", timeout=60) for path in paths]
+    return {"session": reserved.session_id, "answers": [one.data for one in calls]}
+
+
+async def stream(**options: Any) -> dict[str, Any]:
+    """Call a runner, and read its answer line by line as it comes."""
+    async with await call_runner(stream=True, **options) as answer:
+        return {"lines": [line async for line in answer.aiter_lines()]}
+
+
 def _told(result: Any) -> dict[str, Any]:
     images = (result.data or {}).get("images", [])
     return {
@@ -86,6 +112,9 @@ OPERATIONS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "select": select,
     "call": call,
     "info": info,
+    "data": data,
+    "stream": stream,
+    "session": session,
 }
 
 if __name__ == "__main__":

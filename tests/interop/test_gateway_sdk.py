@@ -54,7 +54,12 @@ async def sdk() -> AsyncIterator[Sdk]:
 
 @asynccontextmanager
 async def node_on(
-    devnet: Devnet, folder: Path, engine: FakeEngine | None = None, *, scheme: str
+    devnet: Devnet,
+    folder: Path,
+    engine: FakeEngine | None = None,
+    *,
+    scheme: str,
+    **overrides: Any,
 ) -> AsyncIterator[RunningNode]:
     """A node that sells on this chain, to the account of GATEWAY_KEY among others."""
     model = {"id": MODEL, "path": folder / "model", "price": PRICE, "capacity": 2}
@@ -63,6 +68,7 @@ async def node_on(
         listen=f"{scheme}://127.0.0.1:0",
         models=[model],
         payments={"redeem_gas": 21_000},
+        **overrides,
     )
     contracts = devnet.contracts
     network_file(
