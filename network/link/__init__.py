@@ -1,0 +1,1 @@
+"""One authenticated connection, dialled by a node, over which its gateway opens connections to it."""
