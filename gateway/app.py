@@ -48,6 +48,8 @@ from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
 from gateway.home import open_gateway_database, open_images, open_payer, open_usage_journal
 from gateway.keys import KeyRing, list_keys
+from gateway.link.opening import open_links
+from gateway.link.switchboard import Switchboard
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.selection import Policy
@@ -91,6 +93,8 @@ class Gateway:
     #: The gateway's own account, as it shows itself to orchestrators.
     address: str
     in_flight: Callable[[], int]
+    #: Where nodes without a public address link; empty when none may.
+    link_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class _Parts:
     eth_rates: EthRates
     paying: TicketPaying | None
     discovery: Discovery
+    switchboard: Switchboard
+    link_url: str
 
 
 @asynccontextmanager
@@ -128,6 +134,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             _log.warning("closed_interrupted_requests", count=interrupted)
         call_timeout = settings.routing.call_seconds
         roster = await roster_of(settings)
+        switchboard = Switchboard()
         client = await enter(
             open_client(
                 payer.account,
@@ -135,6 +142,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
                 call_timeout=call_timeout,
                 min_version=settings.discovery.min_version,
                 may_be_private=roster.may_be_private,
+                connect=switchboard.connect,
             )
         )
         store = await enter(open_images(settings, clock))
@@ -148,6 +156,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         appraiser = None if payments is None else payments.appraiser
         directory = _directory(settings, client, policy, clock, randomness, appraiser=appraiser)
         supervisor = await enter(supervise(clock))
+        link_url = await enter(open_links(settings, payer.account, switchboard, directory, clock))
         paying: TicketPaying | None = None
         if payments is not None:
             paying = await payments.begin(client, directory, journal, supervisor)
@@ -187,6 +196,8 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             eth_rates=rates,
             paying=paying,
             discovery=discovery,
+            switchboard=switchboard,
+            link_url=link_url,
         )
         yield await _open_listeners(parts, stack)
 
@@ -256,7 +267,7 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         live=len(parts.keys),
         default_model=settings.default_model,
     )
-    return Gateway(url, admin_url, address, lambda: parts.admission.in_flight)
+    return Gateway(url, admin_url, address, lambda: parts.admission.in_flight, parts.link_url)
 
 
 async def _listen(
@@ -356,6 +367,7 @@ def _status(
         "payments": None if parts.paying is None else parts.paying.status(),
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
+        "links": parts.switchboard.states(),
     }
 
 

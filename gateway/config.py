@@ -175,6 +175,14 @@ class OrchestratorSettings(Settings):
     address: Account | Literal[""] = ""
 
 
+class LinkSettings(Settings):
+    """Nodes without a public address, which dial this gateway. `nodes` are their accounts."""
+
+    listen: ListenAddress | Literal[""] = ""
+    nodes: tuple[Account, ...] = ()
+    silence_seconds: Annotated[float, Field(ge=1, le=120, allow_inf_nan=False)] = 10.0
+
+
 class RoutingSettings(Settings):
     """How an orchestrator is chosen and how long a request may take."""
 
@@ -267,6 +275,7 @@ class GatewaySettings(Settings):
     )
     images: ImageSettings = ImageSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
+    links: LinkSettings = LinkSettings()
     routing: RoutingSettings = RoutingSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     chain: ChainSettings = ChainSettings()

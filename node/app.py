@@ -3,6 +3,8 @@
 import asyncio
 import fcntl
 import os
+import random
+import secrets
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -88,6 +90,7 @@ from node.jobs.board import Policy
 from node.jobs.model import JobReport
 from node.jobs.record import log_job
 from node.jobs.runner import REMEMBERED_ATTEMPTS, JobRunner
+from node.link.opening import Links, start_links
 from node.payments.earning import Earning, open_earning
 from node.payments.opening import ChainOpener, Payments, open_livepeer_chain, open_payments
 from node.payments.rates import check_rates, open_rates, price_list
@@ -167,11 +170,12 @@ async def open_node(
             chain_opener=chain_opener,
             profile=profile,
         )
-        running, listener, advertiser = await _open_surfaces(stack, supervisor, core)
+        running, listener, advertiser, links = await _open_surfaces(stack, supervisor, core)
         try:
             yield running
         finally:
             advertiser.close()
+            links.changed()
             listener.stop_accepting()
             grace = settings.server.shutdown_seconds
             await asyncio.gather(core.runner.stop(grace), core.calls.stop(grace))
@@ -298,7 +302,7 @@ def _learning(usual: UsualJobs) -> Callable[[JobReport], None]:
 
 async def _open_surfaces(
     stack: AsyncExitStack, supervisor: Supervisor, core: _Core
-) -> tuple[RunningNode, Listener, Advertiser]:
+) -> tuple[RunningNode, Listener, Advertiser, Links]:
     settings = core.settings
     listen = urlsplit(settings.listen)
     sock = await _bound("listen", listen.hostname or "", listen.port or 0)
@@ -308,7 +312,7 @@ async def _open_surfaces(
     context = None if served is None else served.context
     if context is None and listen.scheme == "https":
         context = await _tls(supervisor, core, uri)
-    access = Access(settings.allowed_gateways)
+    access = Access(_allowed(settings))
     sessions = Sessions(core.identity.session_secret, bound=not access.is_open)
     advertiser = Advertiser(
         signer=core.identity.signer,
@@ -347,10 +351,30 @@ async def _open_surfaces(
     check = _self_check(core, uri)
     if check is not None:
         supervisor.start("reachability", check.run)
-    admin_url = await _open_admin(
-        stack, core, uri, check, sock=admin, runners=runners, served=served
+    links = start_links(
+        settings.gateways,
+        supervisor,
+        signer=core.identity.signer,
+        connections=listener.connections,
+        advertiser=advertiser,
+        runner=core.runner,
+        engine=core.engine,
+        clock=core.clock,
+        randomness=random.Random(secrets.randbits(128)),  # noqa: S311 - jitter, no secrets
+        undo=stack.callback,
     )
-    return RunningNode(uri, admin_url, core.identity.signer.address), listener, advertiser
+    admin_url = await _open_admin(
+        stack, core, uri, check, sock=admin, runners=runners, served=served, links=links
+    )
+    running = RunningNode(uri, admin_url, core.identity.signer.address)
+    return running, listener, advertiser, links
+
+
+def _allowed(settings: NodeSettings) -> frozenset[Address]:
+    """Return who may have work done; empty for anybody. Who is dialled is trusted."""
+    if not settings.allowed_gateways:
+        return frozenset()
+    return settings.allowed_gateways | {one.address for one in settings.gateways if one.jobs}
 
 
 def _usd_per_eth(rate: Rate | None) -> Fraction | None:
@@ -470,6 +494,7 @@ async def _open_admin(
     sock: socket.socket,
     runners: RunnerService | None,
     served: ServedCertificate | None,
+    links: Links,
 ) -> str:
     service = AdminService(
         address=core.identity.signer.address,
@@ -486,6 +511,7 @@ async def _open_admin(
         reachability=check,
         runners=None if runners is None else runners.status,
         certificate=None if served is None else served.status,
+        links=links.states,
     )
     runner = web.AppRunner(
         admin_application(service), handle_signals=False, access_log=None, shutdown_timeout=0

@@ -53,9 +53,10 @@ def command(
             raise fail(f"no gateway answers at {admin_url}")
     if lines is None:
         if not settings.orchestrators and not source_names(settings):
+            seen = "; nodes of [links] are linked to a running gateway only"
             raise fail(
                 "no orchestrators: name some in [[orchestrators]] or by --orchestrator, or a source of "
-                "them in [discovery]",
+                "them in [discovery]" + (seen if settings.links.listen else ""),
                 2,
             )
         lines = in_loop(probe_orchestrators(with_passphrase(settings)))

@@ -29,6 +29,7 @@ from gateway.dispatch.watching import Watching
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
     OrchestratorFailed,
+    OrchestratorLost,
     OrchestratorRefused,
     OrchestratorUnreachable,
     Refused,
@@ -411,7 +412,7 @@ class Dispatcher:
         reason = journey.scrubbed(str(failure))
         receipts = self._paying.refused(attempt_id, failure)
         self._books.end_attempt(journey, "failed", reason, receipts)
-        is_unreachable = isinstance(failure, OrchestratorUnreachable)
+        is_unreachable = isinstance(failure, OrchestratorUnreachable | OrchestratorLost)
         fault = Fault.UNREACHABLE if is_unreachable else Fault.FAULTY
         self._directory.note_failure(uri, fault, reason)
         self._give_up(journey, uri, reason)

@@ -83,6 +83,10 @@ class OrchestratorUnreachable(OrchestratorFailed):
     """No connection to the orchestrator, or it broke."""
 
 
+class OrchestratorLost(OrchestratorFailed):
+    """The link to it broke off in the middle: what was sent may have arrived."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One checked result image."""

@@ -25,6 +25,7 @@ from gateway.orchestrators.answers import (
     printable,
     refusal,
 )
+from gateway.orchestrators.connecting import Connector, LinkingConnector, no_links
 from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
 from gateway.orchestrators.job_events import JobEvents, News
 from gateway.orchestrators.offer import Offer
@@ -313,16 +314,19 @@ async def open_client(
     call_timeout: float = 2.5,
     min_version: str = "",
     may_be_private: MayBePrivate = anything,
+    connect: Connector = no_links,
 ) -> AsyncIterator[OrchestratorClient]:
     """A client with its connections, closed at exit. `account` None is Livepeer's off-chain mode.
 
     Orchestrators are told that jobs want `min_version` at least, "" being any. `may_be_private` tells
-    which hosts may lead into a private network; connections of others that do are given up.
+    which hosts may lead into a private network; connections of others that do are given up. `connect`
+    leads to orchestrators that cannot be called.
     """
-    information = Information(grpc_tls(), call_timeout, may_be_private)
+    information = Information(grpc_tls(), call_timeout, may_be_private, connect)
     tls = unverified_tls()
-    poster = Poster(tls, may_be_private)
-    connector = aiohttp.TCPConnector(
+    poster = Poster(tls, may_be_private, connect)
+    connector = LinkingConnector(
+        connect,
         limit=0,
         ssl=tls,
         keepalive_timeout=50.0,

@@ -32,6 +32,7 @@ from gateway.orchestrators.standing import (
 )
 from gateway.orchestrators.terms import Terms
 from network.errors import WireError
+from network.link.news import News
 from network.runtime.clock import Clock
 from network.units import ModelId, Pixels
 from network.wire.codec import OrchestratorInfo
@@ -394,6 +395,16 @@ class Directory:
         peer.standing = after_failure(peer.standing, fault, reason, self._pausing, now)
         self._reassess(peer)
         self.hurry(uri)
+
+    def told(self, uri: str, news: News) -> None:
+        """A node pushed how it is, sooner than it would have been asked."""
+        peer = self._peers.get(uri)
+        if peer is None:
+            return
+        if peer.told(news):
+            self.hurry(uri)
+        self._reassess(peer)
+        self._changed()
 
     def hurry(self, *uris: str) -> None:
         """Refresh these as soon as may be."""

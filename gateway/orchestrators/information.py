@@ -6,7 +6,7 @@ address and its work. `http://` means HTTP/2 in clear text.
 
 import asyncio
 import ssl
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from grpclib.client import Channel
@@ -19,8 +19,10 @@ from gateway.orchestrators.answers import (
     OrchestratorUnreachable,
     printable,
 )
+from gateway.orchestrators.connecting import Connector, linked_account, no_links
 from gateway.orchestrators.reach import MayBePrivate, anything, check_reached
 from network.errors import WireError
+from network.units import Address
 from network.wire.unary import BytesCodec, unary
 
 _DEFAULT_PORT: Final = 8935
@@ -43,14 +45,33 @@ class _Channel(Channel):  # type: ignore[misc]  # grpclib is untyped
         return protocol
 
 
+class _LinkedChannel(Channel):  # type: ignore[misc]  # grpclib is untyped
+    """A channel over a link, for which grpclib has no other way in than its own hook."""
+
+    def __init__(self, account: Address, connect: Connector) -> None:
+        super().__init__(account.hex(), codec=BytesCodec())
+        self._account = account
+        self._connect = connect
+
+    async def _create_connection(self) -> H2Protocol:
+        _, protocol = self._connect(self._account, self._protocol_factory)
+        return cast("H2Protocol", protocol)
+
+
 class Information:
     """The channels to all orchestrators. Close it when done."""
 
     def __init__(
-        self, tls: ssl.SSLContext, call_timeout: float, may_be_private: MayBePrivate = anything
+        self,
+        tls: ssl.SSLContext,
+        call_timeout: float,
+        may_be_private: MayBePrivate = anything,
+        connect: Connector = no_links,
     ) -> None:
+        """`connect` leads to orchestrators that cannot be called."""
         self._may_be_private = may_be_private
         self._tls = tls
+        self._connect = connect
         self._call_timeout = call_timeout
         self._channels: dict[str, Channel] = {}
 
@@ -94,15 +115,21 @@ class Information:
     def _channel(self, uri: str) -> Channel:
         channel = self._channels.get(uri)
         if channel is None:
-            parts = urlsplit(uri)
-            channel = _Channel(
-                parts.hostname,
-                parts.port or _DEFAULT_PORT,
-                codec=BytesCodec(),
-                ssl=self._tls if parts.scheme == "https" else None,
-            )
-            channel.may_be_private = self._may_be_private
-            self._channels[uri] = channel
+            channel = self._channels[uri] = self._new_channel(uri)
+        return channel
+
+    def _new_channel(self, uri: str) -> Channel:
+        account = linked_account(uri)
+        if account is not None:
+            return _LinkedChannel(account, self._connect)
+        parts = urlsplit(uri)
+        channel = _Channel(
+            parts.hostname,
+            parts.port or _DEFAULT_PORT,
+            codec=BytesCodec(),
+            ssl=self._tls if parts.scheme == "https" else None,
+        )
+        channel.may_be_private = self._may_be_private
         return channel
 
     def _drop(self, uri: str) -> None:

@@ -36,6 +36,10 @@ class Inquiry:
     #: Floored prices by model, of the last reply that was about all models.
     _floors: Mapping[str, Fraction] = field(default_factory=dict)
 
+    def start_over(self) -> None:
+        """Ask for all models next time, whenever that was done last."""
+        self._discovered_at = float("-inf")
+
     async def ask(
         self, informant: Informant, wanted: Collection[ModelId], now: float
     ) -> OrchestratorInfo:

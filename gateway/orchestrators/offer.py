@@ -7,6 +7,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from gateway.orchestrators.connecting import linked_account
 from network.capabilities import TEXT_TO_IMAGE, Capabilities
 from network.units import Address, ModelId
 from network.wire.codec import AuthToken, OrchestratorInfo
@@ -66,7 +67,10 @@ def read_offer(
     `replies` are for one model each, with its exact price. Other models have only the list of floored
     prices, where the next whole number is the least that cannot be too low, or no price yet.
     """
-    problem = _unusable(uri, info.transcoder)
+    linked = linked_account(uri)
+    # Where a linked node can be called is nothing to us: it cannot.
+    transcoder = uri if linked is not None and info.transcoder else info.transcoder
+    problem = _unusable(uri, transcoder) if linked is None else _unlinked(linked, info)
     models: dict[ModelId, ModelOffer] = {}
     if not problem:
         for name, state in info.capabilities.models.get(TEXT_TO_IMAGE, {}).items():
@@ -80,7 +84,7 @@ def read_offer(
             )
     return Offer(
         uri=uri,
-        transcoder=info.transcoder,
+        transcoder=transcoder,
         address=Address(info.address) if any(info.address) else None,
         models=MappingProxyType(models),
         capabilities=info.capabilities,
@@ -112,6 +116,15 @@ def _unusable(uri: str, transcoder: str) -> str:
         return "its service URI is more than host and path"
     if host != own and is_internal(host) and not is_internal(own or ""):
         return f"its service URI leads to {host}, a private address"
+    return ""
+
+
+def _unlinked(account: Address, info: OrchestratorInfo) -> str:
+    """Jobs go over the link, but for no other account than the one that was proven on it."""
+    if not info.transcoder:
+        return "it takes no work at the moment"
+    if info.address != account:
+        return "it gives another account as its own than it has proven on its link"
     return ""
 
 

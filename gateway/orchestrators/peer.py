@@ -3,9 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import inf
+from types import MappingProxyType
 
 from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.offer import ModelOffer, Offer
@@ -13,6 +14,7 @@ from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reas
 from gateway.orchestrators.standing import Standing
 from gateway.orchestrators.terms import Terms
 from network.capabilities import Mismatch, compatible, job_capabilities
+from network.link.news import News
 from network.units import ModelId
 
 
@@ -65,6 +67,26 @@ class Peer:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: What keeps its offer fresh, while that runs.
     keeper: "asyncio.Task[None] | None" = None
+    #: What its last push called its terms.
+    terms: str = ""
+
+    def told(self, news: News) -> bool:
+        """Take a push; whether the peer must be asked for its terms anew."""
+        is_changed, self.terms = news.terms != self.terms, news.terms
+        if is_changed:
+            self.inquiry.start_over()
+        if self.offer is None:
+            return is_changed
+        models = dict(self.offer.models)
+        for model_id, model in self.offer.models.items():
+            now = news.models.get(model_id)
+            if now is not None:
+                models[model_id] = replace(model, warm=now.warm, free=now.free)
+                # What others leave to us, less our own: jobs that are on their way there or back
+                # stand in neither of the node's numbers, or in both of one moment.
+                self.places[model_id] = now.free + now.ours - self.in_flight[model_id]
+        self.offer = replace(self.offer, models=MappingProxyType(models))
+        return is_changed
 
     def state(self, now: float) -> OrchestratorState:
         """What an operator is shown."""

@@ -17,10 +17,14 @@ from yarl import URL
 
 from gateway.orchestrators.answers import (
     OrchestratorFailed,
+    OrchestratorLost,
     OrchestratorUnreachable,
     printable,
 )
+from gateway.orchestrators.connecting import Connector, linked_account, no_links
 from gateway.orchestrators.reach import MayBePrivate, anything, check_reached
+from network.link.transport import LinkLostError
+from network.units import Address
 
 _OK: Final = 200
 _LONGEST_REFUSAL: Final = 4096
@@ -40,10 +44,15 @@ class Origin(NamedTuple):
     host: str
     port: int
     is_tls: bool
+    #: The connection goes over the link that this account dialled.
+    linked: Address | None = None
 
     @classmethod
     def of(cls, url: URL) -> "Origin":
         """Raises OrchestratorFailed for what is no address of HTTP."""
+        account = linked_account(str(url))
+        if account is not None:
+            return cls(url.host or "", 0, is_tls=False, linked=account)
         if url.host is None or url.port is None or url.scheme not in {"http", "https"}:
             raise OrchestratorFailed("its service URI leads nowhere")
         return cls(url.host, url.port, url.scheme == "https")
@@ -207,7 +216,8 @@ class _Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and not exchange.answer.done() and not exchange.end():
             why = "it closed the connection" if exc is None else _named(exc)
-            exchange.answer.set_exception(OrchestratorFailed(f"the connection broke: {why}"))
+            failed = OrchestratorLost if isinstance(exc, LinkLostError) else OrchestratorFailed
+            exchange.answer.set_exception(failed(f"the connection broke: {why}"))
 
     async def post(self, request: bytes, most: int) -> PostAnswer:
         """Raises OrchestratorFailed. After any exception the connection is of no more use."""
@@ -242,9 +252,16 @@ class _Connection(asyncio.Protocol):
 class Poster:
     """The connections to all orchestrators."""
 
-    def __init__(self, tls: ssl.SSLContext, may_be_private: MayBePrivate = anything) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        may_be_private: MayBePrivate = anything,
+        connect: Connector = no_links,
+    ) -> None:
+        """`connect` leads to orchestrators that cannot be called."""
         self._tls = tls
         self._may_be_private = may_be_private
+        self._over_link = connect
         self._loop = asyncio.get_running_loop()
         #: By origin, the longest idle first.
         self._idle: dict[Origin, deque[_Connection]] = {}
@@ -298,6 +315,8 @@ class Poster:
 
     async def _connect(self, origin: Origin) -> _Connection:
         try:
+            if origin.linked is not None:
+                return self._over_link(origin.linked, _Connection)[1]
             async with asyncio.timeout(_CONNECT_SECONDS):
                 transport, connection = await self._loop.create_connection(
                     _Connection,

@@ -46,6 +46,8 @@ class AdminService:
     runners: Callable[[], object] | None = None
     #: The operator's own certificate; None where the node made one, or has none.
     certificate: Callable[[], object] | None = None
+    #: The links that the node dials, as `/status` tells them.
+    links: Callable[[], list[dict[str, object]]] = list
 
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Tell the metrics in Prometheus' text format."""
@@ -74,6 +76,7 @@ class AdminService:
             "safety": asdict(self.engine.safety()),
             "models": models,
             "rate": rate_facts(self.prices.rates, self.clock.now()),
+            "links": self.links(),
             "earned_since_start": str(self.journal.earned),
             "held": str(self.journal.held),
             "tickets": None if self.earning is None else (await self.earning.report()).as_json(),

@@ -300,12 +300,18 @@ class _Doorman(asyncio.Protocol):
             self._timer = None
 
 
+def connection_factory(connections: Connections) -> Callable[[], asyncio.Protocol]:
+    """Return what makes the protocol of a connection, wherever that comes from."""
+    return lambda: _Doorman(connections)
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """A running listener."""
 
     port: int
     stop_accepting: Callable[[], None]
+    connections: Connections
 
 
 @asynccontextmanager
@@ -325,7 +331,7 @@ async def open_listener(
         backlog=_BACKLOG,
     )
     try:
-        yield Listener(sock.getsockname()[1], server.close)
+        yield Listener(sock.getsockname()[1], server.close, connections)
     finally:
         server.close()
         await connections.close()

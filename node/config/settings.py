@@ -65,6 +65,16 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _link_url(text: str) -> str:
+    url = urlsplit(text)
+    is_whole = url.scheme == "wss" and url.hostname and not url.username and not url.query
+    if not is_whole or not _PRINTABLE.fullmatch(text):
+        raise ValueError(
+            'write a whole address, for example "wss://gateway.example.org:8939/link"'
+        )
+    return text
+
+
 def _listen_url(text: str) -> str:
     url = urlsplit(_http_url(text))
     if url.path or url.query or url.port is None:
@@ -315,6 +325,17 @@ class TlsSettings(_Section):
         return self
 
 
+class GatewayLinkSettings(_Section):
+    """A gateway that this node dials, because it cannot be called itself, or to tell it news."""
+
+    url: Annotated[str, AfterValidator(_link_url)]
+    address: Account
+    #: False: only news, jobs come directly.
+    jobs: bool = True
+    #: Besides the gateway's own proof, demand a certificate that an authority has issued.
+    verify_tls: bool = False
+
+
 class LoraSettings(_Section):
     """One LoRA that requests may name. Without a path it is looked for in `loras_dir`."""
 
@@ -353,6 +374,7 @@ class NodeSettings(_Section):
     models: tuple[ModelSettings, ...] = ()
     models_dir: File | None = None
     loras: tuple[LoraSettings, ...] = ()
+    gateways: tuple[GatewayLinkSettings, ...] = ()
     loras_dir: File | None = None
     defaults_policy: Literal["profile", "as-sent"] = "profile"
     ai_models: File | None = None

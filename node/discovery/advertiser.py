@@ -96,6 +96,19 @@ class Advertiser:
         self._offers = offers
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more work."""
+        return self._closed
+
+    def offers(self) -> Mapping[ModelId, ModelOffer]:
+        """Return every configured model's state."""
+        return self._offers()
+
+    def price_for(self, model_id: ModelId, payer: Address) -> Fraction:
+        """Return what a model costs an account, in wei per pixel. Raises NoRateError."""
+        return self._prices.price(model_id, payer)
+
     def close(self) -> None:
         """Take no more work: gateways pass over a node whose service URI is empty."""
         self._closed = True

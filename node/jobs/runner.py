@@ -15,7 +15,7 @@ import structlog
 
 from network.errors import DatabaseError
 from network.runtime.clock import Clock
-from network.units import JobId, ModelId
+from network.units import Address, JobId, ModelId
 from node.accounting.journal import InsufficientBalanceError, PaymentRefusedError
 from node.accounting.model import Credit, Ending, Job, Outcome
 from node.engine.backend import Engine
@@ -44,6 +44,8 @@ class _Active:
     progress: Progress | None = None
     #: cancelled by `stop`, not by whoever asked for it
     interrupted: bool = False
+    #: on the board, with a place or in the line for one
+    has_place: bool = True
     #: the end is decided and being written down; from here on the job must be answered
     settling: bool = False
     ending: Ending = field(default_factory=lambda: Ending(Outcome.FAILED, "internal"))
@@ -69,6 +71,7 @@ class JobRunner:
         self._board = Board(dict.fromkeys(capacities, 0), policy)
         self._slots: dict[ModelId, tuple[int, bool]] = {}
         self._observers: list[Callable[[JobReport], None]] = []
+        self._listeners: list[Callable[[], None]] = []
         self._active: dict[str, _Active] = {}
         #: resolved with None when the slot is there, with the reason when it never will be
         self._waiting: dict[JobId, asyncio.Future[Reason | None]] = {}
@@ -86,6 +89,18 @@ class JobRunner:
     def observe(self, observer: Callable[[JobReport], None]) -> None:
         """Tell `observer` of the end of every accepted job."""
         self._observers.append(observer)
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` whenever places may have been taken or become free; returns the way to stop."""
+        self._listeners.append(changed)
+        return lambda: self._listeners.remove(changed)
+
+    def places_of(self, payer: Address, model_id: ModelId) -> int:
+        """Return how many jobs of an account have a place, or wait for one."""
+        return sum(
+            active.has_place and active.job.payer == payer and active.job.model_id == model_id
+            for active in self._active.values()
+        )
 
     @property
     def is_stopping(self) -> bool:
@@ -156,6 +171,7 @@ class JobRunner:
         self._remember(job.attempt_id)
         self._active[job.attempt_id] = active
         self._idle.clear()
+        self._changed()
         self._watchers.begin(job.attempt_id, job.job_id)
         try:
             return await self._carry_out(active, work, place, pay)
@@ -288,9 +304,11 @@ class JobRunner:
 
     def _leave(self, active: _Active) -> None:
         job_id = active.job.job_id
+        active.has_place = False
         self._waiting.pop(job_id, None)
         # A second time changes nothing: the job is off the board.
         self._apply(self._board.handle(board_module.Ended(job_id, self._clock.monotonic())))
+        self._changed()
 
     def _report(self, active: _Active) -> None:
         del self._active[active.job.attempt_id]
@@ -334,6 +352,11 @@ class JobRunner:
                     model_id, slots, usable=usable, now=self._clock.monotonic()
                 )
                 self._apply(self._board.handle(event))
+                self._changed()
+
+    def _changed(self) -> None:
+        for changed in self._listeners:
+            changed()
 
 
 def _current_task() -> "asyncio.Task[Any]":

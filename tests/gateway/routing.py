@@ -9,11 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
-from gateway.config import GatewaySettings, PaymentSettings
+from gateway.config import GatewaySettings, LinkSettings, PaymentSettings
 from gateway.dispatch import Dispatcher, Routing
 from gateway.dispatch.opening import Payments, assemble
 from gateway.dispatch.paying import TicketPaying
 from gateway.keys import Team, UseLimits
+from gateway.link.opening import open_links
+from gateway.link.switchboard import Switchboard
 from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.selection import Policy
@@ -59,6 +61,8 @@ class Desk:
     database: Database
     payments: Payments | None = None
     paying: TicketPaying | None = None
+    #: Where nodes link, if they may.
+    link_url: str = ""
 
 
 def request_for(**fields: object) -> TextToImageRequest:
@@ -91,6 +95,7 @@ async def open_desk(
     chain: FakeChain | None = None,
     pay: PaymentSettings = PaymentSettings(),  # noqa: B008
     poll_seconds: float = 0.02,
+    links: LinkSettings = LinkSettings(),  # noqa: B008
 ) -> AsyncIterator[Desk]:
     """Everything between an API and its orchestrators; at exit the money must add up.
 
@@ -109,7 +114,15 @@ async def open_desk(
         url = f"sqlite:///{tmp_path / 'gateway.db'}"
         database = await enter(open_database(url, MIGRATIONS))
         journal = await enter(open_journal(database, tmp_path / "journal.ahead"))
-        client = await enter(open_client(SIGNER, version="0.1.0", call_timeout=call_timeout))
+        switchboard = Switchboard()
+        client = await enter(
+            open_client(
+                SIGNER,
+                version="0.1.0",
+                call_timeout=call_timeout,
+                connect=switchboard.connect,
+            )
+        )
         directory = Directory(
             client=client,
             policy=policy,
@@ -123,6 +136,8 @@ async def open_desk(
         uris = [stub if isinstance(stub, str) else stub.uri for stub in stubs]
         directory.list_from("settings", uris)
         supervisor = await enter(supervise(clock))
+        settings = GatewaySettings(links=links, data_dir=tmp_path)
+        link_url = await enter(open_links(settings, SIGNER, switchboard, directory, clock))
         paying: TicketPaying | None = None
         if payments is not None:
             await journal.close_interrupted(clock.now())
@@ -141,7 +156,9 @@ async def open_desk(
         )
         supervisor.start("orchestrators", directory.run)
         await directory.first_round(call_timeout * 3)
-        yield Desk(dispatcher, directory, client, journal, budget, database, payments, paying)
+        yield Desk(
+            dispatcher, directory, client, journal, budget, database, payments, paying, link_url
+        )
         budget.validate()
         assert dispatcher.in_flight == dispatcher.waiting == budget.total == 0
         for state in directory.states():

@@ -1,0 +1,1 @@
+"""Links that nodes without a public address dial to this gateway."""

@@ -1,0 +1,1 @@
+"""Links that this node dials to the gateways that its operator named."""
