@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.config import LinkSettings
+from gateway.dispatch import doubts
 from network.identity import KeySigner, checksum
 from network.keystore import create_keystore
 from network.units import ModelId, Wei
@@ -105,7 +106,10 @@ def bought(folder: Path) -> dict[str, tuple[Fraction, int]]:
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])
-async def test_a_lost_link_leaves_no_wei_unexplained(tmp_path: Path, how: str) -> None:
+async def test_a_lost_link_leaves_no_wei_unexplained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(doubts, "_LONGEST_PAUSE", 0.25)
     async with paid_world(tmp_path) as world:
         desk = world.desk
         wish = request_for(model_id=MODEL, num_inference_steps=30)
