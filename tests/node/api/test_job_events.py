@@ -211,7 +211,7 @@ async def test_silence_is_filled_and_a_reader_who_stalls_is_cut_off(
     def impatient(runner: JobRunner) -> JobEventService:
         return JobEventService(runner, heartbeat=0.02, stall=0.2)
 
-    monkeypatch.setattr("node.app.JobEventService", impatient)
+    monkeypatch.setattr("node.app.public.JobEventService", impatient)
     engine = FakeEngine(step_seconds=0.15)
     async with running_node(tmp_path, engine) as node, Buyer(node) as buyer:
         job = asking(buyer, num_inference_steps=2)
