@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from network.capabilities import is_version
+from network.identity import checksum, parse_address
 from network.livepeer_flags import host_and_port, is_on, joined, whole
 from network.migration import (
     Migration,
@@ -42,9 +44,10 @@ def migrate_gateway(flags: Mapping[str, str]) -> Migration:
             "Make a key for each client: limner-gateway keys create NAME. go-livepeer asks nobody for one; here "
             "every request has Authorization: Bearer KEY."
         )
-    if "orchestrators" not in made.settings:
+    if made.settings.keys().isdisjoint(_SOURCES):
         made.steps.append(
-            "Say whom to buy from: [[orchestrators]], or another source of configs/gateway.toml."
+            "Say whom to buy from: [[orchestrators]] or [discovery]; with nothing named, on a chain it is "
+            "everybody who is registered there."
         )
     if made.settings.get("chain.network", "offchain") != "offchain":
         made.steps.append(
@@ -89,18 +92,28 @@ def _max_price(made: Migration, value: str, flags: Mapping[str, str]) -> None:
     made.set("routing.max_price", written(price))
 
 
-def _max_prices(made: Migration, value: str, flags: Mapping[str, str]) -> None:
-    """Only what stands for every model has a setting of the same meaning in [routing]."""
-    if not value.lstrip().startswith("{"):
-        made.note(f"-maxPricePerCapability {value}", _CAPABILITY_PRICES)
-        return
-    prices = parse_capability_prices(value)
-    every = prices.get(None)
-    if every is not None and "maxpriceperunit" not in flags:
-        made.set("routing.max_price", written(every))
-    for model, price in prices.items():
-        if model is not None:
-            made.note(f"-maxPricePerCapability, {model}: {written(price)}", _CAPABILITY_PRICES)
+def _max_prices(made: Migration, value: str, _flags: Mapping[str, str]) -> None:
+    if value.lstrip().startswith("{"):
+        parse_capability_prices(value)
+    made.set("routing.max_price_per_capability", value)
+
+
+def _list_by_webhook(made: Migration, value: str, _flags: Mapping[str, str]) -> None:
+    try:
+        made.set("discovery.webhook_url", _public_url(value))
+    except ValueError:
+        made.note("-orchWebhookUrl ...", _LIST_WITH_A_KEY)
+
+
+def _blocked(made: Migration, value: str, _flags: Mapping[str, str]) -> None:
+    accounts = [part.strip() for part in value.split(",") if part.strip()]
+    made.set("discovery.blocked_accounts", [checksum(parse_address(one)) for one in accounts])
+
+
+def _least_version(made: Migration, value: str, _flags: Mapping[str, str]) -> None:
+    if not is_version(value):
+        raise ValueError(f"{value[:40]!r} is no version")
+    made.set("discovery.min_version", value)
 
 
 def _wei(key: str) -> Rule:
@@ -134,7 +147,9 @@ def _public_url(value: str) -> str:
     return value
 
 
-_CAPABILITY_PRICES: Final = "maximum prices by model: see docs/migrating-from-go-livepeer.md"
+_LIST_WITH_A_KEY: Final = (
+    "the URL holds a secret; put it into LIMNER_GATEWAY__DISCOVERY__WEBHOOK_URL"
+)
 _SELECTION: Final = "an orchestrator is chosen by price and expected time, never by stake or chance: routing.time_value"
 _MEASURED: Final = "speed and failures are measured by the gateway itself"
 _KAFKA: Final = (
@@ -146,6 +161,8 @@ _SIGNERS_BEARER: Final = (
 _WEBHOOKS_BEARER: Final = (
     "is never copied; put the bearer token into LIMNER_GATEWAY__SIGNER__WEBHOOK_SECRET"
 )
+
+_SOURCES: Final = frozenset({"orchestrators", "discovery.webhook_url"})
 
 _RULES: Final = table_of(
     *chain_rules("gateway"),
@@ -169,9 +186,9 @@ _RULES: Final = table_of(
     silent("remoteDiscovery", "the signer always serves /discover-orchestrators"),
     silent("remoteSignerHeaders", _SIGNERS_BEARER),
     silent("remoteSignerWebhookHeaders", _WEBHOOKS_BEARER),
-    told("orchWebhookUrl", "a list of orchestrators by webhook: see configs/gateway.toml"),
-    told("orchBlocklist", "see configs/gateway.toml for orchestrators that are never asked"),
-    told("orchMinLivepeerVersion", "see configs/gateway.toml for the least version"),
+    ("orchWebhookUrl", _list_by_webhook),
+    ("orchBlocklist", _blocked),
+    ("orchMinLivepeerVersion", _least_version),
     told("aiServiceRegistry", "the AI registry is the one that is read"),
     told("extraNodes", "every node is found by its own registration"),
     told(

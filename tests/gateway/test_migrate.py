@@ -41,6 +41,7 @@ def test_a_whole_command_line_becomes_the_golden_file() -> None:
     for secret in ("hunter2", "hunter3", "hunter4"):
         assert secret not in result.output
     settings = GatewaySettings.model_validate(tomllib.loads(result.output))
+    assert settings.routing.max_price_per_capability == "/root/.lpData/max.json"
     assert settings.routing.max_price == CurrencyPrice(Fraction(5, 10**8), "USD")
     assert [one.uri for one in settings.orchestrators] == [
         "https://one.example:8936",
@@ -62,16 +63,27 @@ def test_a_remote_signer_and_its_client_are_told_apart() -> None:
     assert client.payments.signer_url == "https://sign.example"
 
 
-def test_maximum_prices_by_model_leave_what_holds_for_all() -> None:
+def test_where_orchestrators_come_from_and_who_is_left_out() -> None:
+    settings = settings_of(
+        orchwebhookurl="https://list.example/all",
+        orchblocklist="0x2c7536e3605d9c16a7a3d7b1898e529396a65c23, ",
+        orchminlivepeerversion="0.9.1",
+    )
+    discovery = settings.discovery
+    assert discovery.webhook_url.get_secret_value() == "https://list.example/all"
+    assert discovery.blocked_accounts == ("0x2c7536E3605D9C16a7a3D7b1898e529396a65c23",)
+    assert discovery.min_version == "0.9.1"
+
+
+def test_maximum_prices_by_model_are_taken_as_they_are() -> None:
     text = (
         '{"capabilities_prices":[{"pipeline":"text-to-image","model_id":"default",'
         '"price_per_unit":2000,"pixels_per_unit":3},{"pipeline":"text-to-image",'
         '"model_id":"a/b","price_per_unit":"1e-8USD"}]}'
     )
-    assert settings_of(maxpricepercapability=text).routing.max_price == Fraction(2000, 3)
     both = settings_of(maxpricepercapability=text, maxpriceperunit="7", pixelsperunit="2")
     assert both.routing.max_price == Fraction(7, 2)
-    assert "a/b: 0.00000001 USD" in migrate_gateway({"maxpricepercapability": text}).toml(TITLE)
+    assert both.routing.max_price_per_capability == text
     assert settings_of(maxpriceperunit="0").routing.max_price is None
 
 
@@ -81,6 +93,8 @@ def test_maximum_prices_by_model_leave_what_holds_for_all() -> None:
         ("-orchAddr ftp://x", "-orchAddr: "),
         ("-maxPricePerUnit cheap", "-maxPricePerUnit: "),
         ("-maxPricePerCapability '{}'", "-maxPricePerCapability: "),
+        ("-orchBlocklist nobody", "-orchBlocklist: "),
+        ("-orchMinLivepeerVersion new", "-orchMinLivepeerVersion: "),
         ("-maxTicketEV 1e12", "-maxTicketEV: "),
         ("-remoteSignerUrl https://u:p@x.example", "-remoteSignerUrl: the URL holds a secret"),
         ("-remoteSignerUrl nowhere", "no valid settings: payments.signer_url"),
