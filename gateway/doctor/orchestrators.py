@@ -19,7 +19,13 @@ def judge_orchestrators(
     """Judge each, and then whether the default model can be bought."""
     if not found:
         detail = "none: nobody is bought from"
-        return (fail("orchestrators", detail, "name some in [[orchestrators]]"),)
+        return (
+            fail(
+                "orchestrators",
+                detail,
+                "name some in [[orchestrators]], or a source of them in [discovery]",
+            ),
+        )
     works = any(one["state"] == _READY for one in found)
     judged = tuple(_judge_one(one, has_other=works) for one in found)
     return (*judged, _judge_model(found, default_model, max_price))

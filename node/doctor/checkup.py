@@ -134,7 +134,7 @@ def _look_at_disk(patient: Patient) -> tuple[Finding, ...]:
         judge_room("room for the journal", room_at(settings.data_dir), _JOURNAL_BYTES),
         judge_room("room for models", room_at(models_dir(settings)), 0),
     ]
-    certificate = settings.data_dir / _CERTIFICATE_FILE
+    certificate = settings.tls.certificate or settings.data_dir / _CERTIFICATE_FILE
     if settings.listen.startswith("https://") and certificate.exists():
         findings.append(judge_certificate_file(certificate, patient.clock.now()))
     return tuple(findings)
