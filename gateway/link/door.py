@@ -106,16 +106,19 @@ class Door:
         switchboard: Switchboard,
         *,
         signer: Signer,
-        certificate: bytes,
+        shown: Callable[[ssl.SSLObject], bytes],
         nodes: frozenset[Address],
         keeping: Doorkeeping,
         clock: Clock,
         on_push: Callable[[Joined, bytes], None],
     ) -> None:
-        """`certificate` is the SHA-256 of the one that is shown. `on_push` may raise WireError."""
+        """`shown` tells the SHA-256 of the certificate that a connection was shown.
+
+        `on_push` may raise WireError.
+        """
         self._switchboard = switchboard
         self._signer = signer
-        self._certificate = certificate
+        self._shown = shown
         self._nodes = nodes
         self._keeping = keeping
         self._clock = clock
@@ -152,7 +155,8 @@ class Door:
             raise WireError("no claim came")
         claim = handshake.read(Claim, message.data)
         account = handshake.claimed_account(claim)
-        terms = Terms(account, self._signer.address, claim.nonce, nonce, self._certificate)
+        certificate = self._shown(websocket.get_extra_info("ssl_object"))
+        terms = Terms(account, self._signer.address, claim.nonce, nonce, certificate)
         if account not in self._nodes:
             raise SignatureError(f"links.nodes does not name {checksum(account)}")
         terms.check("node", claim.signature)

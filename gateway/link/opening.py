@@ -2,7 +2,7 @@
 
 import ssl
 from asyncio import to_thread
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -17,6 +17,7 @@ from gateway.orchestrators.directory import Directory
 from network.errors import ConfigError
 from network.identity import Signer, parse_address
 from network.link.news import News, read_news
+from network.runtime.certificates import CertificateFiles, open_certificate
 from network.runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)
@@ -48,25 +49,25 @@ async def open_links(
     nodes = frozenset(parse_address(text) for text in links.nodes)
     if not nodes:
         _log.warning("links_of_nobody", advice="name the accounts of nodes in links.nodes")
-    tls, certificate = await _tls(settings, clock)
     keeping = Doorkeeping(silence_seconds=links.silence_seconds)
     switchboard.expect(nodes)
     switchboard.subscribe(lambda one: directory.hurry(link_uri(one.account), one.uri))
     directory.list_from("links", [link_uri(node) for node in nodes])
-    door = Door(
-        switchboard,
-        signer=account,
-        certificate=certificate,
-        nodes=nodes,
-        keeping=keeping,
-        clock=clock,
-        on_push=lambda joined, body: _pass_on(directory, joined, read_news(body)),
-    )
     host, _, port = links.listen.rpartition(":")
-    opened = open_door(
-        door, switchboard, host=host.strip("[]"), port=int(port), tls=tls, keeping=keeping
-    )
     async with AsyncExitStack() as stack:
+        tls, shown = await _tls(settings, clock, stack)
+        door = Door(
+            switchboard,
+            signer=account,
+            shown=shown,
+            nodes=nodes,
+            keeping=keeping,
+            clock=clock,
+            on_push=lambda joined, body: _pass_on(directory, joined, read_news(body)),
+        )
+        opened = open_door(
+            door, switchboard, host=host.strip("[]"), port=int(port), tls=tls, keeping=keeping
+        )
         try:
             bound = await stack.enter_async_context(opened)
         except OSError as error:
@@ -89,12 +90,19 @@ def _pass_on(directory: Directory, joined: Joined, news: News) -> None:
             directory.told(offer.uri, news)
 
 
-async def _tls(settings: GatewaySettings, clock: Clock) -> tuple[ssl.SSLContext, bytes]:
+async def _tls(
+    settings: GatewaySettings, clock: Clock, stack: AsyncExitStack
+) -> tuple[ssl.SSLContext, Callable[[ssl.SSLObject], bytes]]:
+    """TLS as of now on, and what tells which certificate a connection was shown."""
     certificate, key = settings.tls.certificate, settings.tls.key
+    if certificate is not None and key is not None:
+        files = CertificateFiles(certificate, key)
+        served = await stack.enter_async_context(open_certificate(files, ["http/1.1"], clock))
+        return served.context, served.shown_on
+    data_dir = settings.data_dir.expanduser()
     try:
-        if certificate is None or key is None:
-            data_dir = settings.data_dir.expanduser()
-            certificate = key = await to_thread(own_certificate, data_dir, clock.now())
-        return await to_thread(server_context, certificate, key)
+        own = await to_thread(own_certificate, data_dir, clock.now())
+        context, fingerprint = await to_thread(server_context, own, own)
     except (OSError, ValueError, IndexError) as error:
-        raise ConfigError("links", f"cannot use {certificate} with {key}: {error}") from error
+        raise ConfigError("links", f"cannot use {data_dir} for a certificate: {error}") from error
+    return context, lambda _: fingerprint

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
+from weakref import WeakKeyDictionary
 
 import structlog
 from cryptography import x509
@@ -59,6 +60,8 @@ class Loaded:
     valid_from: float
     valid_until: float
     names: tuple[str, ...]
+    #: SHA-256 of the certificate in DER.
+    fingerprint: bytes
 
     def covers(self, host: str) -> bool:
         """Whether a client that calls `host` will accept the certificate's names."""
@@ -103,6 +106,7 @@ def load(files: CertificateFiles, protocols: Sequence[str]) -> Loaded:
         leaf.not_valid_before_utc.timestamp(),
         leaf.not_valid_after_utc.timestamp(),
         _names(leaf),
+        sha256(leaf.public_bytes(serialization.Encoding.DER)).digest(),
     )
 
 
@@ -119,6 +123,8 @@ class ServedCertificate:
         self._protocols = tuple(protocols)
         self._clock = clock
         self._loaded = loaded
+        #: Of every context that a connection may still have.
+        self._fingerprints = WeakKeyDictionary({loaded.context: loaded.fingerprint})
         self._problem = ""
         self._warned_at = float("-inf")
 
@@ -137,6 +143,10 @@ class ServedCertificate:
         """What new connections get."""
         return self._loaded
 
+    def shown_on(self, connection: ssl.SSLObject) -> bytes:
+        """SHA-256 of the certificate that this connection was shown, which may be an older one."""
+        return self._fingerprints[connection.context]
+
     async def watch(self) -> None:
         """Look at the files again and again, for ever."""
         while True:
@@ -153,6 +163,7 @@ class ServedCertificate:
             self._problem = ""
             if found is not None:
                 self._loaded = found
+                self._fingerprints[found.context] = found.fingerprint
                 self._warned_at = float("-inf")
                 _log.info("took a new certificate", **self._facts())
         self._warn_of_its_end()

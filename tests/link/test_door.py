@@ -18,6 +18,7 @@ from network.errors import ConfigError
 from network.identity import KeySigner, checksum
 from network.link.frames import SUBPROTOCOL, Frame, Kind, encode
 from network.link.handshake import Challenge, Claim, Terms, Welcome, read, write
+from network.runtime.certificates import CertificateFiles, ServedCertificate
 from network.runtime.clock import SystemClock
 from network.units import Address
 from tests.gateway.test_app import serving
@@ -53,15 +54,20 @@ class Hall:
 
 
 @asynccontextmanager
-async def hall(folder: Path, keeping: Doorkeeping | None = None) -> AsyncIterator[Hall]:
+async def hall(
+    folder: Path, keeping: Doorkeeping | None = None, served: ServedCertificate | None = None
+) -> AsyncIterator[Hall]:
     keeping = keeping or Doorkeeping(silence_seconds=5)
     switchboard = Switchboard()
     pushed: list[tuple[Address, bytes]] = []
-    tls, certificate = await asyncio.to_thread(shown_from, folder)
+    if served is None:
+        tls, certificate = await asyncio.to_thread(shown_from, folder)
+    else:
+        tls, certificate = served.context, served.current.fingerprint
     door = Door(
         switchboard,
         signer=GATEWAY_KEY,
-        certificate=certificate,
+        shown=(lambda _: certificate) if served is None else served.shown_on,
         nodes=frozenset({NODE.address}),
         keeping=keeping,
         clock=SystemClock(),
@@ -135,6 +141,32 @@ async def test_a_claim_over_another_certificate_is_refused(tmp_path: Path) -> No
     async with hall(tmp_path) as open_hall, knocking(open_hall.url) as websocket:
         await websocket.send_str(await claim_for(websocket, bytes(32)))
         assert (await ending(websocket))[0] == aiohttp.WSCloseCode.POLICY_VIOLATION
+
+
+async def test_a_renewed_certificate_is_the_one_that_is_signed_from_then_on(
+    tmp_path: Path,
+) -> None:
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    for folder in (older, newer):
+        folder.mkdir()
+        await asyncio.to_thread(own_certificate, folder, SystemClock().now())
+    pem = older / "link.pem"
+    files = CertificateFiles(pem, pem)
+    served = await ServedCertificate.open(files, ["http/1.1"], SystemClock())
+    async with hall(tmp_path, served=served) as open_hall:
+        async with knocking(open_hall.url) as before:
+            await asyncio.to_thread((newer / "link.pem").replace, pem)
+            await served.check()
+            assert served.current.fingerprint != open_hall.certificate
+            # Who was shown the old one signs the old one.
+            await before.send_str(await claim_for(before, open_hall.certificate))
+            assert (await before.receive()).type is aiohttp.WSMsgType.TEXT
+        async with knocking(open_hall.url) as after:
+            await after.send_str(await claim_for(after, served.current.fingerprint))
+            assert (await after.receive()).type is aiohttp.WSMsgType.TEXT
+        async with knocking(open_hall.url) as late:
+            await late.send_str(await claim_for(late, open_hall.certificate))
+            assert (await ending(late))[0] == aiohttp.WSCloseCode.POLICY_VIOLATION
 
 
 async def test_a_recorded_claim_is_refused(tmp_path: Path) -> None:
