@@ -25,7 +25,7 @@ def test_schemathesis_finds_no_failure(network_of: NetworkFactory, tmp_path: Pat
     gateway = network.gateway
     command = [str(Path(sys.executable).parent / "schemathesis"), "run"]
     command += [f"{gateway.url}/openapi.json", "--header", f"Authorization: Bearer {gateway.key}"]
-    command += ["--max-examples", "15", "--seed", "1", "--no-color"]
+    command += ["--max-examples", "8", "--seed", "1", "--no-color"]
     # It waits for a request that may be on its way; `tests/gateway/api` asks it with less patience.
     command += ["--exclude-path", "/jobs/{request_id}/events"]
     said = subprocess.run(
