@@ -14,14 +14,13 @@ from gateway.api.events import EventStream, event, event_of
 from gateway.api.exchange import Exchange, is_request_id
 from gateway.api.kept_images import Images, filled
 from gateway.api.running import RunningRequests
-from gateway.keys import KeyGrant
 from gateway.promises.model import Kept, headers_of
 from network.errors import Problem, ProblemError
 from network.runtime.clock import Clock
 from network.wire import headers, problems
 
 PREFIX: Final = "/jobs/"
-_EVENTS: Final = "/events"
+EVENTS: Final = "/jobs/*/events"
 #: Seconds until a job is looked at again that waits between two tries.
 _LOOK: Final = 0.25
 
@@ -68,11 +67,9 @@ class Jobs:
         self._endings: Endings = NoEndings() if endings is None else endings
 
     async def show(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
-        """Progress of a request of the same key; another key's is as unknown as none."""
+        """Where a request of the same key is; another key's is as unknown as none."""
         grant = await authenticate(self._keys, request, exchange)
-        request_id, is_stream = _named(request.rel_url.raw_path)
-        if is_stream:
-            return await self._stream(request, exchange, grant, request_id)
+        request_id = _named(request)
         if self._running.find(grant.key_id, request_id) is None:
             kept = await self._kept(grant.key_id, request_id)
             if kept is not None:
@@ -80,12 +77,21 @@ class Jobs:
         now = self._clock.monotonic()
         return json_answer(await self._running.progress(grant.key_id, request_id, now))
 
+    async def stream(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
+        """News until the request is answered; what became of it tells that answer."""
+        grant = await authenticate(self._keys, request, exchange)
+        request_id = _named(request)
+        stream = EventStream(request, {"X-Request-Id": exchange.request_id})
+        is_known = self._running.find(grant.key_id, request_id) is not None
+        if is_known or await self._kept(grant.key_id, request_id) is None:
+            await self._send_news(stream, grant.key_id, request_id)
+        await stream.send(event("over", {}))
+        return await stream.end()
+
     async def stop(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         """End a request under way; nothing is charged. Raises ProblemError 404, 409."""
-        if request.rel_url.raw_path.endswith(_EVENTS):
-            raise ProblemError(problems.method_not_allowed(("GET", "HEAD", "OPTIONS")))
         grant = await authenticate(self._keys, request, exchange)
-        request_id, _ = _named(request.rel_url.raw_path)
+        request_id = _named(request)
         entry = self._running.find(grant.key_id, request_id)
         if entry is None:
             if await self._kept(grant.key_id, request_id) is None:
@@ -103,17 +109,6 @@ class Jobs:
             if kept.fulfilment is not None or kept.promise.is_async:
                 return kept
         return None
-
-    async def _stream(
-        self, request: BaseRequest, exchange: Exchange, grant: KeyGrant, request_id: str
-    ) -> StreamResponse:
-        """News until the request is answered; what became of it tells that answer."""
-        stream = EventStream(request, {"X-Request-Id": exchange.request_id})
-        is_known = self._running.find(grant.key_id, request_id) is not None
-        if is_known or await self._kept(grant.key_id, request_id) is None:
-            await self._send_news(stream, grant.key_id, request_id)
-        await stream.send(event("over", {}))
-        return await stream.end()
 
     async def _send_news(self, stream: EventStream, key_id: str, request_id: str) -> None:
         while True:
@@ -153,13 +148,12 @@ def _error(body: bytes) -> object:
     return orjson.loads(body)["error"]
 
 
-def _named(path: str) -> tuple[str, bool]:
-    """The request's id, and whether its events are meant. Raises ProblemError 404."""
-    name = path.removeprefix(PREFIX)
-    request_id = name.removesuffix(_EVENTS)
+def _named(request: BaseRequest) -> str:
+    """The id in the request's path. Raises ProblemError 404."""
+    request_id = request.rel_url.raw_path.removeprefix(PREFIX).removesuffix("/events")
     if not is_request_id(request_id):
         raise ProblemError(problems.not_found("request under way"))
-    return request_id, name != request_id
+    return request_id
 
 
 def _too_late() -> Problem:

@@ -44,6 +44,7 @@ def public_router(
         {
             MODELS_PREFIX: Route("openai-models", {"GET": models.show}),
             jobs.PREFIX: Route("jobs", {"GET": running_jobs.show, "DELETE": running_jobs.stop}),
+            jobs.EVENTS: Route("jobs", {"GET": running_jobs.stream}),
             images.PREFIX: Route("stream", {"GET": stored_images.show}),
         },
     )
