@@ -20,7 +20,7 @@ from gateway.api.running import RunningRequest, RunningRequests
 from gateway.keys import KeyGrant
 from gateway.promises.model import Promise, delivered, is_lasting, refused
 from gateway.promises.store import PromiseStore
-from network.errors import Problem, ProblemError
+from network.errors import DatabaseError, Problem, ProblemError
 from network.runtime.clock import Clock
 from network.runtime.supervisor import Supervisor
 from network.units import pixels_of
@@ -133,6 +133,10 @@ class Job:
                 delivery = await self._deliver()
         except ProblemError as error:
             return self._refused(error.problem)
+        except DatabaseError as error:
+            # Its words only: what it comes from may quote the row, and a prompt with it.
+            _log.error("job_not_written", request_id=self.promise.request_id, error=str(error))
+            return self._refused(problems.internal())
         except Exception:  # noqa: BLE001  whatever it is, those who wait get an answer and we a line
             _log.exception("job_failed", request_id=self.promise.request_id)
             return self._refused(problems.internal())
@@ -204,8 +208,9 @@ class Job:
                     await store.withdraw(promise.promise_id)
             if promise.is_async:
                 await store.forget_body(promise.promise_id)
-        except Exception:  # noqa: BLE001  the next start finds it as it is
-            _log.exception("promise_not_concluded", request_id=promise.request_id)
+        except DatabaseError as error:
+            # The next start finds it as it is.
+            _log.error("job_not_concluded", request_id=promise.request_id, error=str(error))
 
     def _tell(self, fulfilment: Fulfilment) -> None:
         exchange = self._exchange

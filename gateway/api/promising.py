@@ -153,8 +153,9 @@ class Promising:
                 raise ProblemError(id_in_use("was answered, and its answer is kept"))
             if not kept.binds:
                 if before.name == promise.name:
-                    raise ProblemError(id_in_use("failed, and its end is kept"))
-                await self._store.release(before.promise_id)
+                    instead_of = before.promise_id
+                else:
+                    await self._store.release(before.promise_id)
                 continue
             _check_same(before, promise)
             if kept.fulfilment is not None:

@@ -10,13 +10,13 @@ import aiohttp
 import pytest
 
 from gateway.config import JobSettings
-from network.errors import ProblemError
+from network.errors import Problem, ProblemError
 from network.wire import problems
 from tests.gateway.api.surface import Surface, open_surface
 from tests.gateway.waiting import until_async
 
 ID = "0123456789abcdef-own"
-ASYNC = {"Prefer": "respond-async"}
+ASYNC = "respond-async"
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_what_is_no_key_is_refused(surface: Surface, key: str) -> None:
     ],
 )
 async def test_lasting_faults_bind_and_passing_ones_do_not(
-    surface: Surface, problem: problems.Problem, *, is_kept: bool
+    surface: Surface, problem: Problem, *, is_kept: bool
 ) -> None:
     surface.dispatcher.failure = ProblemError(problem)
     first = await surface.post(Idempotency_Key="k")
@@ -189,8 +189,11 @@ async def test_base64_is_answered_again_from_the_image_store(surface: Surface) -
 
 
 async def test_a_stream_cannot_be_kept(surface: Surface) -> None:
-    for headers in ({"Idempotency-Key": "k"}, ASYNC):
-        status, body, _ = await images(surface, body={"prompt": "x", "stream": True}, **headers)
+    asked = {"prompt": "x", "stream": True}
+    for status, body, _ in (
+        await images(surface, body=asked, Idempotency_Key="k"),
+        await images(surface, body=asked, Prefer=ASYNC),
+    ):
         assert (status, body["error"]["param"]) == (400, "stream")
 
 
@@ -199,7 +202,7 @@ async def test_a_stream_cannot_be_kept(surface: Surface) -> None:
 
 async def test_an_answer_asked_for_later(surface: Surface) -> None:
     surface.dispatcher.gate.clear()
-    accepted = await surface.post(X_Request_Id=ID, **ASYNC)
+    accepted = await surface.post(X_Request_Id=ID, Prefer=ASYNC)
     assert accepted.status == 202
     told = await accepted.json()
     assert told == {
@@ -224,7 +227,7 @@ async def test_an_answer_asked_for_later(surface: Surface) -> None:
 
 async def test_a_failure_asked_for_later(surface: Surface) -> None:
     surface.dispatcher.failure = ProblemError(problems.budget_exceeded("all spent", 60.0))
-    status, _, _ = await images(surface, X_Request_Id=ID, **ASYNC)
+    status, _, _ = await images(surface, X_Request_Id=ID, Prefer=ASYNC)
     assert status == 202
     told = await ended(surface)
     assert (told["state"], told["status"]) == ("failed", 402)
@@ -233,7 +236,7 @@ async def test_a_failure_asked_for_later(surface: Surface) -> None:
 
 async def test_without_capacity_it_is_tried_again_by_another_id(surface: Surface) -> None:
     surface.dispatcher.failure = ProblemError(problems.no_capacity(1.0))
-    await surface.post(X_Request_Id=ID, **ASYNC)
+    await surface.post(X_Request_Id=ID, Prefer=ASYNC)
     await surface.until(lambda: len(surface.dispatcher.seen) == 1)
     assert (await job(surface))[1]["state"] == "waiting"
     surface.dispatcher.failure = None
@@ -243,13 +246,13 @@ async def test_without_capacity_it_is_tried_again_by_another_id(surface: Surface
 
 async def test_a_repeat_takes_the_answer_as_it_prefers(surface: Surface) -> None:
     surface.dispatcher.gate.clear()
-    await surface.post(X_Request_Id=ID, Idempotency_Key="k", **ASYNC)
+    await surface.post(X_Request_Id=ID, Idempotency_Key="k", Prefer=ASYNC)
     waiting = asyncio.ensure_future(surface.post(Idempotency_Key="k"))
-    later = await surface.post(Idempotency_Key="k", **ASYNC)
+    later = await surface.post(Idempotency_Key="k", Prefer=ASYNC)
     assert (later.status, (await later.json())["id"]) == (202, ID)
     surface.dispatcher.gate.set()
     assert (await waiting).status == 200
-    later = await surface.post(Idempotency_Key="k", **ASYNC)
+    later = await surface.post(Idempotency_Key="k", Prefer=ASYNC)
     assert (later.status, (await later.json())["state"]) == (202, "done")
     assert len(surface.dispatcher.seen) == 1
 
@@ -258,15 +261,22 @@ async def test_a_job_that_failed_for_a_passing_reason_can_be_asked_again(
     surface: Surface,
 ) -> None:
     surface.dispatcher.failure = ProblemError(problems.rate_limited(1.0))
-    await surface.post(X_Request_Id=ID, Idempotency_Key="k", **ASYNC)
+    await surface.post(X_Request_Id=ID, Idempotency_Key="k", Prefer=ASYNC)
     assert (await ended(surface))["state"] == "failed"
-    surface.dispatcher.failure = None
-    assert (await surface.post(Idempotency_Key="k")).status == 200
+    # By another name beside it, by the same name in its place.
+    answer = await surface.post(X_Request_Id=ID + "-2", Idempotency_Key="k", Prefer=ASYNC)
+    assert answer.status == 202
+    assert (await ended(surface, ID + "-2"))["state"] == "failed"
     assert (await job(surface))[1]["state"] == "failed"
+    surface.dispatcher.failure = None
+    again = await surface.post(X_Request_Id=ID + "-2", Idempotency_Key="k")
+    assert again.status == 200
+    assert "Idempotency-Replayed" not in again.headers
+    assert (await ended(surface, ID + "-2"))["state"] == "done"
 
 
 async def test_an_id_that_is_kept_cannot_be_taken_again(surface: Surface) -> None:
-    assert (await surface.post(X_Request_Id=ID, **ASYNC)).status == 202
+    assert (await surface.post(X_Request_Id=ID, Prefer=ASYNC)).status == 202
     await ended(surface)
     again = await surface.post(X_Request_Id=ID, Idempotency_Key="k")
     assert (again.status, (await again.json())["error"]["code"]) == (400, "request_id_in_use")
@@ -276,9 +286,9 @@ async def test_jobs_are_bounded_by_key_and_hold_places(tmp_path: Path) -> None:
     jobs = JobSettings(max_async_per_key=2, max_async=3)
     async with opened(tmp_path, jobs, total=4) as surface:
         surface.dispatcher.gate.clear()
-        statuses = [(await surface.post(**ASYNC)).status for _ in range(3)]
+        statuses = [(await surface.post(Prefer=ASYNC)).status for _ in range(3)]
         assert statuses == [202, 202, 429]
-        statuses = [(await surface.post(key="other", **ASYNC)).status for _ in range(2)]
+        statuses = [(await surface.post(key="other", Prefer=ASYNC)).status for _ in range(2)]
         assert statuses == [202, 503]
         assert surface.admission.in_flight == 3
 
@@ -291,7 +301,7 @@ async def test_a_preference_that_is_not_known_changes_nothing(surface: Surface) 
 
 async def test_events_of_a_job_and_after_it(surface: Surface) -> None:
     surface.dispatcher.gate.clear()
-    await surface.post(X_Request_Id=ID, **ASYNC)
+    await surface.post(X_Request_Id=ID, Prefer=ASYNC)
     url, own = f"{surface.url}/jobs/{ID}/events", {"Authorization": "Bearer good"}
     asyncio.get_running_loop().call_later(0.1, surface.dispatcher.gate.set)
     async with surface.client.get(url, headers=own) as events:
@@ -317,16 +327,16 @@ async def test_delete_ends_a_request_that_somebody_waits_for(surface: Surface) -
     assert (await job(surface, method="DELETE"))[0] == 404
 
 
-@pytest.mark.parametrize("headers", [ASYNC, {"Idempotency-Key": "k"}])
-async def test_delete_ends_a_job_for_all_who_wait(
-    surface: Surface, headers: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("prefer", [ASYNC, ""])
+async def test_delete_ends_a_job_for_all_who_wait(surface: Surface, prefer: str) -> None:
     surface.dispatcher.gate.clear()
-    first = asyncio.ensure_future(surface.post(X_Request_Id=ID, **headers))
+    first = asyncio.ensure_future(
+        surface.post(X_Request_Id=ID, Idempotency_Key="k", Prefer=prefer)
+    )
     await surface.until(lambda: surface.dispatcher.under_way == 1)
     assert await job(surface, method="DELETE") == (200, {"id": ID, "state": "cancelled"})
     assert surface.dispatcher.cancelled == 1
-    assert (await first).status == (202 if headers == ASYNC else 409)
+    assert (await first).status == (202 if prefer == ASYNC else 409)
     assert (await ended(surface))["state"] == "cancelled"
     assert (await job(surface, method="DELETE"))[0] == 409
 
@@ -341,7 +351,7 @@ async def test_delete_of_events_is_no_method(surface: Surface) -> None:
 async def test_what_was_kept_is_kept_over_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path, public_url="https://here") as surface:
         first = await (await surface.post(Idempotency_Key="k")).text()
-        await surface.post(X_Request_Id=ID, **ASYNC)
+        await surface.post(X_Request_Id=ID, Prefer=ASYNC)
         told = await ended(surface)
     async with opened(tmp_path, public_url="https://here") as surface:
         again = await surface.post(Idempotency_Key="k")
@@ -354,7 +364,7 @@ async def test_what_was_kept_is_kept_over_a_restart(tmp_path: Path) -> None:
 async def test_a_job_cut_off_runs_again_and_a_request_only_when_repeated(tmp_path: Path) -> None:
     async with opened(tmp_path) as surface:
         surface.dispatcher.gate.clear()
-        await surface.post(X_Request_Id=ID, Idempotency_Key="later", **ASYNC)
+        await surface.post(X_Request_Id=ID, Idempotency_Key="later", Prefer=ASYNC)
         lost = asyncio.ensure_future(surface.post({"prompt": "x"}, Idempotency_Key="now"))
         await surface.until(lambda: surface.dispatcher.under_way == 2)
         lost.cancel()
@@ -362,8 +372,8 @@ async def test_a_job_cut_off_runs_again_and_a_request_only_when_repeated(tmp_pat
     async with opened(tmp_path) as surface:
         assert (await ended(surface))["state"] == "done"
         assert len(surface.dispatcher.seen) == 1
-        for key, body in (("later", None), ("now", {"prompt": "x"})):
-            answer = await surface.post(body, Idempotency_Key=key)
+        for key, prompt in (("later", "a boat"), ("now", "x")):
+            answer = await surface.post({"prompt": prompt}, Idempotency_Key=key)
             assert answer.status == 200
             assert ("Idempotency-Replayed" in answer.headers) == (key == "later")
         assert len(surface.dispatcher.seen) == 2
@@ -372,7 +382,7 @@ async def test_a_job_cut_off_runs_again_and_a_request_only_when_repeated(tmp_pat
 async def test_a_job_of_a_key_that_is_dead_by_now_is_not_run(tmp_path: Path) -> None:
     async with opened(tmp_path) as surface:
         surface.dispatcher.gate.clear()
-        await surface.post(X_Request_Id=ID, **ASYNC)
+        await surface.post(X_Request_Id=ID, Prefer=ASYNC)
         surface.forsake()
     async with opened(tmp_path, dead_keys=("k1",)) as surface:
         told = await ended(surface)
