@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from gateway.config import JobSettings
+from gateway.storage.disk import ImageNotStoredError
 from network.errors import Problem, ProblemError
 from network.wire import problems
 from tests.gateway.api.surface import Surface, open_surface
@@ -186,6 +187,27 @@ async def test_base64_is_answered_again_from_the_image_store(surface: Surface) -
     assert body["error"]["code"] == "answer_lost"
     assert "12345 wei" in body["error"]["message"]
     assert len(surface.dispatcher.seen) == 1
+
+
+@pytest.mark.parametrize("fails", ["put", "secure"])
+async def test_an_answer_that_no_disk_takes_is_given_once(
+    surface: Surface, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ImageNotStoredError("the disk is full")
+
+    monkeypatch.setattr(surface.store, fails, fail)
+    first = await surface.post(Idempotency_Key="k")
+    assert first.status == 200
+    url = (await first.json())["images"][0]["url"]
+    assert url.startswith("data:image/png;base64,iVBOR" if fails == "put" else surface.url)
+    inline = {"prompt": "a boat", "response_format": "b64_json"}
+    status, body, _ = await images(surface, body=inline, Idempotency_Key="k-2")
+    assert status == 200
+    assert body["data"][0]["b64_json"].startswith("iVBOR")
+    again = await surface.post(Idempotency_Key="k")
+    assert (again.status, (await again.json())["error"]["code"]) == (409, "answer_lost")
+    assert len(surface.dispatcher.seen) == 2
 
 
 async def test_a_stream_cannot_be_kept(surface: Surface) -> None:

@@ -21,6 +21,7 @@ class Told:
     message_id: str
     body: dict[str, Any]
     is_signed: bool
+    path: str
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Receiver:
         digest = hmac.new(key, content, hashlib.sha256).digest()
         signature = "v1," + base64.b64encode(digest).decode()
         is_signed = head["webhook-signature"] == signature
-        self.told.append(Told(head["webhook-id"], json.loads(body), is_signed))
+        self.told.append(Told(head["webhook-id"], json.loads(body), is_signed, request.path))
         status = self.script.popleft() if self.script else 204
         if status == 0:  # an answer without end
             response = web.StreamResponse()

@@ -95,6 +95,7 @@ async def test_a_receiver_that_fails_is_told_again_by_the_same_id(tmp_path: Path
         assert len(receiver.told) == 5
         assert all(told.is_signed for told in receiver.told)
         assert len({told.message_id for told in receiver.told}) == 1
+        assert {told.path for told in receiver.told} == {"/"}
 
 
 async def test_what_was_not_told_is_told_after_a_restart(tmp_path: Path) -> None:
