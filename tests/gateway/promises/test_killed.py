@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -21,6 +20,8 @@ from tests.integration.journals import assert_nothing_is_paid_twice, gateway_req
 #: What a request of BODY costs: 64 x 64 pixels at 1 wei.
 FEE = 64 * 64
 KILLS = 2
+#: Of requests, and of jobs.
+COUNT = 30
 
 
 @asynccontextmanager
@@ -82,58 +83,88 @@ class Client:
             await asyncio.sleep(0.02)
 
 
-def ids_told(receiver: Receiver, failures: int) -> set[str]:
-    """Of the jobs whose webhook was taken."""
-    return {one.body["id"] for one in receiver.told[failures:]}
-
-
 def is_ok(status: int, _: Any) -> bool:
     return status == 200
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-async def test_requests_repeated_across_kills_run_and_are_charged_once(tmp_path: Path) -> None:
-    count = 60
-    stub = StubOrchestrator({"m": StubModel()}, capacity=6, job_seconds=0.03)
-    async with (
-        running(stub),
-        gateway_over(tmp_path, stub) as gateway,
-        aiohttp.ClientSession() as http,
-    ):
-        client = Client(http, gateway)
+class Requests:
+    """So many, each repeated by its idempotency key until it is answered."""
 
-        async def one(number: int) -> tuple[Any, bool]:
-            path = "/text-to-image"
-            return await client.ask("POST", path, is_ok, Idempotency_Key=f"key-{number}")
+    def __init__(self, client: Client, count: int) -> None:
+        self._client = client
+        self._count = count
+        self._answers: list[Any] = []
 
-        async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(one(number)) for number in range(count)]
-            group.create_task(kill_now_and_then(gateway, stub, count))
-        first = [task.result()[0] for task in asking]
-        again = await asyncio.gather(*(one(number) for number in range(count)))
-        assert client.cut_off, "the kills came too late to cut anything"
-        assert [told for told, _ in again] == first
+    async def ask(self) -> None:
+        self._answers = [told for told, _ in await self._all()]
+
+    async def check(self, http: aiohttp.ClientSession) -> None:
+        """Another repeat of each has the same answer, and every image is there."""
+        again = await self._all()
+        assert [told for told, _ in again] == self._answers
         assert all(is_repeat for _, is_repeat in again)
-        urls = [told["images"][0]["url"] for told in first]
-        assert len(set(urls)) == count
+        urls = {told["images"][0]["url"] for told in self._answers}
+        assert len(urls) == self._count
         for url in urls:
             async with http.get(url) as image:
                 assert image.status == 200
-    requests = gateway_requests(gateway)
-    settled = [request for request in requests if request.state == "settled"]
-    assert len(settled) == count
-    assert sum(request.fee for request in settled) == count * FEE
-    assert_nothing_is_paid_twice(requests)
-    # What was cut off between a node's answer and its settlement ran once more; nothing else did.
-    assert stub.delivered - count <= KILLS * stub.capacity
+
+    async def _all(self) -> list[tuple[Any, bool]]:
+        return await asyncio.gather(*map(self._one, range(self._count)))
+
+    async def _one(self, number: int) -> tuple[Any, bool]:
+        path = "/text-to-image"
+        return await self._client.ask("POST", path, is_ok, Idempotency_Key=f"key-{number}")
+
+
+class Jobs:
+    """So many, each looked at until it has ended and its webhook was told."""
+
+    def __init__(self, client: Client, count: int, receiver: Receiver) -> None:
+        self._client = client
+        self._count = count
+        self._receiver = receiver
+        self._failures = [500, 302, 503] * 10
+        receiver.script.extend(self._failures)
+        self._ends: dict[str, Any] = {}
+
+    async def ask(self) -> None:
+        ends = await asyncio.gather(*map(self._one, range(self._count)))
+        self._ends = {told["id"]: told for told in ends}
+
+    def check(self) -> None:
+        """Each ended well, and its webhook was told just that, by one id however often."""
+        assert len(self._ends) == self._count
+        assert {told["fee"] for told in self._ends.values()} == {str(FEE)}
+        for told in self._receiver.told:
+            assert told.is_signed
+            assert told.body == self._ends[told.body["id"]]
+        ids = {(told.body["id"], told.message_id) for told in self._receiver.told}
+        assert len(ids) == len({name for name, _ in ids}) == self._count
+
+    async def _one(self, number: int) -> Any:
+        name = f"job-of-the-test-{number:04}"
+        await self._client.ask(
+            "POST",
+            "/text-to-image",
+            lambda status, _: status == 202,
+            X_Request_Id=name,
+            Idempotency_Key=name,
+            Prefer="respond-async",
+            Limner_Webhook=f"{self._receiver.url}/{name}",
+        )
+        told, _ = await self._client.ask(
+            "GET", f"/jobs/{name}", lambda _, told: told.get("state") == "done"
+        )
+        taken = slice(len(self._failures), None)
+        await until(lambda: name in {one.body["id"] for one in self._receiver.told[taken]}, 60)
+        return told
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
-async def test_jobs_and_their_webhooks_survive_kills(tmp_path: Path) -> None:
-    count = 24
-    stub = StubOrchestrator({"m": StubModel()}, capacity=4, job_seconds=0.05)
+@pytest.mark.timeout(150)
+async def test_across_kills_all_is_answered_and_charged_once(tmp_path: Path) -> None:
+    stub = StubOrchestrator({"m": StubModel()}, capacity=6, job_seconds=0.03)
     async with (
         running(stub),
         gateway_over(tmp_path, stub) as gateway,
@@ -143,41 +174,19 @@ async def test_jobs_and_their_webhooks_survive_kills(tmp_path: Path) -> None:
         secret = await asyncio.to_thread(gateway.run_tool, "keys", "webhook-secret", key_id)
         client = Client(http, gateway)
         async with receiving(secret.strip()) as receiver:
-            failures = [500, 302, 503] * 10
-            receiver.script.extend(failures)
-
-            async def one(number: int) -> Any:
-                name = f"job-of-the-test-{number:04}"
-                await client.ask(
-                    "POST",
-                    "/text-to-image",
-                    lambda status, _: status == 202,
-                    X_Request_Id=name,
-                    Idempotency_Key=name,
-                    Prefer="respond-async",
-                    Limner_Webhook=f"{receiver.url}/{name}",
-                )
-                told, _ = await client.ask(
-                    "GET", f"/jobs/{name}", lambda _, told: told.get("state") == "done"
-                )
-                await until(lambda: name in ids_told(receiver, len(failures)), 60)
-                return told
-
+            requests, jobs = Requests(client, COUNT), Jobs(client, COUNT, receiver)
             async with asyncio.TaskGroup() as group:
-                asking = [group.create_task(one(number)) for number in range(count)]
-                group.create_task(kill_now_and_then(gateway, stub, count))
-            ended = {task.result()["id"]: task.result() for task in asking}
+                group.create_task(requests.ask())
+                group.create_task(jobs.ask())
+                group.create_task(kill_now_and_then(gateway, stub, 2 * COUNT))
             assert client.cut_off, "the kills came too late to cut anything"
-            assert len(ended) == count
-            assert {told["fee"] for told in ended.values()} == {str(FEE)}
-            for told in receiver.told:
-                assert told.is_signed
-                assert told.body == ended[told.body["id"]]
-            ids = Counter((told.body["id"], told.message_id) for told in receiver.told)
-            assert len(ids) == len({name for name, _ in ids}) == count
-    requests = gateway_requests(gateway)
-    assert sum(request.state == "settled" for request in requests) == count
-    assert_nothing_is_paid_twice(requests)
+            await requests.check(http)
+            jobs.check()
+    accepted = gateway_requests(gateway)
+    settled = [request for request in accepted if request.state == "settled"]
+    assert len(settled) == 2 * COUNT
+    assert sum(request.fee for request in settled) == 2 * COUNT * FEE
+    assert_nothing_is_paid_twice(accepted)
     with closing(sqlite3.connect(tmp_path / "data" / "gateway.sqlite3")) as database:
         left = database.execute("SELECT count(body), count(webhook), count(*) FROM promises")
-        assert left.fetchone() == (0, 0, count), "a prompt or an address outlived its job"
+        assert left.fetchone() == (0, 0, 2 * COUNT), "a prompt or an address outlived its job"
