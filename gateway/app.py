@@ -317,9 +317,21 @@ async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack)
     bounds = _bounds(settings)
     rates = Rates(parts.clock)
     addresses = Addresses(parts.store, settings.public_url)
-    kept = await stack.enter_async_context(
-        open_kept_answers(settings.jobs, await _kept_with(parts, metrics, rates, addresses))
+    resources = Resources(
+        database=parts.database,
+        journal=parts.journal,
+        images=parts.store,
+        addresses=addresses,
+        dispatcher=parts.dispatcher,
+        admission=parts.admission,
+        running=parts.running,
+        rates=rates,
+        watcher=metrics,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        master=await webhook_secret(settings),
     )
+    kept = await stack.enter_async_context(open_kept_answers(settings, resources))
     generation = Generation(
         keys=parts.keys,
         rates=rates,
@@ -348,34 +360,6 @@ async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack)
         stored_images=images.Images(parts.store),
         contract=contract,
         version=_VERSION,
-    )
-
-
-async def _kept_with(
-    parts: _Parts, metrics: Metrics, rates: Rates, addresses: Addresses
-) -> Resources:
-    settings, server = parts.settings, parts.settings.server
-    return Resources(
-        database=parts.database,
-        journal=parts.journal,
-        images=parts.store,
-        addresses=addresses,
-        dispatcher=parts.dispatcher,
-        admission=parts.admission,
-        running=parts.running,
-        rates=rates,
-        watcher=metrics,
-        clock=parts.clock,
-        randomness=parts.randomness,
-        master=await webhook_secret(settings),
-        max_body_bytes=settings.limits.max_body_bytes,
-        body_timeout_seconds=server.body_timeout_seconds,
-        # Twice: those that are answered, and those that wait for the same answers.
-        max_clients=2 * server.max_in_flight,
-        max_clients_per_key=2 * server.max_in_flight_per_key,
-        reveal_orchestrator=server.reveal_orchestrator,
-        lifetime=settings.images.lifetime_seconds,
-        sweep_seconds=settings.images.sweep_seconds,
     )
 
 

@@ -20,7 +20,7 @@ from gateway.api.kept_job import Means
 from gateway.api.promising import Bounds, Promising
 from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
-from gateway.config import JobSettings
+from gateway.config import GatewaySettings
 from gateway.keys import KeyGrant
 from gateway.promises.courier import Courier, Delivering, open_session
 from gateway.promises.model import Kept
@@ -47,14 +47,6 @@ class Resources:
     randomness: random.Random
     #: From which webhooks' secrets are made.
     master: bytes
-    max_body_bytes: int
-    body_timeout_seconds: float
-    max_clients: int
-    max_clients_per_key: int
-    reveal_orchestrator: bool
-    #: Seconds for which answers are kept: those of the images that they lead to.
-    lifetime: float
-    sweep_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +82,7 @@ class KeptAnswers:
 
 @asynccontextmanager
 async def open_kept_answers(
-    settings: JobSettings, resources: Resources
+    settings: GatewaySettings, resources: Resources
 ) -> AsyncIterator[KeptAnswers]:
     """What an earlier process left waits for `resume`."""
     store = PromiseStore(resources.database, resources.journal)
@@ -100,7 +92,7 @@ async def open_kept_answers(
         return await told(kept, images)
 
     async with (
-        open_session(allow_private=settings.private_webhooks) as session,
+        open_session(allow_private=settings.jobs.private_webhooks) as session,
         supervise(resources.clock) as supervisor,
     ):
         courier = Courier(
@@ -109,9 +101,9 @@ async def open_kept_answers(
             body=body,
             master=resources.master,
             delivering=Delivering(
-                timeout=settings.webhook_timeout_seconds,
-                first_pause=settings.webhook_first_pause_seconds,
-                give_up=settings.webhook_give_up_seconds,
+                timeout=settings.jobs.webhook_timeout_seconds,
+                first_pause=settings.jobs.webhook_first_pause_seconds,
+                give_up=settings.jobs.webhook_give_up_seconds,
             ),
             supervisor=supervisor,
             clock=resources.clock,
@@ -126,13 +118,13 @@ async def open_kept_answers(
             rates=resources.rates,
             admission=resources.admission,
             running=resources.running,
-            bounds=_bounds(settings, resources),
+            bounds=_bounds(settings),
             clock=resources.clock,
         )
-        kept = KeptAnswers(
-            promising, keeper, courier, store, images, resources.lifetime, resources.clock
-        )
-        supervisor.start("kept answers", partial(_sweep, kept, resources.sweep_seconds))
+        # Answers lead to images, and end with them.
+        lifetime, every = settings.images.lifetime_seconds, settings.images.sweep_seconds
+        kept = KeptAnswers(promising, keeper, courier, store, images, lifetime, resources.clock)
+        supervisor.start("kept answers", partial(_sweep, kept, every))
         yield kept
 
 
@@ -143,7 +135,7 @@ async def _sweep(kept: KeptAnswers, every: float) -> None:
 
 
 def _means(
-    settings: JobSettings,
+    settings: GatewaySettings,
     resources: Resources,
     store: PromiseStore,
     courier: Courier,
@@ -160,18 +152,20 @@ def _means(
         courier=courier,
         watcher=resources.watcher,
         clock=resources.clock,
-        reveal_orchestrator=resources.reveal_orchestrator,
-        patience=settings.patience_seconds,
+        reveal_orchestrator=settings.server.reveal_orchestrator,
+        patience=settings.jobs.patience_seconds,
     )
 
 
-def _bounds(settings: JobSettings, resources: Resources) -> Bounds:
+def _bounds(settings: GatewaySettings) -> Bounds:
+    server, own = settings.server, settings.jobs
     return Bounds(
-        max_body_bytes=resources.max_body_bytes,
-        body_timeout_seconds=resources.body_timeout_seconds,
-        max_async=settings.max_async,
-        max_async_per_key=settings.max_async_per_key,
-        max_clients=resources.max_clients,
-        max_clients_per_key=resources.max_clients_per_key,
-        allow_private_webhooks=settings.private_webhooks,
+        max_body_bytes=settings.limits.max_body_bytes,
+        body_timeout_seconds=server.body_timeout_seconds,
+        max_async=own.max_async,
+        max_async_per_key=own.max_async_per_key,
+        # Twice: those that are answered, and those that wait for the same answers.
+        max_clients=2 * server.max_in_flight,
+        max_clients_per_key=2 * server.max_in_flight_per_key,
+        allow_private_webhooks=own.private_webhooks,
     )

@@ -16,13 +16,13 @@ from gateway.dispatch.allowing import allowances_of, budget_problem
 from gateway.dispatch.books import Books
 from gateway.dispatch.journey import (
     Buyer,
-    Delivered,
     DispatchResult,
     Journey,
     Keep,
     Place,
     Routing,
     Running,
+    kept_of,
     order_for,
     owed,
     set_out,
@@ -320,7 +320,7 @@ class Dispatcher:
             self._directory.note_sent(uri, model_id)
             was_sent = True
             answer = await self._ask(journey, place, running, payment)
-            kept = await _kept(journey, place, answer) if journey.keep is not None else ()
+            kept = await kept_of(journey, place, answer) if journey.keep is not None else ()
             # Nothing is awaited from here on: who cancels the request from now on is too late.
             return self._settle(journey, place, running, answer, kept)
         except StaleQuoteError as stale:
@@ -449,18 +449,3 @@ class Dispatcher:
     def _advance(self) -> None:
         self._is_advancing = False
         self._line.advance()
-
-
-async def _kept(journey: Journey, place: Place, answer: NodeAnswer) -> tuple[Event, ...]:
-    """The answer as it is kept, where it is. Raises OrchestratorFailed, as `owed`."""
-    if journey.keep is None:
-        return ()
-    delivered = Delivered(
-        answer.images,
-        owed(place, answer),
-        place.uri,
-        journey.attempts,
-        journey.asked,
-        answer.warnings,
-    )
-    return (await journey.keep(delivered),)

@@ -253,6 +253,21 @@ def owed(place: Place, answer: NodeAnswer) -> Wei:
     return charged
 
 
+async def kept_of(journey: Journey, place: Place, answer: NodeAnswer) -> tuple[Event, ...]:
+    """The answer as it is kept, where it is. Raises OrchestratorFailed, as `owed`."""
+    if journey.keep is None:
+        return ()
+    delivered = Delivered(
+        answer.images,
+        owed(place, answer),
+        place.uri,
+        journey.attempts,
+        journey.asked,
+        answer.warnings,
+    )
+    return (await journey.keep(delivered),)
+
+
 def _body(request: TextToImageRequest, seed: int) -> bytes:
     fields = {**vars(request), "seed": seed}
     if not request.deterministic:

@@ -27,7 +27,7 @@ from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
 from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
 from gateway.api.text_to_image import TextToImage
-from gateway.config import JobSettings
+from gateway.config import GatewaySettings, ImageSettings, JobSettings, ServerSettings
 from gateway.dispatch import RequestProgress
 from gateway.keys import KeyGrant
 from gateway.orchestrators.job_events import News
@@ -260,15 +260,13 @@ async def open_surface(
                 clock=clock,
                 randomness=random.Random(1),  # noqa: S311
                 master=MASTER,
-                max_body_bytes=limits.max_body_bytes,
-                body_timeout_seconds=body_timeout_seconds,
-                max_clients=total,
-                max_clients_per_key=per_key,
-                reveal_orchestrator=True,
-                lifetime=lifetime,
-                sweep_seconds=30.0,
             )
-            kept = await stack.enter_async_context(open_kept_answers(keeps, resources))
+            settings = GatewaySettings(
+                jobs=keeps,
+                images=ImageSettings(lifetime_seconds=lifetime),
+                server=ServerSettings(body_timeout_seconds=body_timeout_seconds),
+            )
+            kept = await stack.enter_async_context(open_kept_answers(settings, resources))
         generation = Generation(
             keys=FixedKeys(),
             rates=rates,
