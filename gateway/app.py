@@ -23,6 +23,7 @@ from gateway.api.bounds import Bounds
 from gateway.api.exposure import is_local, open_tls
 from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation
+from gateway.api.keeping import Resources, open_kept_answers
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
@@ -31,7 +32,7 @@ from gateway.api.openapi import document
 from gateway.api.rates import Rates
 from gateway.api.router import Router
 from gateway.api.running import RunningRequests
-from gateway.api.site import public_router
+from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
 from gateway.api.status import count_states, describe
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
@@ -46,7 +47,13 @@ from gateway.dispatch import Dispatcher, Routing
 from gateway.dispatch.allowing import spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
-from gateway.home import open_gateway_database, open_images, open_payer, open_usage_journal
+from gateway.home import (
+    open_gateway_database,
+    open_images,
+    open_payer,
+    open_usage_journal,
+    webhook_secret,
+)
 from gateway.keys import KeyRing, list_keys
 from gateway.link.opening import open_links
 from gateway.link.switchboard import Switchboard
@@ -101,7 +108,10 @@ class Gateway:
 class _Parts:
     settings: GatewaySettings
     clock: Clock
+    randomness: random.Random
     account: Address
+    database: Database
+    journal: Journal
     keys: KeyRing
     store: DiskImageStore
     directory: Directory
@@ -186,7 +196,10 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         parts = _Parts(
             settings=settings,
             clock=clock,
+            randomness=randomness,
             account=payer.maker.address,
+            database=database,
+            journal=journal,
             keys=keys,
             store=store,
             directory=directory,
@@ -248,7 +261,7 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
     served = await stack.enter_async_context(open_tls(settings.tls, parts.clock))
     tls = None if served is None else served.context
     _warn_of_exposure(settings, has_tls=tls is not None)
-    public = Frontend(_public_router(parts), metrics)
+    public = Frontend(await _public_router(parts, metrics, stack), metrics)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.account)
     admin_url = ""
@@ -299,26 +312,51 @@ async def _listen(
         ) from error
 
 
-def _public_router(parts: _Parts) -> Router:
+async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack) -> Router:
     settings = parts.settings
     bounds = _bounds(settings)
+    rates = Rates(parts.clock)
+    addresses = Addresses(parts.store, settings.public_url)
+    resources = Resources(
+        database=parts.database,
+        journal=parts.journal,
+        images=parts.store,
+        addresses=addresses,
+        dispatcher=parts.dispatcher,
+        admission=parts.admission,
+        running=parts.running,
+        rates=rates,
+        watcher=metrics,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        master=await webhook_secret(settings),
+    )
+    kept = await stack.enter_async_context(open_kept_answers(settings, resources))
     generation = Generation(
         keys=parts.keys,
-        rates=Rates(parts.clock),
+        rates=rates,
         admission=parts.admission,
         dispatcher=parts.dispatcher,
         running=parts.running,
         max_body_bytes=settings.limits.max_body_bytes,
         body_timeout_seconds=settings.server.body_timeout_seconds,
         reveal_orchestrator=settings.server.reveal_orchestrator,
+        keeping=kept.promising,
     )
-    addresses = Addresses(parts.store, settings.public_url)
+    text_to_image = TextToImage(generation, bounds, addresses)
+    openai_images = OpenAiImages(generation, bounds, addresses, parts.clock)
+    await kept.resume(
+        parts.keys.grant_of,
+        {TEXT_TO_IMAGE: text_to_image.read, OPENAI_IMAGES: openai_images.read},
+    )
     contract = document(bounds.of(bounds.default_model), _VERSION, settings.public_url)
     return public_router(
-        text_to_image=TextToImage(generation, bounds, addresses),
-        openai_images=OpenAiImages(generation, bounds, addresses, parts.clock),
+        text_to_image=text_to_image,
+        openai_images=openai_images,
         models=Models(parts.keys, parts.directory.known_models, int(parts.clock.now())),
-        running_jobs=jobs.Jobs(keys=parts.keys, running=parts.running, clock=parts.clock),
+        running_jobs=jobs.Jobs(
+            keys=parts.keys, running=parts.running, clock=parts.clock, endings=kept
+        ),
         stored_images=images.Images(parts.store),
         contract=contract,
         version=_VERSION,

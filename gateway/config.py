@@ -247,6 +247,18 @@ class SignerSettings(Settings):
     max_price_per_call: PriceSetting | None = None
 
 
+class JobSettings(Settings):
+    """Jobs that nobody waits for, and the webhooks that are told how they ended."""
+
+    max_async: Count = 128
+    max_async_per_key: Count = 32
+    patience_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 300.0
+    webhook_timeout_seconds: Seconds = 10.0
+    webhook_first_pause_seconds: Seconds = 5.0
+    webhook_give_up_seconds: Seconds = 86_400.0
+    private_webhooks: bool = False
+
+
 class AccountingSettings(Settings):
     """Where the journal and the keys are kept."""
 
@@ -274,6 +286,7 @@ class GatewaySettings(Settings):
         ModelSettings(id="limner/shapes", size_multiple=32),
     )
     images: ImageSettings = ImageSettings()
+    jobs: JobSettings = JobSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     links: LinkSettings = LinkSettings()
     routing: RoutingSettings = RoutingSettings()

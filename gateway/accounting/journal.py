@@ -194,6 +194,13 @@ class Journal:
         """Balances, attempts in doubt and tickets that are out, for a start (unix seconds)."""
         return await self._read(lambda c: payment_state(c, now))
 
+    async def read(self, query: Callable[[Connection], _T]) -> _T:
+        """For rows that come by this journal and are another's to read.
+
+        `query` sees everything that was recorded before. Raises DatabaseError.
+        """
+        return await self._read(query)
+
     async def _read(self, query: Callable[[Connection], _T]) -> _T:
         """`query` sees everything that was recorded before."""
         self._flush()

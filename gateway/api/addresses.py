@@ -1,11 +1,12 @@
 """Where clients fetch the images that they were not sent."""
 
 import re
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 from aiohttp.web import BaseRequest
-from pybase64 import b64encode
+from pybase64 import b64encode_as_string
 
 from gateway.storage.disk import ImageNotStoredError
 
@@ -30,6 +31,10 @@ class Addresses:
         self._images = images
         self._public_url = public_url
 
+    def base(self, request: BaseRequest) -> str:
+        """What the URLs in the answer to `request` begin with."""
+        return self._public_url or _own_url(request)
+
     async def of(self, request: BaseRequest, job_id: str, png: bytes) -> str:
         """The image's URL; a data URL if it cannot be stored."""
         try:
@@ -37,8 +42,23 @@ class Addresses:
         except ImageNotStoredError as error:
             # The image is made and paid for: it goes into the answer itself.
             _log.error("image_sent_inline", error=str(error))
-            return "data:image/png;base64," + b64encode(png).decode()
-        return (self._public_url or _own_url(request)) + path
+            return "data:image/png;base64," + b64encode_as_string(png)
+        return self.base(request) + path
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Shows images to the client that waits for them (`gateway.api.generation.Showing`)."""
+
+    addresses: Addresses
+    request: BaseRequest
+    job_id: str
+
+    async def url(self, png: bytes) -> str:
+        return await self.addresses.of(self.request, self.job_id, png)
+
+    async def inline(self, png: bytes) -> str:
+        return b64encode_as_string(png)
 
 
 def _own_url(request: BaseRequest) -> str:

@@ -7,12 +7,20 @@ from typing import Any
 from aiohttp.web import BaseRequest, StreamResponse
 from pybase64 import b64encode_as_string
 
-from gateway.api.addresses import Addresses
+from gateway.api.addresses import Addresses, Direct
 from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
 from gateway.api.events import EventStream, event
 from gateway.api.exchange import Exchange
-from gateway.api.generation import Asked, Delivery, Generation, Making, Picture
+from gateway.api.generation import (
+    Asked,
+    Delivered,
+    Delivery,
+    Generation,
+    Making,
+    Picture,
+    Showing,
+)
 from gateway.api.openai_body import (
     IMAGE_EVENT,
     PARTIAL_EVENT,
@@ -41,33 +49,34 @@ class OpenAiImages:
     async def create(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         """Raises ProblemError in the names of OpenAI's fields."""
         try:
-            return await self._generation.serve(request, exchange, self._read)
+            return await self._generation.serve(request, exchange, self.read)
         except ProblemError as error:
             raise ProblemError(renamed(error.problem)) from None
 
-    def _read(self, body: bytes) -> Asked:
+    def read(self, body: bytes) -> Asked:
+        """What a body asks for. Raises ProblemError."""
         asked = parse_openai(body, self._bounds)
         answer = self._stream if asked.stream else self._answer
-        return Asked(asked.wanted, partial(answer, asked))
+        tell = None if asked.stream else partial(self._tell, asked)
+        return Asked(asked.wanted, partial(answer, asked), tell, renamed, asked.warnings)
 
     async def _answer(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         delivery = await making.delivered()
-        data = [await self._datum(making, asked, image) for image in delivery.images]
+        told = await self._tell(
+            asked, delivery, Direct(self._addresses, making.request, making.job_id)
+        )
         await delivery.settled
-        response = json_answer({"created": self._now(), "data": data, **_about(asked)})
+        response = json_answer(told)
         response.headers.update(making.headers(delivery))
         if warnings := _warnings(delivery, asked):
             response.headers[headers.WARNINGS] = warnings
         return response
 
-    async def _datum(
-        self, making: Making, asked: OpenAiRequest, image: Picture
+    async def _tell(
+        self, asked: OpenAiRequest, delivered: Delivered, showing: Showing
     ) -> dict[str, object]:
-        # Ours beside OpenAI's: what it takes to draw the same image again, and what was seen in it.
-        told: dict[str, object] = {"seed": image.seed, "nsfw": image.safety.nsfw}
-        if asked.inline:
-            return {"b64_json": b64encode_as_string(image.png), **told}
-        return {"url": await self._addresses.of(making.request, making.job_id, image.png), **told}
+        data = [await _datum(showing, asked, image) for image in delivered.images]
+        return {"created": self._now(), "data": data, **_about(asked)}
 
     async def _stream(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         """Refused before anything was shown, it has a status of its own; later, an event."""
@@ -134,6 +143,14 @@ class OpenAiImages:
 
     def _now(self) -> int:
         return int(self._clock.now())
+
+
+async def _datum(showing: Showing, asked: OpenAiRequest, image: Picture) -> dict[str, object]:
+    # Ours beside OpenAI's: what it takes to draw the same image again, and what was seen in it.
+    told: dict[str, object] = {"seed": image.seed, "nsfw": image.safety.nsfw}
+    if asked.inline:
+        return {"b64_json": await showing.inline(image.png), **told}
+    return {"url": await showing.url(image.png), **told}
 
 
 def _about(asked: OpenAiRequest) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """The public resources, put together."""
 
+from typing import Final
+
 import orjson
 from aiohttp.web import BaseRequest, StreamResponse
 
@@ -11,6 +13,10 @@ from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import Document
 from gateway.api.router import Route, Router
 from gateway.api.text_to_image import TextToImage
+
+#: Names of the routes that make images: in logs, in metrics, and in promises on disk.
+TEXT_TO_IMAGE: Final = "text-to-image"
+OPENAI_IMAGES: Final = "openai-images"
 
 
 def public_router(
@@ -24,20 +30,21 @@ def public_router(
     version: str,
 ) -> Router:
     """Everything a client may ask; the slash twin is Livepeer's."""
-    generate = Route("text-to-image", {"POST": text_to_image.create})
+    generate = Route(TEXT_TO_IMAGE, {"POST": text_to_image.create})
     health = _fixed(orjson.dumps({"status": "OK", "version": version}))
     return Router(
         {
             "/text-to-image": generate,
             "/text-to-image/": generate,
-            "/v1/images/generations": Route("openai-images", {"POST": openai_images.create}),
+            "/v1/images/generations": Route(OPENAI_IMAGES, {"POST": openai_images.create}),
             "/v1/models": Route("openai-models", {"GET": models.index}),
             "/health": Route("health", {"GET": health}),
             "/openapi.json": Route("openapi", {"GET": _fixed(orjson.dumps(contract))}),
         },
         {
             MODELS_PREFIX: Route("openai-models", {"GET": models.show}),
-            jobs.PREFIX: Route("jobs", {"GET": running_jobs.show}),
+            jobs.PREFIX: Route("jobs", {"GET": running_jobs.show, "DELETE": running_jobs.stop}),
+            jobs.EVENTS: Route("jobs", {"GET": running_jobs.stream}),
             images.PREFIX: Route("stream", {"GET": stored_images.show}),
         },
     )

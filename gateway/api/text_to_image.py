@@ -2,11 +2,12 @@
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from gateway.api.addresses import Addresses
+from gateway.api.addresses import Addresses, Direct
 from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
 from gateway.api.exchange import Exchange
-from gateway.api.generation import Asked, Generation, Making
+from gateway.api.generation import Asked, Delivered, Generation, Making, Showing
+from network.errors import Problem
 
 
 class TextToImage:
@@ -18,23 +19,33 @@ class TextToImage:
         self._addresses = addresses
 
     async def create(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
-        return await self._generation.serve(request, exchange, self._read)
+        return await self._generation.serve(request, exchange, self.read)
 
-    def _read(self, body: bytes) -> Asked:
-        return Asked(self._bounds.parse(body), self._answer)
+    def read(self, body: bytes) -> Asked:
+        """What a body asks for. Raises ProblemError."""
+        return Asked(self._bounds.parse(body), self._answer, _tell, _same)
 
     async def _answer(self, making: Making) -> StreamResponse:
         delivery = await making.delivered()
-        media = [
-            {
-                "url": await self._addresses.of(making.request, making.job_id, image.png),
-                "seed": image.seed,
-                "nsfw": image.safety.nsfw,
-                "safety": image.safety,
-            }
-            for image in delivery.images
-        ]
+        told = await _tell(delivery, Direct(self._addresses, making.request, making.job_id))
         await delivery.settled
-        response = json_answer({"images": media})
+        response = json_answer(told)
         response.headers.update(making.headers(delivery))
         return response
+
+
+async def _tell(delivered: Delivered, showing: Showing) -> dict[str, object]:
+    media = [
+        {
+            "url": await showing.url(image.png),
+            "seed": image.seed,
+            "nsfw": image.safety.nsfw,
+            "safety": image.safety,
+        }
+        for image in delivered.images
+    ]
+    return {"images": media}
+
+
+def _same(problem: Problem) -> Problem:
+    return problem

@@ -13,7 +13,7 @@ from typing_extensions import override
 from gateway.cli.limits import limit_options, limits_of, shown_limits, team_of
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
-from gateway.home import open_gateway_database
+from gateway.home import open_gateway_database, webhook_secret
 from gateway.keys import (
     KeyGrant,
     KeyRecord,
@@ -24,6 +24,7 @@ from gateway.keys import (
     price_text,
     revoke_key,
 )
+from gateway.promises.signing import key_secret, shown_secret
 from network.prices import Price, parse_price
 from network.runtime.clock import SystemClock
 from network.units import ModelId
@@ -198,6 +199,27 @@ def revoke(*, key_id: str, config: Path | None, data_dir: Path | None) -> None:
     if record is None:
         raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
     click.echo(f"{key_id} ({record.grant.name}) is revoked")
+
+
+@command.command("webhook-secret")
+@click.argument("key_id")
+@settings_options
+def webhook_secret_of(key_id: str, config: Path | None, data_dir: Path | None) -> None:
+    """Show what webhooks of the key with this KEY_ID are signed with, for its holder.
+
+    Receivers check them with any library for Standard Webhooks.
+    """
+    settings = load_settings(config, data_dir)
+
+    async def read() -> bytes | None:
+        async with open_gateway_database(settings) as database:
+            known = {record.grant.key_id for record in await list_keys(database)}
+        return await webhook_secret(settings) if key_id in known else None
+
+    master = in_loop(read())
+    if master is None:
+        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    click.echo(shown_secret(key_secret(master, key_id)))
 
 
 def _line(record: KeyRecord, now: float) -> dict[str, Any]:

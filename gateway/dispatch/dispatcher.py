@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from gateway.accounting.events import Event
 from gateway.accounting.journal import AttemptState, Journal
 from gateway.dispatch.allowing import allowances_of, budget_problem
 from gateway.dispatch.books import Books
@@ -17,9 +18,11 @@ from gateway.dispatch.journey import (
     Buyer,
     DispatchResult,
     Journey,
+    Keep,
     Place,
     Routing,
     Running,
+    kept_of,
     order_for,
     owed,
     set_out,
@@ -116,7 +119,11 @@ class Dispatcher:
         return len(self._line)
 
     async def run(
-        self, request_id: str, buyer: Buyer, request: TextToImageRequest
+        self,
+        request_id: str,
+        buyer: Buyer,
+        request: TextToImageRequest,
+        keep: Keep | None = None,
     ) -> DispatchResult:
         """Deliver images or raise ProblemError with the true reason.
 
@@ -138,6 +145,7 @@ class Dispatcher:
                 now=self._clock.monotonic(),
             )
             journey.allowances = allowances_of(buyer)
+            journey.keep = keep
             self._journeys[request_id] = journey
             return await self._travel(journey)
         finally:
@@ -312,7 +320,9 @@ class Dispatcher:
             self._directory.note_sent(uri, model_id)
             was_sent = True
             answer = await self._ask(journey, place, running, payment)
-            return self._settle(journey, place, running, answer)
+            kept = await kept_of(journey, place, answer) if journey.keep is not None else ()
+            # Nothing is awaited from here on: who cancels the request from now on is too late.
+            return self._settle(journey, place, running, answer, kept)
         except StaleQuoteError as stale:
             seen_at = self._clock.monotonic()
             self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
@@ -360,13 +370,18 @@ class Dispatcher:
     # Arriving
 
     def _settle(
-        self, journey: Journey, place: Place, running: Running, answer: NodeAnswer
+        self,
+        journey: Journey,
+        place: Place,
+        running: Running,
+        answer: NodeAnswer,
+        kept: tuple[Event, ...],
     ) -> DispatchResult:
         fee = owed(place, answer)
         seconds = self._clock.monotonic() - running.started
         receipts = self._paying.delivered(running.attempt_id, answer, fee)
         self._allowances.settle(journey.request_id, fee, self._clock.now())
-        settled = self._books.settle(journey, fee, answer.node_job_id, receipts)
+        settled = self._books.settle(journey, fee, answer.node_job_id, (*receipts, *kept))
         need = journey.need
         self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
         return DispatchResult(

@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import orjson
 
+from gateway.accounting.events import Event
 from gateway.keys import Team, UseLimits
 from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture, Refused
 from gateway.orchestrators.client import NodeAnswer, Order
@@ -89,6 +90,28 @@ class DispatchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """What came for a request whose answer is kept: not settled yet. As in DispatchResult."""
+
+    images: tuple[Picture, ...]
+    fee: Wei
+    orchestrator: str
+    attempts: int
+    orchestrator_seconds: float
+    warnings: str = ""
+
+
+class Keep(Protocol):
+    """Makes the answer to a delivered request, with its images on disk.
+
+    The event is written in one record with the request's settlement: no client is charged for an
+    answer that a crash takes away. It does not raise.
+    """
+
+    async def __call__(self, delivered: Delivered, /) -> Event: ...
+
+
+@dataclass(frozen=True, slots=True)
 class RequestProgress:
     """Where a request in flight stands."""
 
@@ -151,6 +174,7 @@ class Journey:
     #: Seconds spent on orchestrators' answers.
     asked: float = 0.0
     running: Running | None = None
+    keep: Keep | None = None
     #: What orchestrators did wrong, one sentence each.
     failures: list[str] = field(default_factory=list)
     #: Caps that forbade a payment for it.
@@ -227,6 +251,21 @@ def owed(place: Place, answer: NodeAnswer) -> Wei:
         failure.was_answered = True
         raise failure
     return charged
+
+
+async def kept_of(journey: Journey, place: Place, answer: NodeAnswer) -> tuple[Event, ...]:
+    """The answer as it is kept, where it is. Raises OrchestratorFailed, as `owed`."""
+    if journey.keep is None:
+        return ()
+    delivered = Delivered(
+        answer.images,
+        owed(place, answer),
+        place.uri,
+        journey.attempts,
+        journey.asked,
+        answer.warnings,
+    )
+    return (await journey.keep(delivered),)
 
 
 def _body(request: TextToImageRequest, seed: int) -> bytes:

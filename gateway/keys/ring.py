@@ -56,6 +56,11 @@ class KeyRing:
             grant, is_known = self._lookup(bearer)
         return grant
 
+    def grant_of(self, key_id: str) -> KeyGrant | None:
+        """What a key grants that was presented before; None when it is live no more."""
+        record = self._records.get(key_id)
+        return record.grant if record is not None and record.is_live(self._clock.now()) else None
+
     async def refresh(self) -> None:
         """Read what changed; keeps what is known when the database cannot be read."""
         async with self._reading:

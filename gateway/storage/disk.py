@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -79,6 +79,17 @@ class DiskImageStore:
         elif self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
         return name.path
+
+    async def secure(self, paths: Sequence[str]) -> None:
+        """Return when images that were put outlive a power cut. Raises ImageNotStoredError."""
+        names = [name for path in paths if (name := parse_path(path)) is not None]
+        _ = self._flush()
+        loop = asyncio.get_running_loop()
+        try:
+            # The writer's next job: the files are there then, unless the disk refused them.
+            await loop.run_in_executor(self._writer, _sync, [self._file(name) for name in names])
+        except OSError as error:
+            raise ImageNotStoredError(str(error)) from error
 
     def _flush(self) -> asyncio.Future[list[OSError | None]]:
         """Hand everything that gathered to the writer: waking it once costs less than often."""
@@ -218,6 +229,17 @@ def _write(file: str, png: bytes) -> None:
         view = memoryview(png)
         while view:
             view = view[stream.write(view) :]
+
+
+def _sync(files: list[str]) -> None:
+    """Bring files to the disk, with the directories that name them. Raises OSError."""
+    folders = {os.path.dirname(file) for file in files}  # noqa: PTH120
+    for path in (*files, *folders, *{os.path.dirname(folder) for folder in folders}):  # noqa: PTH120
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove(files: list[str]) -> None:
