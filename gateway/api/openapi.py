@@ -9,6 +9,8 @@ from gateway.api.openai_contract import (
     images_response_schema,
     models_schema,
 )
+from gateway.api.own_key import PATH as KEY_PATH
+from gateway.api.own_key import own_key_schema
 from network.wire.limits import Limits
 from network.wire.schema import problem_schema, request_schema, response_schema
 
@@ -70,6 +72,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             "/text-to-image": {"post": _text_to_image()},
             "/v1/images/generations": {"post": _openai_images()},
             "/v1/models": {"get": _openai_models()},
+            KEY_PATH: {"get": _own_key()},
             "/jobs/{request_id}": {"get": _job()},
             "/jobs/{request_id}/events": {"get": _job_events()},
             "/stream/{request}/{name}.png": {"get": _image()},
@@ -83,6 +86,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
                 "ImagesRequest": images_request_schema(limits),
                 "ImagesResponse": images_response_schema(),
                 "Models": models_schema(),
+                "OwnKey": own_key_schema(),
                 "Progress": _progress_schema(),
                 "Problem": problem_schema(),
             },
@@ -148,6 +152,21 @@ def _openai_models() -> Document:
         "operationId": "listModels",
         "summary": "What can be asked for",
         "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "responses": {"200": success, **_problems("401")},
+    }
+
+
+def _own_key() -> Document:
+    success = {
+        "description": "What the key that asks may do, and what it spent.",
+        "headers": _request_id_header(),
+        "content": _json({"$ref": "#/components/schemas/OwnKey"}),
+    }
+    return {
+        "operationId": "getKey",
+        "summary": "The key that asks",
+        "tags": ["service"],
         "security": [{"HTTPBearer": []}],
         "responses": {"200": success, **_problems("401")},
     }

@@ -2,5 +2,14 @@
 
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.journey import Buyer, DispatchResult, RequestProgress, Routing
+from gateway.dispatch.showcase import Showcase, Showing
 
-__all__ = ["Buyer", "DispatchResult", "Dispatcher", "RequestProgress", "Routing"]
+__all__ = [
+    "Buyer",
+    "DispatchResult",
+    "Dispatcher",
+    "RequestProgress",
+    "Routing",
+    "Showcase",
+    "Showing",
+]
