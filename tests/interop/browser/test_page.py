@@ -57,6 +57,7 @@ def test_a_prompt_becomes_a_picture_that_can_be_kept(visit: Visiting, key: str) 
     assert all(re.fullmatch(r"Step [0-9]+ of 60", one) for one in steps)
     assert seen.seen("previews")
     expect(seen.find("#news")).to_have_text("Done: 2 pictures")
+    expect(seen.page).to_have_title("Limner: pictures from words")
 
     # What it cost is what was promised.
     assert f"{int(answer.headers['limner-fee']):,} wei" == promised
@@ -158,6 +159,7 @@ def test_a_request_is_cancelled_the_whole_way(
     request_id = asked.value.headers["x-request-id"]
     # Progress means that it is at the node.
     expect(seen.run().locator(".stage")).to_contain_text("Step ")
+    expect(seen.page).to_have_title(re.compile("[0-9]+ % · Limner"))
     seen.run().get_by_role("button", name="Cancel").click()
     expect(seen.run()).to_have_attribute("data-state", "cancelled")
     expect(seen.run()).to_contain_text("nothing was charged")

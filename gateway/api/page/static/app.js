@@ -13,6 +13,7 @@ import { setUpViewer, view } from "./viewer.js";
 import { Work, isOver, newRun } from "./work.js";
 
 const REFRESH = 15_000;
+const TITLE = document.title;
 const EXAMPLES = {
   "limner/shapes": ["a small red circle on a blue background", "yellow star, green background", "purple moon on white"],
   "": ["a lighthouse in a storm, oil on canvas", "a fox asleep in the snow, woodcut", "an orange on a blue plate, still life"],
@@ -52,6 +53,7 @@ function begin(wanted) {
 
 function changed(run) {
   gallery.update(run);
+  showTitle();
   if (!isOver(run)) return;
   if (run.state === "done") {
     spent.add(BigInt(run.fee ?? 0));
@@ -63,6 +65,14 @@ function changed(run) {
   }
   save();
   if (ownKey) refresh();
+}
+
+/** How far it is, for whoever looks at another tab meanwhile. */
+function showTitle() {
+  const underWay = runs.filter((run) => !isOver(run));
+  const total = underWay.reduce((sum, run) => sum + run.total, 0);
+  const done = underWay.reduce((sum, run) => sum + run.done, 0);
+  document.title = underWay.length ? `${total ? Math.floor((100 * done) / total) : 0} % · Limner` : TITLE;
 }
 
 function save() {
