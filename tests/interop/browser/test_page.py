@@ -6,15 +6,16 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from scripts.local_network.network import LocalNetwork
-from tests.interop.browser.visiting import Visiting
+from tests.interop.browser.visiting import Visiting, needs_chromium
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = [needs_chromium, pytest.mark.interop, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_prompt_becomes_a_picture_that_can_be_kept(visit: Visiting, key: str) 
     expect(seen.find("#purse")).to_contain_text("Spent here")
 
     # The file is the gateway's, byte for byte.
-    sent = answer.request.post_data_json
+    sent: dict[str, Any] = json.loads(answer.request.post_data or "")
     assert images[1]["seed"] == sent["seed"] + 1
     with seen.page.expect_download() as started:
         seen.run().locator("a[download]").nth(1).click()

@@ -9,9 +9,9 @@ import pytest
 from network.prices import dollars_of
 from network.units import Pixels, Wei, fee
 from network.wire.limits import Limits
-from tests.interop.browser.visiting import Visit, Visiting
+from tests.interop.browser.visiting import Visit, Visiting, needs_chromium
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = [needs_chromium, pytest.mark.interop, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -9,7 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Error,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 #: Milliseconds; a busy machine is no failure.
 PATIENCE = 60_000
@@ -30,18 +39,25 @@ new MutationObserver(() => {
 """
 
 
-@contextmanager
-def running_browser() -> Iterator[Browser]:
-    """Debian's Chromium, driven by Playwright; skips the test where there is none."""
-    program = os.environ.get("LIMNER_CHROMIUM") or next(
+def _program() -> str | None:
+    return os.environ.get("LIMNER_CHROMIUM") or next(
         filter(None, map(shutil.which, PROGRAMS)), None
     )
-    if program is None:
-        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
+
+
+#: A mark, so that nothing is started for tests that cannot run.
+needs_chromium = pytest.mark.skipif(
+    _program() is None, reason="no Chromium is installed (Debian: apt install chromium)"
+)
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """Debian's Chromium, driven by Playwright."""
     with sync_playwright() as playwright:
         # Chromium refuses to run as root with its sandbox, as containers do.
         options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=program, args=options)
+        browser = playwright.chromium.launch(executable_path=_program(), args=options)
         yield browser
         browser.close()
 
@@ -55,6 +71,16 @@ class Visit:
     requests: list[str] = field(default_factory=list)
     #: What the console called an error, and what scripts let fall.
     complaints: list[str] = field(default_factory=list)
+
+    def note_request(self, request: Request) -> None:
+        self.requests.append(request.url)
+
+    def note_error(self, error: Error) -> None:
+        self.complaints.append(str(error))
+
+    def note_console(self, said: ConsoleMessage) -> None:
+        if said.type in {"error", "warning"}:
+            self.complaints.append(said.text)
 
     def find(self, selector: str) -> Locator:
         return self.page.locator(selector)
@@ -130,12 +156,9 @@ def visiting(browser: Browser, url: str) -> Iterator[Visiting]:
         context.add_init_script(WATCH)
         opened.append(context)
         seen = Visit(url, context.new_page())
-        seen.page.on("request", lambda request: seen.requests.append(request.url))
-        seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-        seen.page.on(
-            "console",
-            lambda said: said.type in {"error", "warning"} and seen.complaints.append(said.text),
-        )
+        seen.page.on("request", seen.note_request)
+        seen.page.on("pageerror", seen.note_error)
+        seen.page.on("console", seen.note_console)
         return seen
 
     expect.set_options(timeout=PATIENCE)
