@@ -408,6 +408,6 @@ async def test_a_glance_sees_what_a_request_would_and_leaves_nothing_behind() ->
         (seen,) = known.directory.glance(ModelId("m2"))
         assert seen.barred is Reason.UNPRICED or seen.price == 3
         assert known.directory.glance(ModelId("made up")) == []
-        assert not known.directory._market
+        assert known.directory._markets.of(ModelId("m2")) is None
         assert known.directory.prospects(ModelId("m2")) is not None
         assert known.directory.glance(ModelId("m2")) == [known.prospect(stub, ModelId("m2"))]

@@ -5,6 +5,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from scripts.local_network.network import LocalNetwork
+from scripts.local_network.network import LocalNetwork, get_json
 from tests.interop.browser.visiting import Visiting, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.interop, pytest.mark.slow]
@@ -38,6 +39,12 @@ def until_refused(request: urllib.request.Request) -> int:
             return refused.code
         time.sleep(0.05)
     return 0
+
+
+def until_in_flight(network: LocalNetwork, count: int) -> None:
+    """So many requests are under way, or the test's time is over."""
+    while get_json(f"{network.gateway.admin_url}/status")["in_flight"] != count:
+        time.sleep(0.05)
 
 
 def test_a_prompt_becomes_a_picture_that_can_be_kept(visit: Visiting, key: str) -> None:
@@ -168,6 +175,28 @@ def test_a_request_is_cancelled_the_whole_way(
         f"{one_node.gateway.url}/jobs/{request_id}", headers={"Authorization": f"Bearer {key}"}
     )
     assert until_refused(progress) == 404
+    seen.was_clean()
+
+
+def test_who_waits_in_line_is_told_where(
+    visit: Visiting, one_node: LocalNetwork, key: str
+) -> None:
+    seen = visit()
+    seen.enter(key)
+    seen.ask("a brown cross")
+    # Others take both places of the node, until they hang up.
+    long = {"prompt": "a circle", "width": 1024, "height": 1024, "num_images_per_prompt": 4}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    others = [HTTPConnection(str(urlsplit(one_node.gateway.url).netloc)) for _ in range(2)]
+    for other in others:
+        other.request("POST", "/text-to-image", json.dumps(long), headers)
+    until_in_flight(one_node, len(others))
+    seen.send()
+    expect(seen.run().locator(".stage")).to_have_text("In line: place 1")
+    for other in others:
+        other.close()
+    seen.is_done()
+    until_in_flight(one_node, 0)
     seen.was_clean()
 
 

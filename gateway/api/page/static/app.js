@@ -22,6 +22,7 @@ const EXAMPLES = {
 let runs = history.get();
 let ownKey = null;
 let left = null;
+let isRefused = false;
 
 const gateway = new Gateway(keyOf, (told) => {
   left = told;
@@ -116,10 +117,14 @@ async function refresh() {
     gallery.usdPerEth = told.usd_per_eth;
     form.setModels(models, { usdPerEth: told.usd_per_eth });
     showExamples();
+    isRefused = false;
   } catch (error) {
-    ownKey = null;
-    if (error.code === "invalid_api_key" && keyOf()) askForKey(error.message);
-    else byId("model-facts").textContent = error.message;
+    byId("model-facts").textContent = error.message;
+    if (error.code === "invalid_api_key") {
+      isRefused = true;
+      ownKey = null;
+      if (keyOf()) askForKey(error.message);
+    }
   }
   showPurse();
 }
@@ -161,6 +166,9 @@ function takeLink() {
   return true;
 }
 
+if (/Mac|iPhone|iPad/.test(navigator.platform)) {
+  for (const one of document.querySelectorAll("kbd")) one.textContent = one.textContent.replace("Ctrl", "⌘");
+}
 setUpTheme();
 setUpViewer();
 setUpKey(refresh);
@@ -191,4 +199,4 @@ gallery.setRuns(runs);
 showExamples();
 if (keyOf()) refresh();
 else askForKey();
-setInterval(() => document.visibilityState === "visible" && ownKey && refresh(), REFRESH);
+setInterval(() => document.visibilityState === "visible" && keyOf() && !isRefused && refresh(), REFRESH);

@@ -1,12 +1,11 @@
 // The form: what is wanted, within the bounds of the chosen model.
 
 import { byId, el, icon } from "./dom.js";
+import { factsOf, inOrder, optionText, secondsOf, secondsText, stateOf } from "./models.js";
 import { exactWei, feeOf, moneyTexts } from "./money.js";
 import { RATIOS, SCALES, fitSide, presetOf, sizeOf } from "./sizes.js";
 
 const LARGEST_SEED = 2 ** 32 - 1;
-// Livepeer's defaults, which nodes take for "not chosen".
-const USUAL_STEPS = 50;
 const ANY_LIMITS = {
   size_multiple: 8, min_side: 64, max_width: 1024, max_height: 1024, max_steps: 100,
   max_images: 4, max_prompt_chars: 2000, max_guidance: 30, max_loras: 0,
@@ -15,26 +14,6 @@ const ANY_LIMITS = {
 export function drawSeed(count) {
   const [drawn] = crypto.getRandomValues(new Uint32Array(1));
   return Math.min(drawn, LARGEST_SEED - count + 1);
-}
-
-/** Those that can be used at once come first, the quickest before the others. */
-export function inOrder(models) {
-  const rank = ({ limner = {} }) => (limner.available ? 0 : 2) + (limner.warm ? 0 : 1);
-  const pace = ({ limner = {} }) => limner.seconds_per_pixel_step ?? Infinity;
-  return [...models].sort((a, b) => rank(a) - rank(b) || pace(a) - pace(b) || (a.id < b.id ? -1 : 1));
-}
-
-/** Seconds that a request is likely to take; null where nobody measured. */
-export function secondsOf(model, wanted) {
-  const { overhead_seconds: overhead, seconds_per_pixel_step: pace } = model?.limner ?? {};
-  if (pace === null || pace === undefined) return null;
-  const pixels = wanted.width * wanted.height * wanted.num_images_per_prompt;
-  return overhead + pixels * (wanted.num_inference_steps ?? USUAL_STEPS) * pace;
-}
-
-export function secondsText(seconds) {
-  if (seconds < 1) return "under a second";
-  return seconds < 90 ? `about ${Math.round(seconds)} s` : `about ${Math.round(seconds / 60)} min`;
 }
 
 export class AskForm {
@@ -322,14 +301,7 @@ export class AskForm {
     const facts = byId("model-facts");
     const told = this.model?.limner;
     if (!told) return facts.replaceChildren();
-    const state = stateOf(told);
-    const words = {
-      ready: `ready at ${count(told.orchestrators, "node")}, ${count(told.free, "free place")}`,
-      cold: "has to be loaded first",
-      busy: "busy: a request waits for a free place",
-      away: `nobody takes it now: ${told.reason}`,
-    };
-    facts.replaceChildren(el("span", { class: `dot ${state}` }), words[state]);
+    facts.replaceChildren(el("span", { class: `dot ${stateOf(told)}` }), factsOf(told));
     return undefined;
   }
 
@@ -348,16 +320,4 @@ export class AskForm {
     cost.title = exactWei(fee);
     return undefined;
   }
-}
-
-const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
-
-function stateOf(told) {
-  if (!told.available) return told.reason === "no free place" ? "busy" : "away";
-  return told.warm ? "ready" : "cold";
-}
-
-function optionText({ id, limner }) {
-  if (!limner) return id;
-  return { ready: id, cold: `${id} (not loaded)`, busy: `${id} (busy)`, away: `${id} (${limner.reason})` }[stateOf(limner)];
 }
