@@ -48,11 +48,12 @@ def until_in_flight(network: LocalNetwork, count: int) -> None:
 
 
 def test_a_prompt_becomes_a_picture_that_can_be_kept(visit: Visiting, key: str) -> None:
-    seen = visit()
+    seen = visit(width=1920)
     seen.enter(key)
     seen.ask("a red heart on a yellow background", side=512, steps=30, count=2)
+    seen.find("#height").fill("768")
     promised = seen.find("#cost").get_attribute("title")
-    assert promised == f"{2 * 512 * 512 * 2_400_000:,} wei"
+    assert promised == f"{2 * 512 * 768 * 2_400_000:,} wei"
     with seen.page.expect_response("**/text-to-image") as answered:
         seen.send()
         seen.is_done()
@@ -79,7 +80,12 @@ def test_a_prompt_becomes_a_picture_that_can_be_kept(visit: Visiting, key: str) 
         seen.run().locator("a[download]").nth(1).click()
     assert started.value.suggested_filename == f"limner-{sent['seed'] + 1}.png"
     assert Path(started.value.path()).read_bytes() == body_of(images[1]["url"])
-    assert seen.run().locator("img").nth(1).evaluate("(image) => image.naturalWidth") == 512
+    # Nothing of it is cut off, whatever its shape.
+    shown = seen.run().locator("img").nth(1)
+    assert shown.evaluate("(image) => image.naturalWidth") == 512
+    assert shown.evaluate("(image) => image.clientWidth / image.clientHeight") == pytest.approx(
+        512 / 768, rel=0.02
+    )
     seen.was_clean()
 
 

@@ -127,3 +127,15 @@ def test_events_are_read_as_they_are_written(seen: Visit) -> None:
             {"name": "over", "data": {}},
         ]
     ]
+
+
+def test_images_are_fetched_from_the_pages_own_gateway_whatever_its_public_name(
+    seen: Visit,
+) -> None:
+    cases = {
+        "https://images.example/gw/stream/a1/b2.png": "stream/a1/b2.png",
+        "http://127.0.0.1:8937/stream/a1/b2.png": "stream/a1/b2.png",
+        "data:image/png;base64,AAAA": "data:image/png;base64,AAAA",
+    }
+    told = call(seen, "gallery", "addressOf", [[{"url": url}] for url in cases])
+    assert told == list(cases.values())

@@ -158,7 +158,7 @@ export class AskForm {
       ...RATIOS.map(([name, across, down]) => {
         const frame = el("span", { class: "frame", "aria-hidden": "true" });
         frame.style.aspectRatio = `${across} / ${down}`;
-        frame.style.width = `${Math.round(22 * Math.sqrt(across / down) * (across > down ? 1 : 0.9))}px`;
+        frame.style.width = `${Math.round(22 * Math.sqrt(across / down) * (across < down ? 0.8 : 1))}px`;
         const input = el("input", { type: "radio", name: "ratio", value: name });
         return el("label", {}, input, frame, el("span", {}, name));
       }),

@@ -99,7 +99,7 @@ export class Gallery {
     const tiles = el("div", { class: "tiles", "data-count": number });
     for (let index = 0; index < number; index += 1) {
       const tile = el("figure", { class: "tile" });
-      tile.style.aspectRatio = `${width} / ${height}`;
+      tile.style.setProperty("--ratio", width / height);
       if (run.state === "done") tile.append(...this.picture(run, index, tile));
       else tile.append(el("img", { class: "preview", alt: "", hidden: true }));
       tiles.append(tile);
