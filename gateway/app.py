@@ -29,6 +29,8 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.own_key import OwnKey
+from gateway.api.page import Page, open_page
 from gateway.api.rates import Rates
 from gateway.api.router import Router
 from gateway.api.running import RunningRequests
@@ -43,7 +45,7 @@ from gateway.discovery.opening import (
     roster_of,
     terms_of,
 )
-from gateway.dispatch import Dispatcher, Routing
+from gateway.dispatch import Dispatcher, Routing, Showcase
 from gateway.dispatch.allowing import spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
@@ -119,6 +121,9 @@ class _Parts:
     admission: Admission
     running: RunningRequests
     eth_rates: EthRates
+    allowances: Allowances
+    showcase: Showcase
+    page: Page | None
     paying: TicketPaying | None
     discovery: Discovery
     switchboard: Switchboard
@@ -170,17 +175,19 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         paying: TicketPaying | None = None
         if payments is not None:
             paying = await payments.begin(client, directory, journal, supervisor)
+        allowances = await _allowances(database, journal, clock)
+        routing = _routing(settings, rates, max_prices)
         dispatcher = Dispatcher(
             directory=directory,
             client=client,
             journal=journal,
             budget=Budget(_budget_limits(settings)),
             policy=policy,
-            routing=_routing(settings, rates, max_prices),
+            routing=routing,
             clock=clock,
             randomness=randomness,
             paying=paying,
-            allowances=await _allowances(database, journal, clock),
+            allowances=allowances,
         )
         memory = settings.data_dir.expanduser() / _MEMORY
         discovery = await enter(
@@ -207,6 +214,9 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
             running=RunningRequests(dispatcher.watching),
             eth_rates=rates,
+            allowances=allowances,
+            showcase=Showcase(directory, policy, routing, clock),
+            page=await open_page(wanted=settings.page),
             paying=paying,
             discovery=discovery,
             switchboard=switchboard,
@@ -353,13 +363,27 @@ async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack)
     return public_router(
         text_to_image=text_to_image,
         openai_images=openai_images,
-        models=Models(parts.keys, parts.directory.known_models, int(parts.clock.now())),
+        models=Models(
+            parts.keys,
+            parts.directory.known_models,
+            int(parts.clock.now()),
+            look=parts.showcase.look,
+            bounds=bounds,
+            loras={ModelId(model.id): model.loras for model in settings.models},
+        ),
         running_jobs=jobs.Jobs(
             keys=parts.keys, running=parts.running, clock=parts.clock, endings=kept
         ),
         stored_images=images.Images(parts.store),
         contract=contract,
         version=_VERSION,
+        own_key=OwnKey(
+            keys=parts.keys,
+            allowances=parts.allowances,
+            rates=parts.eth_rates,
+            clock=parts.clock,
+        ),
+        page=parts.page,
     )
 
 
@@ -461,7 +485,7 @@ def _bounds(settings: GatewaySettings) -> Bounds:
     limits = settings.limits.model_dump()
     overrides = {
         ModelId(model.id): Limits(
-            **{**limits, **model.model_dump(exclude={"id"}, exclude_none=True)}
+            **{**limits, **model.model_dump(exclude={"id", "loras"}, exclude_none=True)}
         )
         for model in settings.models
     }

@@ -144,6 +144,9 @@ class LimitSettings(Settings):
         return self
 
 
+LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
+
+
 class ModelSettings(Settings):
     """Bounds of one model where they differ from `[limits]`."""
 
@@ -158,6 +161,8 @@ class ModelSettings(Settings):
     max_guidance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
     prompt_parts: Annotated[int, Field(ge=1, le=3)] | None = None
     max_loras: Annotated[int, Field(ge=0, le=4)] | None = None
+    #: No bound, but what the page proposes.
+    loras: tuple[LoraName, ...] = ()
 
 
 class ImageSettings(Settings):
@@ -276,6 +281,7 @@ class GatewaySettings(Settings):
     default_model: Annotated[ModelId, Field(min_length=1, max_length=200)] = ModelId(
         "limner/shapes"
     )
+    page: bool = True
     log: LogSettings = LogSettings()
     keystore: KeystoreSettings = KeystoreSettings()
     tls: TlsSettings = TlsSettings()
@@ -283,7 +289,9 @@ class GatewaySettings(Settings):
     limits: LimitSettings = LimitSettings()
     models: Annotated[tuple[ModelSettings, ...], AfterValidator(_no_twins)] = (
         # The model that ships with the node draws in cells of 32 pixels.
-        ModelSettings(id="limner/shapes", size_multiple=32),
+        ModelSettings(
+            id="limner/shapes", size_multiple=32, loras=("limner/night", "limner/outlines")
+        ),
     )
     images: ImageSettings = ImageSettings()
     jobs: JobSettings = JobSettings()

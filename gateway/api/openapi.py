@@ -17,6 +17,8 @@ from gateway.api.openapi_jobs import (
     job_webhook,
     wish_parameters,
 )
+from gateway.api.own_key import PATH as KEY_PATH
+from gateway.api.own_key import own_key_schema
 from network.wire.limits import Limits
 from network.wire.schema import problem_schema, request_schema, response_schema
 
@@ -80,6 +82,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             "/text-to-image": {"post": _text_to_image()},
             "/v1/images/generations": {"post": _openai_images()},
             "/v1/models": {"get": _openai_models()},
+            KEY_PATH: {"get": _own_key()},
             "/jobs/{request_id}": {"get": _job(), "delete": _end_job()},
             "/jobs/{request_id}/events": {"get": _job_events()},
             "/stream/{request}/{name}.png": {"get": _image()},
@@ -95,6 +98,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
                 "ImagesResponse": images_response_schema(),
                 "Models": models_schema(),
                 "Job": job_schema(),
+                "OwnKey": own_key_schema(),
                 "Problem": problem_schema(),
             },
             "securitySchemes": {"HTTPBearer": {"type": "http", "scheme": "bearer"}},
@@ -167,6 +171,21 @@ def _openai_models() -> Document:
         "operationId": "listModels",
         "summary": "What can be asked for",
         "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "responses": {"200": success, **_problems("401")},
+    }
+
+
+def _own_key() -> Document:
+    success = {
+        "description": "What the key that asks may do, and what it spent.",
+        "headers": _request_id_header(),
+        "content": _json({"$ref": "#/components/schemas/OwnKey"}),
+    }
+    return {
+        "operationId": "getKey",
+        "summary": "The key that asks",
+        "tags": ["service"],
         "security": [{"HTTPBearer": []}],
         "responses": {"200": success, **_problems("401")},
     }

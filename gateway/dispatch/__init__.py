@@ -9,6 +9,7 @@ from gateway.dispatch.journey import (
     RequestProgress,
     Routing,
 )
+from gateway.dispatch.showcase import Showcase, Showing
 
 __all__ = [
     "Buyer",
@@ -18,4 +19,6 @@ __all__ = [
     "Keep",
     "RequestProgress",
     "Routing",
+    "Showcase",
+    "Showing",
 ]

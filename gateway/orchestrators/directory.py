@@ -325,6 +325,11 @@ class Directory:
                 self.hurry(*market)
         return market
 
+    def glance(self, model_id: ModelId) -> list[Prospect]:
+        """As `prospects`, for those who only look: nothing is remembered or asked for by it."""
+        seen = (self._viewpoint.prospect(peer, model_id) for peer in self._peers.values())
+        return [prospect for prospect in seen if prospect is not None]
+
     def others(self, model_id: ModelId) -> tuple[Refusal, ...]:
         """Everybody who is not among `prospects`, and why."""
         refusals = []

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,19 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.own_key import OwnKey
+from gateway.api.page import open_page
 from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
 from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings, ImageSettings, JobSettings, ServerSettings
-from gateway.dispatch import RequestProgress
-from gateway.keys import KeyGrant
+from gateway.dispatch import RequestProgress, Showing
+from gateway.keys import KeyGrant, Team, UseLimits
 from gateway.orchestrators.job_events import News
+from gateway.payments.allowance import Allowances
 from gateway.storage.disk import DiskImageStore, open_disk_store
+from network.prices import fixed_usd
 from network.runtime.clock import SystemClock
 from network.runtime.database import open_database
 from network.units import ModelId, Wei
@@ -49,7 +54,23 @@ GRANTS = {
     "good": KeyGrant("k1", "good"),
     "other": KeyGrant("k2", "other"),
     "one-at-a-time": KeyGrant("k3", "narrow", max_in_flight=1),
+    "limited": KeyGrant(
+        "k4",
+        "limited",
+        limits=UseLimits(wei_per_day=Wei(1000), wei_per_month=Wei(5000)),
+        team=Team("studio", UseLimits(wei_per_month=Wei(2000))),
+    ),
 }
+#: What anybody sees of any model.
+SHOWING = Showing(
+    reason="",
+    warm=True,
+    orchestrators=2,
+    free=3,
+    price=Fraction(7, 2),
+    overhead=0.25,
+    pace=1e-8,
+)
 
 
 class FixedKeys:
@@ -161,6 +182,7 @@ class Surface:
     running: RunningRequests
     metrics: Metrics
     contract: dict[str, Any]
+    allowances: Allowances
     kept: KeptAnswers | None
     folder: Path
     #: Whether the gateway stops in the middle of what it does.
@@ -286,15 +308,30 @@ async def open_surface(
             }
             readers = {TEXT_TO_IMAGE: text_to_image.read, OPENAI_IMAGES: openai_images.read}
             await kept.resume(grants.get, readers)
+        allowances = Allowances()
         contract = document(limits, "0.1.0", public_url)
         router = public_router(
             text_to_image=text_to_image,
             openai_images=openai_images,
-            models=Models(FixedKeys(), lambda: (DEFAULT, ModelId("big")), 1_700_000_000),
+            models=Models(
+                FixedKeys(),
+                lambda: (DEFAULT, ModelId("big")),
+                1_700_000_000,
+                look=lambda _model_id, _grant: SHOWING,
+                bounds=bounds,
+                loras={DEFAULT: ("b/two", "a/one")},
+            ),
             running_jobs=jobs.Jobs(keys=FixedKeys(), running=running, clock=clock, endings=kept),
             stored_images=images.Images(store),
             contract=contract,
             version="0.1.0",
+            own_key=OwnKey(
+                keys=FixedKeys(),
+                allowances=allowances,
+                rates=fixed_usd(Fraction(2500)),
+                clock=clock,
+            ),
+            page=await open_page(),
         )
         async with (
             listen(
@@ -319,6 +356,7 @@ async def open_surface(
                 running,
                 metrics,
                 contract,
+                allowances,
                 kept,
                 folder,
             )

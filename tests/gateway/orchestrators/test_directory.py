@@ -398,3 +398,16 @@ async def test_what_is_remembered_of_one_that_is_silent_now_is_not_believed_any_
             await until(lambda: known.prospect(stub).barred is Reason.UNREACHABLE)
             stub.info = "answer"
             await until(lambda: known.prospect(stub).barred is None)
+
+
+async def test_a_glance_sees_what_a_request_would_and_leaves_nothing_behind() -> None:
+    names = [f"m{number}" for number in range(3)]
+    stub = StubOrchestrator({name: StubModel(Fraction(5, 2)) for name in names})
+    refreshing = Refreshing(interval=0.1, least_interval=0.01, priced_models=1)
+    async with running(stub), knowing([stub.uri], refreshing) as known:
+        (seen,) = known.directory.glance(ModelId("m2"))
+        assert seen.barred is Reason.UNPRICED or seen.price == 3
+        assert known.directory.glance(ModelId("made up")) == []
+        assert known.directory._markets.of(ModelId("m2")) is None
+        assert known.directory.prospects(ModelId("m2")) is not None
+        assert known.directory.glance(ModelId("m2")) == [known.prospect(stub, ModelId("m2"))]
