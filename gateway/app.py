@@ -28,6 +28,7 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
 from gateway.api.router import Router
 from gateway.api.running import RunningRequests
@@ -302,9 +303,10 @@ async def _listen(
 def _public_router(parts: _Parts) -> Router:
     settings = parts.settings
     bounds = _bounds(settings)
+    rates = Rates(parts.clock)
     generation = Generation(
         keys=parts.keys,
-        rates=Rates(parts.clock),
+        rates=rates,
         admission=parts.admission,
         dispatcher=parts.dispatcher,
         running=parts.running,
@@ -318,6 +320,15 @@ def _public_router(parts: _Parts) -> Router:
         text_to_image=TextToImage(generation, bounds, addresses),
         openai_images=OpenAiImages(generation, bounds, addresses, parts.clock),
         models=Models(parts.keys, parts.directory.known_models, int(parts.clock.now())),
+        quotes=Quotes(
+            keys=parts.keys,
+            rates=rates,
+            admission=parts.admission,
+            bounds=bounds,
+            quoting=parts.dispatcher,
+            max_body_bytes=settings.limits.max_body_bytes,
+            body_timeout_seconds=settings.server.body_timeout_seconds,
+        ),
         running_jobs=jobs.Jobs(keys=parts.keys, running=parts.running, clock=parts.clock),
         stored_images=images.Images(parts.store),
         contract=contract,

@@ -68,6 +68,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
         "tags": [{"name": "generate"}, {"name": "service"}],
         "paths": {
             "/text-to-image": {"post": _text_to_image()},
+            "/quote": {"post": _quote()},
             "/v1/images/generations": {"post": _openai_images()},
             "/v1/models": {"get": _openai_models()},
             "/jobs/{request_id}": {"get": _job()},
@@ -83,6 +84,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
                 "ImagesRequest": images_request_schema(limits),
                 "ImagesResponse": images_response_schema(),
                 "Models": models_schema(),
+                "Quote": _quote_schema(),
                 "Progress": _progress_schema(),
                 "Problem": problem_schema(),
             },
@@ -103,6 +105,26 @@ def _text_to_image() -> Document:
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
         "parameters": [_REQUEST_ID_PARAMETER],
+        "requestBody": {
+            "required": True,
+            "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
+        },
+        "responses": {"200": success, **_problems(*_REFUSALS, "422")},
+    }
+
+
+def _quote() -> Document:
+    success = {
+        "description": "What it would cost, and how long it would take.",
+        "headers": _request_id_header(),
+        "content": _json({"$ref": "#/components/schemas/Quote"}),
+    }
+    return {
+        "operationId": "quoteTextToImage",
+        "summary": "What a request would cost, without making anything",
+        "description": "The body is that of `/text-to-image`, and so are the refusals.",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
         "requestBody": {
             "required": True,
             "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
@@ -279,6 +301,22 @@ def _public(operation: str, summary: str, body: Document) -> Document:
             **_problems(),
         },
     }
+
+
+def _quote_schema() -> Document:
+    fields = {
+        "model_id": {"type": "string"},
+        "fee_wei": {"type": "string", "pattern": "^[0-9]+$", "description": "Of all images."},
+        "price_wei_per_pixel": {
+            "type": "string",
+            "description": "Exact: a decimal, or as in `7/3`.",
+        },
+        "expected_seconds": {"type": "number", "minimum": 0},
+        "orchestrators": {**_INTEGER, "description": "How many could take it now."},
+        "warm": {"type": "boolean", "description": "Whether the model is in memory there."},
+        "waiting": {**_INTEGER, "description": "Requests that wait for a place."},
+    }
+    return {"title": "Quote", "type": "object", "required": [*fields], "properties": fields}
 
 
 def _progress_schema() -> Document:

@@ -9,6 +9,7 @@ from gateway.api.exchange import Exchange, Handler
 from gateway.api.models import MODELS_PREFIX, Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import Document
+from gateway.api.quotes import Quotes
 from gateway.api.router import Route, Router
 from gateway.api.text_to_image import TextToImage
 
@@ -18,6 +19,7 @@ def public_router(
     text_to_image: TextToImage,
     openai_images: OpenAiImages,
     models: Models,
+    quotes: Quotes,
     running_jobs: jobs.Jobs,
     stored_images: images.Images,
     contract: Document,
@@ -31,6 +33,7 @@ def public_router(
             "/text-to-image": generate,
             "/text-to-image/": generate,
             "/v1/images/generations": Route("openai-images", {"POST": openai_images.create}),
+            "/quote": Route("quote", {"POST": quotes.create}),
             "/v1/models": Route("openai-models", {"GET": models.index}),
             "/health": Route("health", {"GET": health}),
             "/openapi.json": Route("openapi", {"GET": _fixed(orjson.dumps(contract))}),

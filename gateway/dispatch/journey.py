@@ -179,12 +179,10 @@ def set_out(
 ) -> Journey:
     """A journey at its start. `max_price` in wei per pixel; `seed` counts up over the images; `now` is monotonic seconds."""
     images = request.num_images_per_prompt
-    model_id = ModelId(request.model_id)
-    pixels = pixels_of(request.width, request.height, images)
     return Journey(
         request_id=request_id,
         buyer=buyer,
-        need=Need(model_id, pixels, request.num_inference_steps, max_price),
+        need=need_of(request, max_price),
         expected=Expected(images, request.width, request.height, seed),
         body=_body(request, seed),
         # As they would stand in one line of text.
@@ -196,6 +194,12 @@ def set_out(
         arrival=arrival,
         started=now,
     )
+
+
+def need_of(request: TextToImageRequest, max_price: Fraction | None) -> Need:
+    """What routing looks at; `max_price` in wei per pixel."""
+    pixels = pixels_of(request.width, request.height, request.num_images_per_prompt)
+    return Need(ModelId(request.model_id), pixels, request.num_inference_steps, max_price)
 
 
 def order_for(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
 from gateway.api.site import public_router
 from gateway.api.text_to_image import TextToImage
 from gateway.dispatch import RequestProgress
+from gateway.dispatch.foresight import Quote
 from gateway.keys import KeyGrant
 from gateway.orchestrators.job_events import News
 from gateway.storage.disk import DiskImageStore, open_disk_store
@@ -115,6 +118,13 @@ class ScriptedDispatcher:
         return FixedDelivery(
             pictures, Wei(12345), "http://127.0.0.1:9", 1, 0.0, settled, self.warnings
         )
+
+    def quote(self, request_id: str, buyer: KeyGrant, request: TextToImageRequest) -> Quote:
+        del request_id, buyer
+        if self.failure is not None:
+            raise self.failure
+        model_id = ModelId(request.model_id)
+        return Quote(model_id, Wei(12345), Fraction(7, 2), 1.5, 2, warm=True, waiting=0)
 
     async def watch(self, request_id: str, key_id: str) -> AsyncGenerator[News]:
         """The scripted news, then whatever is put in later, until the request is over."""
@@ -211,9 +221,10 @@ async def open_surface(
             )
         )
         bounds = Bounds(DEFAULT, limits, {ModelId("big"): Limits(max_width=2048)})
+        rates = Rates(clock)
         generation = Generation(
             keys=FixedKeys(),
-            rates=Rates(clock),
+            rates=rates,
             admission=admission,
             dispatcher=dispatcher,
             running=running,
@@ -227,6 +238,15 @@ async def open_surface(
             text_to_image=TextToImage(generation, bounds, addresses),
             openai_images=OpenAiImages(generation, bounds, addresses, clock),
             models=Models(FixedKeys(), lambda: (DEFAULT, ModelId("big")), 1_700_000_000),
+            quotes=Quotes(
+                keys=FixedKeys(),
+                rates=rates,
+                admission=admission,
+                bounds=bounds,
+                quoting=dispatcher,
+                max_body_bytes=limits.max_body_bytes,
+                body_timeout_seconds=body_timeout_seconds,
+            ),
             running_jobs=jobs.Jobs(keys=FixedKeys(), running=running, clock=clock),
             stored_images=images.Images(store),
             contract=contract,
