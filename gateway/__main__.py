@@ -18,6 +18,7 @@ _COMMANDS = {
     "fund": "Pay into deposit and reserve.",
     "unlock": "Begin to take deposit and reserve out, or stay after all.",
     "withdraw": "Take deposit and reserve out.",
+    "explain": "Who would get a request, and why not the others.",
     "prices": "What orchestrators ask, in wei and in dollars.",
     "migrate": "Turn the flags of a go-livepeer gateway into settings.",
     "orchestrators": "Who is bought from, and what they offer.",

@@ -20,6 +20,7 @@ from gateway.api.addresses import Addresses
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
+from gateway.api.explanations import Explanations
 from gateway.api.exposure import is_local, open_tls
 from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation
@@ -28,9 +29,10 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.operator import operator_routes
 from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
-from gateway.api.router import Router
+from gateway.api.router import Route, Router
 from gateway.api.running import RunningRequests
 from gateway.api.site import public_router
 from gateway.api.status import count_states, describe
@@ -257,7 +259,7 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         status = partial(
             _status, parts, metrics, url, address, served, started_at=parts.clock.now()
         )
-        admin = Frontend(admin_router(metrics, status), metrics)
+        admin = Frontend(admin_router(metrics, status, _operator_routes(parts)), metrics)
         admin_url = await open_listener("admin_listen", settings.admin_listen, admin, tls=None)
     _log.info(
         "serving",
@@ -334,6 +336,16 @@ def _public_router(parts: _Parts) -> Router:
         contract=contract,
         version=_VERSION,
     )
+
+
+def _operator_routes(parts: _Parts) -> Mapping[str, Route]:
+    settings = parts.settings
+    explanations = Explanations(
+        parts.dispatcher,
+        _bounds(settings),
+        parts.keys.grant_of,
+    )
+    return operator_routes(explanations)
 
 
 def _gauges(parts: _Parts) -> Gauges:

@@ -64,10 +64,10 @@ class Quotes:
             pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             exchange.pixels = pixels
             self._rates.check_pixels(grant, pixels)
-            return json_answer(_shown(self._quoting.quote(new_request_id(), grant, wanted)))
+            return json_answer(shown_quote(self._quoting.quote(new_request_id(), grant, wanted)))
 
 
-def _shown(quote: Quote) -> dict[str, Any]:
+def shown_quote(quote: Quote) -> dict[str, Any]:
     """Amounts as text: they outgrow JSON's numbers."""
     return {
         "model_id": quote.model_id,

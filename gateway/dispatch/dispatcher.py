@@ -109,6 +109,11 @@ class Dispatcher:
         directory.subscribe(self._advance_soon)
 
     @property
+    def routing(self) -> Routing:
+        """The settings by which it goes."""
+        return self._routing
+
+    @property
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
         return len(self._journeys)

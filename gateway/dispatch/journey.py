@@ -61,10 +61,13 @@ class Routing:
     #: How many orchestrators may fail one request.
     max_failures: int = 4
 
+    def max_price_of(self, model_id: ModelId) -> Price | None:
+        """The model's own cap, or that of all models that have none."""
+        return self.max_prices.get(model_id, self.max_prices.get(None))
+
     def cap(self, buyer: Buyer, model_id: ModelId) -> Fraction | None:
         """The most wei per pixel that `buyer` pays now for a model; None for any. Raises NoRateError."""
-        of_the_model = self.max_prices.get(model_id, self.max_prices.get(None))
-        stated = (buyer.max_price, self.max_price, of_the_model)
+        stated = (buyer.max_price, self.max_price, self.max_price_of(model_id))
         caps = [in_wei(cap, self.rates.current) for cap in stated if cap is not None]
         return min(caps, default=None)
 
