@@ -1,5 +1,6 @@
 """The composition root: settings in, a serving gateway out. Nothing else reads settings."""
 
+import os
 import random
 import secrets
 import ssl
@@ -69,6 +70,7 @@ from network.prices import EthRates, Price, rate_facts
 from network.runtime.certificates import ServedCertificate
 from network.runtime.clock import Clock, SystemClock
 from network.runtime.database import Database
+from network.runtime.spans import open_spans
 from network.runtime.supervisor import supervise
 from network.units import Address, ModelId
 from network.wire.limits import Limits
@@ -251,7 +253,8 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
     served = await stack.enter_async_context(open_tls(settings.tls, parts.clock))
     tls = None if served is None else served.context
     _warn_of_exposure(settings, has_tls=tls is not None)
-    public = Frontend(_public_router(parts), metrics)
+    spans = await stack.enter_async_context(open_spans("limner-gateway", _VERSION, os.environ))
+    public = Frontend(_public_router(parts), metrics, spans)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.account)
     admin_url = ""

@@ -164,6 +164,7 @@ class Generation:
                 self._running,
                 self._reveal_orchestrator,
             )
+            exchange.job_id = making.job_id
             with self._running.track(grant.key_id, exchange.request_id, making.job_id, wanted):
                 return await asked.answer(making)
 

@@ -346,7 +346,13 @@ def _problems(*statuses: str) -> Document:
 
 
 def _request_id_header() -> Document:
-    return {"X-Request-Id": {"required": True, "schema": _REQUEST_ID}}
+    return {
+        "X-Request-Id": {"required": True, "schema": _REQUEST_ID},
+        "traceparent": {
+            "description": "The request's span: the trace is the client's, if it sent this header.",
+            "schema": {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$"},
+        },
+    }
 
 
 def _path_parameter(name: str, pattern: str) -> Document:
