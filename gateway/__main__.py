@@ -13,6 +13,7 @@ _COMMANDS = {
     "generate": "Make an image through a running gateway.",
     "keys": "Make, list and revoke clients' keys.",
     "usage": "What was bought, for whom and for how much.",
+    "audit": "What operators did, and who.",
     "signer": "Make tickets for clients that hold no key.",
     "wallet": "What the account has, on chain.",
     "fund": "Pay into deposit and reserve.",
