@@ -100,6 +100,7 @@ async def open_core(
     stack.callback(engine.subscribe(metrics.engine_changed))
     hardware = Hardware(clock)
     await hardware.refresh()
+    metrics.watch_gpus(lambda: hardware.latest)
     core = Core(
         settings=settings,
         clock=clock,
