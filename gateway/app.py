@@ -4,7 +4,7 @@ import os
 import random
 import secrets
 import ssl
-from asyncio import sleep
+from asyncio import sleep, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
-from gateway.api.operator import operator_routes
+from gateway.api.operator import PAGE, RecentRequests, operator_routes
 from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
 from gateway.api.router import Route, Router
 from gateway.api.running import RunningRequests
 from gateway.api.site import public_router
-from gateway.api.status import count_states, describe
+from gateway.api.status import count_states, describe, describe_spending
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
 from gateway.discovery.opening import (
@@ -47,7 +47,7 @@ from gateway.discovery.opening import (
     terms_of,
 )
 from gateway.dispatch import Dispatcher, Routing
-from gateway.dispatch.allowing import spent_before
+from gateway.dispatch.allowing import spending_of, spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
 from gateway.home import open_gateway_database, open_images, open_payer, open_usage_journal
@@ -69,6 +69,7 @@ from network.identity import checksum
 from network.prices import EthRates, Price, rate_facts
 from network.runtime.certificates import ServedCertificate
 from network.runtime.clock import Clock, SystemClock
+from network.runtime.console import read_page
 from network.runtime.database import Database
 from network.runtime.spans import open_spans
 from network.runtime.supervisor import supervise
@@ -111,6 +112,7 @@ class _Parts:
     store: DiskImageStore
     directory: Directory
     dispatcher: Dispatcher
+    allowances: Allowances
     admission: Admission
     running: RunningRequests
     eth_rates: EthRates
@@ -163,6 +165,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         supervisor = await enter(supervise(clock))
         link_url = await enter(open_links(settings, payer.account, switchboard, directory, clock))
         paying: TicketPaying | None = None
+        allowances = await _allowances(database, journal, clock)
         if payments is not None:
             paying = await payments.begin(client, directory, journal, supervisor)
         dispatcher = Dispatcher(
@@ -175,7 +178,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             clock=clock,
             randomness=randomness,
             paying=paying,
-            allowances=await _allowances(database, journal, clock),
+            allowances=allowances,
         )
         memory = settings.data_dir.expanduser() / _MEMORY
         discovery = await enter(
@@ -196,6 +199,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             store=store,
             directory=directory,
             dispatcher=dispatcher,
+            allowances=allowances,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
             running=RunningRequests(dispatcher.watching),
             eth_rates=rates,
@@ -254,7 +258,8 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
     tls = None if served is None else served.context
     _warn_of_exposure(settings, has_tls=tls is not None)
     spans = await stack.enter_async_context(open_spans("limner-gateway", _VERSION, os.environ))
-    public = Frontend(_public_router(parts), metrics, spans)
+    recent = RecentRequests(parts.clock, partial(_spending, parts))
+    public = Frontend(_public_router(parts), (metrics, recent), spans)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.account)
     admin_url = ""
@@ -262,7 +267,8 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         status = partial(
             _status, parts, metrics, url, address, served, started_at=parts.clock.now()
         )
-        admin = Frontend(admin_router(metrics, status, _operator_routes(parts)), metrics)
+        more = await _operator_routes(parts, recent)
+        admin = Frontend(admin_router(metrics, status, more), metrics)
         admin_url = await open_listener("admin_listen", settings.admin_listen, admin, tls=None)
     _log.info(
         "serving",
@@ -341,14 +347,19 @@ def _public_router(parts: _Parts) -> Router:
     )
 
 
-def _operator_routes(parts: _Parts) -> Mapping[str, Route]:
+def _spending(parts: _Parts) -> list[dict[str, Any]]:
+    grants = parts.keys.grants()
+    return describe_spending(spending_of(parts.allowances, grants, parts.clock.now()))
+
+
+async def _operator_routes(parts: _Parts, recent: RecentRequests) -> Mapping[str, Route]:
     settings = parts.settings
     explanations = Explanations(
         parts.dispatcher,
         _bounds(settings),
         parts.keys.grant_of,
     )
-    return operator_routes(explanations)
+    return operator_routes(explanations, recent, await to_thread(read_page, PAGE))
 
 
 def _gauges(parts: _Parts) -> Gauges:

@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 #: What logs and metrics say of a client that left before its answer (nginx's number for it).
 _CLIENT_LEFT: Final = 499
 #: Routes whose every request is worth a line; the others tell only of refusals.
-_LOGGED: Final = frozenset({"text-to-image", "openai-images"})
+IMAGE_ROUTES: Final = frozenset({"text-to-image", "openai-images"})
 
 
 class Watcher(Protocol):
@@ -91,9 +91,9 @@ class Frontend:
         own = max(0.0, seconds - exchange.foreign_seconds)
         for watcher in self._watchers:
             watcher.finished(exchange, status, seconds, own)
-        if self._spans is not None and exchange.route in _LOGGED:
+        if self._spans is not None and exchange.route in IMAGE_ROUTES:
             record_request(self._spans, exchange, status, seconds)
-        if exchange.route not in _LOGGED and not exchange.code:
+        if exchange.route not in IMAGE_ROUTES and not exchange.code:
             return
         write = self._log.error if status == 500 else self._log.info  # noqa: PLR2004
         write("request", method=request.method, status=status, **_fields(exchange, seconds, own))

@@ -121,10 +121,17 @@ class Metrics:
         self._worker_pid = engine.worker_pid()
         self._report: Callable[[], Awaitable[TicketReport]] | None = None
         self._tickets: _Tickets | None = None
+        self._told: Callable[[str], None] | None = None
+
+    def tell_refusals(self, listener: Callable[[str], None]) -> None:
+        """Tell `listener` the reason of every refusal, too, from now on."""
+        self._told = listener
 
     def refused(self, reason: str) -> None:
         """Count a refusal."""
         self._refusals.labels(reason).inc()
+        if self._told is not None:
+            self._told(reason)
 
     def job_ended(self, report: JobReport) -> None:
         """Count the end of a job."""
