@@ -53,10 +53,10 @@ function modelRow(one) {
       one.refused_pixels ? el("small", { class: "bad" }, `refuses ${count(one.refused_pixels)} pixels and more: out of memory`) : null),
     el("td", number("Wei a pixel"), one.price ?? "-", one.listed_price && one.listed_price !== one.price ? el("small", {}, one.listed_price) : null),
     el("td", number("1024 × 1024"), cost === null ? "-" : money(cost), cost === null ? null : el("small", {}, dollars(cost, rate))),
+    el("td", number("A step of it"), one.seconds_per_pixel_step ? duration(one.seconds_per_pixel_step * 1048576) : "-"),
     el("td", number("Running"), count(one.running)),
     el("td", number("Waiting"), count(one.waiting)),
     el("td", number("Free"), `${count(one.free)} of ${count(one.slots)}`),
-    el("td", number("Pace"), one.seconds_per_pixel_step ? `${duration(one.seconds_per_pixel_step * 1048576)} a step of 1024 × 1024` : "-"),
     el("td", number("Memory"), one.bytes ? bytes(one.bytes) : "-"),
   );
 }
