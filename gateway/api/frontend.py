@@ -118,6 +118,8 @@ def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]
         fields |= {"model_id": exchange.model_id, "pixels": exchange.pixels}
     if exchange.job_id:
         fields["job_id"] = exchange.job_id
+    if exchange.trail.waited:
+        fields["wait_ms"] = round(exchange.trail.waited * 1000, 2)
     if exchange.trail.attempts:
         # The node's line has both, and the trace.
         last = exchange.trail.attempts[-1]

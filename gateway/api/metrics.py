@@ -74,6 +74,12 @@ class Metrics:
             buckets=_OWN_BUCKETS,
             registry=self._registry,
         )
+        self._waits = Histogram(
+            "limner_gateway_wait_seconds",
+            "Time in line of requests that had to wait for a free place.",
+            buckets=_REQUEST_BUCKETS,
+            registry=self._registry,
+        )
         self._attempts = Counter(
             "limner_gateway_attempts",
             "Orders sent to orchestrators by what became of them.",
@@ -103,6 +109,8 @@ class Metrics:
             whole, own = self._times(exchange.route)
             whole.observe(seconds)
             own.observe(own_seconds)
+        if exchange.trail.waited:
+            self._waits.observe(exchange.trail.waited)
         for attempt in exchange.trail.attempts:
             tried = self._outcomes.get(attempt.outcome)
             if tried is None:

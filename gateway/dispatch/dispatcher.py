@@ -42,6 +42,7 @@ from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
 from gateway.orchestrators.selection import Need, Policy, Ranking, rank
 from gateway.orchestrators.standing import Fault
+from gateway.orchestrators.trail import note_wait
 from gateway.payments.allowance import Allowance, Allowances
 from gateway.payments.budget import Budget, NotHeld, Shortfall
 from gateway.payments.payer import StaleQuoteError, UnpayableError
@@ -298,6 +299,7 @@ class Dispatcher:
             ) from None
         finally:
             journey.waited += self._clock.monotonic() - began
+            note_wait(self._clock.monotonic() - began)
 
     def _try(self, journey: Journey) -> Place | None:
         """Claim a place now, or answer None where waiting may help. Raises ProblemError."""

@@ -45,6 +45,8 @@ class Trail:
 
     trace: Trace
     attempts: list[Attempt] = field(default_factory=list)
+    #: Seconds spent waiting for a free place.
+    waited: float = 0.0
 
 
 _trail: Final[ContextVar[Trail | None]] = ContextVar("trail", default=None)
@@ -53,6 +55,13 @@ _trail: Final[ContextVar[Trail | None]] = ContextVar("trail", default=None)
 def bind(trail: Trail) -> None:
     """From now on the attempts of this context are this trail's."""
     _trail.set(trail)
+
+
+def note_wait(seconds: float) -> None:
+    """The request of this context waited for a free place."""
+    trail = _trail.get()
+    if trail is not None:
+        trail.waited += seconds
 
 
 @contextmanager

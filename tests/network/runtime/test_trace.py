@@ -1,12 +1,16 @@
 """The traceparent header, by the letter of W3C Trace Context."""
 
+import asyncio
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from network.runtime.spans import is_asked_for
+from network.runtime.spans import is_asked_for, open_spans
 from network.runtime.trace import begin_trace
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -57,6 +61,33 @@ def test_anything_else_begins_a_trace_of_its_own(headers: list[str]) -> None:
 @given(st.lists(st.text(max_size=80), max_size=2))
 def test_no_header_of_a_stranger_reaches_ours(headers: list[str]) -> None:
     assert HEADER.fullmatch(begin_trace(headers).header)
+
+
+async def test_without_the_extra_a_line_says_what_to_do_and_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    with capture_logs() as said:
+        async with open_spans("limner-gateway", "1", asked) as spans:
+            assert spans is None
+    assert "limner[otel]" in said[0]["advice"]
+
+
+async def test_nothing_of_opentelemetry_is_loaded_where_nobody_asks() -> None:
+    code = (
+        "import asyncio, sys, os\n"
+        "from network.runtime.spans import open_spans\n"
+        "async def main():\n"
+        "    async with open_spans('limner', '1', {}) as spans:\n"
+        "        assert spans is None\n"
+        "asyncio.run(main())\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])\n"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_child_belongs_to_its_parent() -> None:
