@@ -76,6 +76,16 @@ async def test_a_quote_is_refused_as_the_request_would_be(tmp_path: Path) -> Non
         assert (await quoted(stage))[0] == 401
 
 
+async def test_quotes_hold_nothing_of_a_budget(tmp_path: Path) -> None:
+    stub = StubOrchestrator()
+    key = Key(limits=UseLimits(wei_per_day=Wei(FEE)), max_in_flight=1)
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        for number in range(3):
+            assert desk.dispatcher.quote(f"q{number}", key, request_for()).fee == FEE
+        result = await desk.dispatcher.run("r", key, request_for())
+        await result.settled
+
+
 async def test_above_the_cap_is_503_with_the_cheapest_price(tmp_path: Path) -> None:
     stub = StubOrchestrator({"m": StubModel(Fraction(9))})
     async with running(stub), open_desk(tmp_path, [stub]) as desk:

@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from gateway.accounting.audit import AuditLog, Entry
 log = AuditLog(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
 for number in range(40):
     log.append(Entry(float(number), sys.argv[2], "key made", {"number": number}))
 """
@@ -72,7 +74,19 @@ def _broken_at(lines: list[bytes]) -> int | None:
 
 def test_processes_that_append_at_the_same_time_keep_one_chain(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
-    writers = [subprocess.Popen([*command, name]) for name in ("ann", "bob", "cay")]
+    writers = [
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in ("ann", "bob", "cay")
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     record = AuditLog(tmp_path).read()
     assert record.broken_at is None
