@@ -1,22 +1,22 @@
-"""What happened in the last hours, counted in slots of time: enough for charts, bounded for ever. Pure.
+"""What happened in the last hours, counted in bins of time: enough for charts, bounded for ever. Pure.
 
 Money is summed exactly. Times are kept by their order of magnitude: a percentile is within 10 % of the
-true one.
+true one. What happens is counted once, into the finest bin; when that is over, it is added to the coarser ones.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import floor, log2
 from typing import Any, Final
 
-#: Seconds of one slot, and how many are kept: six hours.
+#: Seconds of the finest bin.
 SLOT: Final = 15
-SLOTS: Final = 1440
-#: What may be looked at, in seconds, each in about sixty bins.
-SPANS: Final = {900: 15, 3600: 60, 21_600: 360}
+#: What may be looked at, in seconds, each in sixty bins.
+SPANS: Final = {900: SLOT, 3600: 60, 21_600: 360}
 
-#: Distinct reasons of one slot; what comes after is counted together.
+_BINS: Final = 61
+#: Distinct reasons of one bin; what comes after is counted together.
 _MOST_REASONS: Final = 24
 _OTHER: Final = "other"
 #: Steps by which durations are told apart, for each doubling.
@@ -26,85 +26,117 @@ _SHORTEST: Final = 1e-4
 
 
 @dataclass(slots=True)
-class _Slot:
-    number: int
+class _Bin:
+    #: Unix seconds of its beginning.
+    at: int
     good: int = 0
     money: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
     #: Good ones by the order of magnitude of their duration.
-    durations: Counter[int] = field(default_factory=Counter)
+    durations: dict[int, int] = field(default_factory=dict)
+
+    def note(self, reason: str, times: int = 1) -> None:
+        reasons = self.reasons
+        if reason not in reasons and len(reasons) >= _MOST_REASONS:
+            reason = _OTHER
+        reasons[reason] = reasons.get(reason, 0) + times
+
+    def add(self, other: "_Bin") -> None:
+        self.good += other.good
+        self.money += other.money
+        for reason, times in other.reasons.items():
+            self.note(reason, times)
+        durations = self.durations
+        for step, times in other.durations.items():
+            durations[step] = durations.get(step, 0) + times
+
+    def as_json(self) -> dict[str, Any]:
+        frequent = sorted(self.reasons.items(), key=lambda pair: -pair[1])
+        return {
+            "at": self.at,
+            "good": self.good,
+            "bad": sum(self.reasons.values()),
+            "wei": str(self.money),
+            "reasons": dict(frequent),
+            "p50": _percentile(self.durations, 50),
+            "p99": _percentile(self.durations, 99),
+        }
 
 
 class History:
-    """Times are Unix seconds; a clock that goes back counts into the latest slot."""
+    """Times are Unix seconds; a clock that goes back counts into the latest bin."""
 
     def __init__(self) -> None:
-        self._slots: deque[_Slot] = deque(maxlen=SLOTS)
+        self._open: _Bin | None = None
+        self._closed: dict[int, deque[_Bin]] = {
+            width: deque(maxlen=_BINS) for width in SPANS.values()
+        }
 
     def good(self, now: float, seconds: float, money: int) -> None:
         """Something was delivered in `seconds` for `money` wei."""
-        slot = self._at(now)
-        slot.good += 1
-        slot.money += money
-        slot.durations[_step(seconds)] += 1
+        found = self._at(now)
+        found.good += 1
+        found.money += money
+        step = _step(seconds)
+        found.durations[step] = found.durations.get(step, 0) + 1
 
     def bad(self, now: float, reason: str) -> None:
         """Something was refused, or failed; `reason` is one of not many words."""
-        reasons = self._at(now).reasons
-        if reason not in reasons and len(reasons) >= _MOST_REASONS:
-            reason = _OTHER
-        reasons[reason] += 1
+        self._at(now).note(reason)
 
     def told(self, now: float, span: int) -> dict[str, Any]:
         """The last `span` seconds, one of SPANS, as JSON: bins with something in them, oldest first."""
         width = SPANS[span]
         until = (int(now) // width + 1) * width
         since = until - span
-        bins: dict[int, list[_Slot]] = {}
-        for slot in self._slots:
-            began = slot.number * SLOT
-            if since <= began < until:
-                bins.setdefault(began // width * width, []).append(slot)
+        bins = [one for one in self._with_open(width) if since <= one.at < until]
         return {
             "since": since,
             "until": until,
             "bin_seconds": width,
-            "bins": [{"at": at, **_together(slots)} for at, slots in bins.items()],
-            "whole": _together([slot for slots in bins.values() for slot in slots]),
+            "bins": [one.as_json() for one in bins],
+            "whole": _together(since, bins).as_json(),
         }
 
-    def _at(self, now: float) -> _Slot:
-        number = int(now) // SLOT
-        if not self._slots or self._slots[-1].number < number:
-            self._slots.append(_Slot(number))
-        return self._slots[-1]
+    def _at(self, now: float) -> _Bin:
+        at = int(now) // SLOT * SLOT
+        if self._open is None or self._open.at < at:
+            self._close()
+            self._open = _Bin(at)
+        return self._open
+
+    def _close(self) -> None:
+        if self._open is None:
+            return
+        for width, bins in self._closed.items():
+            at = self._open.at // width * width
+            if not bins or bins[-1].at < at:
+                bins.append(_Bin(at))
+            bins[-1].add(self._open)
+
+    def _with_open(self, width: int) -> list[_Bin]:
+        bins = list(self._closed[width])
+        if self._open is not None:
+            at = self._open.at // width * width
+            same = [bins.pop()] if bins and bins[-1].at == at else []
+            bins.append(_together(at, [*same, self._open]))
+        return bins
 
 
-def _together(slots: Iterable[_Slot]) -> dict[str, Any]:
-    good = money = 0
-    reasons, durations = Counter[str](), Counter[int]()
-    for slot in slots:
-        good += slot.good
-        money += slot.money
-        reasons.update(slot.reasons)
-        durations.update(slot.durations)
-    return {
-        "good": good,
-        "bad": reasons.total(),
-        "wei": str(money),
-        "reasons": dict(reasons.most_common()),
-        "p50": _percentile(durations, 50),
-        "p99": _percentile(durations, 99),
-    }
+def _together(at: int, bins: Iterable[_Bin]) -> _Bin:
+    found = _Bin(at)
+    for one in bins:
+        found.add(one)
+    return found
 
 
 def _step(seconds: float) -> int:
     return floor(log2(max(seconds, _SHORTEST)) * _STEPS)
 
 
-def _percentile(durations: Counter[int], percent: int) -> float | None:
+def _percentile(durations: dict[int, int], percent: int) -> float | None:
     """Seconds; None of nothing."""
-    rank = -(-durations.total() * percent // 100)
+    rank = -(-sum(durations.values()) * percent // 100)
     for step in sorted(durations):
         rank -= durations[step]
         if rank <= 0:
