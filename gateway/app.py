@@ -1,10 +1,11 @@
 """The composition root: settings in, a serving gateway out. Nothing else reads settings."""
 
+import os
 import random
 import secrets
 import ssl
-from asyncio import sleep
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from asyncio import sleep, to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +21,9 @@ from gateway.api.addresses import Addresses
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
+from gateway.api.explanations import Explanations
 from gateway.api.exposure import is_local, open_tls
-from gateway.api.frontend import Frontend
+from gateway.api.frontend import Frontend, Watcher
 from gateway.api.generation import Generation
 from gateway.api.keeping import Resources, open_kept_answers
 from gateway.api.listener import listen
@@ -29,13 +31,15 @@ from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.operator import PAGE, RecentRequests, operator_routes
 from gateway.api.own_key import OwnKey
 from gateway.api.page import Page, open_page
+from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
-from gateway.api.router import Router
+from gateway.api.router import Route, Router
 from gateway.api.running import RunningRequests
 from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
-from gateway.api.status import count_states, describe
+from gateway.api.status import count_states, describe, describe_spending
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
 from gateway.discovery.opening import (
@@ -46,7 +50,7 @@ from gateway.discovery.opening import (
     terms_of,
 )
 from gateway.dispatch import Dispatcher, Routing, Showcase
-from gateway.dispatch.allowing import spent_before
+from gateway.dispatch.allowing import spending_of, spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
 from gateway.home import (
@@ -74,7 +78,9 @@ from network.identity import checksum
 from network.prices import EthRates, Price, rate_facts
 from network.runtime.certificates import ServedCertificate
 from network.runtime.clock import Clock, SystemClock
+from network.runtime.console import read_page
 from network.runtime.database import Database
+from network.runtime.spans import open_spans
 from network.runtime.supervisor import supervise
 from network.units import Address, ModelId
 from network.wire.limits import Limits
@@ -118,10 +124,10 @@ class _Parts:
     store: DiskImageStore
     directory: Directory
     dispatcher: Dispatcher
+    allowances: Allowances
     admission: Admission
     running: RunningRequests
     eth_rates: EthRates
-    allowances: Allowances
     showcase: Showcase
     page: Page | None
     paying: TicketPaying | None
@@ -173,9 +179,9 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         supervisor = await enter(supervise(clock))
         link_url = await enter(open_links(settings, payer.account, switchboard, directory, clock))
         paying: TicketPaying | None = None
+        allowances = await _allowances(database, journal, clock)
         if payments is not None:
             paying = await payments.begin(client, directory, journal, supervisor)
-        allowances = await _allowances(database, journal, clock)
         routing = _routing(settings, rates, max_prices)
         dispatcher = Dispatcher(
             directory=directory,
@@ -211,10 +217,10 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             store=store,
             directory=directory,
             dispatcher=dispatcher,
+            allowances=allowances,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
             running=RunningRequests(dispatcher.watching),
             eth_rates=rates,
-            allowances=allowances,
             showcase=Showcase(directory, policy, routing, clock),
             page=await open_page(wanted=settings.page),
             paying=paying,
@@ -271,7 +277,10 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
     served = await stack.enter_async_context(open_tls(settings.tls, parts.clock))
     tls = None if served is None else served.context
     _warn_of_exposure(settings, has_tls=tls is not None)
-    public = Frontend(await _public_router(parts, metrics, stack), metrics)
+    spans = await stack.enter_async_context(open_spans("limner-gateway", _VERSION, os.environ))
+    recent = RecentRequests(parts.clock, partial(_spending, parts))
+    watchers = (metrics, recent)
+    public = Frontend(await _public_router(parts, watchers, stack), watchers, spans)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.account)
     admin_url = ""
@@ -279,7 +288,8 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         status = partial(
             _status, parts, metrics, url, address, served, started_at=parts.clock.now()
         )
-        admin = Frontend(admin_router(metrics, status), metrics)
+        more = await _operator_routes(parts, recent)
+        admin = Frontend(admin_router(metrics, status, more), metrics)
         admin_url = await open_listener("admin_listen", settings.admin_listen, admin, tls=None)
     _log.info(
         "serving",
@@ -322,7 +332,9 @@ async def _listen(
         ) from error
 
 
-async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack) -> Router:
+async def _public_router(
+    parts: _Parts, watchers: Sequence[Watcher], stack: AsyncExitStack
+) -> Router:
     settings = parts.settings
     bounds = _bounds(settings)
     rates = Rates(parts.clock)
@@ -336,7 +348,7 @@ async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack)
         admission=parts.admission,
         running=parts.running,
         rates=rates,
-        watcher=metrics,
+        watchers=watchers,
         clock=parts.clock,
         randomness=parts.randomness,
         master=await webhook_secret(settings),
@@ -371,6 +383,15 @@ async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack)
             bounds=bounds,
             loras={ModelId(model.id): model.loras for model in settings.models},
         ),
+        quotes=Quotes(
+            keys=parts.keys,
+            rates=rates,
+            admission=parts.admission,
+            bounds=bounds,
+            quoting=parts.dispatcher,
+            max_body_bytes=settings.limits.max_body_bytes,
+            body_timeout_seconds=settings.server.body_timeout_seconds,
+        ),
         running_jobs=jobs.Jobs(
             keys=parts.keys, running=parts.running, clock=parts.clock, endings=kept
         ),
@@ -385,6 +406,21 @@ async def _public_router(parts: _Parts, metrics: Metrics, stack: AsyncExitStack)
         ),
         page=parts.page,
     )
+
+
+def _spending(parts: _Parts) -> list[dict[str, Any]]:
+    grants = parts.keys.grants()
+    return describe_spending(spending_of(parts.allowances, grants, parts.clock.now()))
+
+
+async def _operator_routes(parts: _Parts, recent: RecentRequests) -> Mapping[str, Route]:
+    settings = parts.settings
+    explanations = Explanations(
+        parts.dispatcher,
+        _bounds(settings),
+        parts.keys.grant_of,
+    )
+    return operator_routes(explanations, recent, await to_thread(read_page, PAGE))
 
 
 def _gauges(parts: _Parts) -> Gauges:

@@ -3,13 +3,15 @@
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
 from aiohttp.web import BaseRequest, StreamResponse
 
+from gateway.orchestrators.trail import Trail
 from gateway.payments.rate import Left
+from network.runtime.trace import TRACEPARENT, begin_trace
 from network.units import Wei
 
 #: What a client may choose as its request id; UUIDs and hex strings fit.
@@ -27,12 +29,16 @@ class Exchange:
     request_id: str
     #: What the client sent when that cannot be used as an id.
     bad_request_id: bool = False
+    #: Its trace, and its attempts at orchestrators.
+    trail: Trail = field(default_factory=lambda: Trail(begin_trace(())))
     route: str = "unknown"
     key_id: str | None = None
     #: Seconds spent waiting for others: the client's body, the orchestrators' answers.
     foreign_seconds: float = 0.0
     #: Why the request was refused (`Problem.code`); empty on success.
     code: str = ""
+    #: Our own id of a request for images, as the journal has it.
+    job_id: str = ""
     model_id: str = ""
     pixels: int = 0
     orchestrator: str = ""
@@ -61,9 +67,10 @@ def new_request_id() -> str:
 
 def open_exchange(request: BaseRequest, started: float) -> Exchange:
     """Take the client's `X-Request-Id` when it can be one."""
+    trail = Trail(begin_trace(request.headers.getall(TRACEPARENT, ())))
     offered = request.headers.get("X-Request-Id")
     if offered is None:
-        return Exchange(started, new_request_id())
+        return Exchange(started, new_request_id(), trail=trail)
     if is_request_id(offered):
-        return Exchange(started, offered)
-    return Exchange(started, new_request_id(), bad_request_id=True)
+        return Exchange(started, offered, trail=trail)
+    return Exchange(started, new_request_id(), bad_request_id=True, trail=trail)

@@ -205,7 +205,7 @@ class Generation:
             pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             exchange.pixels = pixels
             self._rates.take_pixels(grant, pixels)
-            job_id = new_request_id()
+            job_id = exchange.job_id = new_request_id()
             with self._running.track(grant.key_id, exchange.request_id, job_id, wanted) as entry:
                 making = Making(
                     request,

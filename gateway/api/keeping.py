@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,7 @@ class Resources:
     admission: Admission
     running: RunningRequests
     rates: Rates
-    watcher: Watcher
+    watchers: Sequence[Watcher]
     clock: Clock
     randomness: random.Random
     #: From which webhooks' secrets are made.
@@ -150,7 +150,7 @@ def _means(
         journal=resources.journal,
         supervisor=supervisor,
         courier=courier,
-        watcher=resources.watcher,
+        watchers=resources.watchers,
         clock=resources.clock,
         reveal_orchestrator=settings.server.reveal_orchestrator,
         patience=settings.jobs.patience_seconds,

@@ -1,7 +1,7 @@
 """One promise on its way: asked for, made, written down, whoever waits for it or leaves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -54,7 +54,7 @@ class Means:
     journal: Journal
     supervisor: Supervisor
     courier: Telling
-    watcher: Watcher
+    watchers: Sequence[Watcher]
     clock: Clock
     reveal_orchestrator: bool
     #: Seconds for which a job that nobody waits for is tried again while there is no capacity.
@@ -216,7 +216,8 @@ class Job:
         exchange = self._exchange
         seconds = perf_counter() - exchange.started
         own = max(0.0, seconds - exchange.foreign_seconds)
-        self.means.watcher.finished(exchange, fulfilment.status, seconds, own)
+        for watcher in self.means.watchers:
+            watcher.finished(exchange, fulfilment.status, seconds, own)
         _log.info(
             "job",
             request_id=exchange.request_id,

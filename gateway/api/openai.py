@@ -32,6 +32,7 @@ from gateway.orchestrators.job_events import Preview
 from network.errors import ProblemError
 from network.runtime.clock import Clock
 from network.runtime.supervisor import supervise
+from network.runtime.trace import TRACEPARENT
 from network.wire import headers
 
 
@@ -80,7 +81,12 @@ class OpenAiImages:
 
     async def _stream(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         """Refused before anything was shown, it has a status of its own; later, an event."""
-        stream = EventStream(making.request, {"X-Request-Id": making.exchange.request_id})
+        exchange = making.exchange
+        named = {
+            "X-Request-Id": exchange.request_id,
+            TRACEPARENT: exchange.trail.trace.header,
+        }
+        stream = EventStream(making.request, named)
         try:
             async with supervise(self._clock) as supervisor:
                 if asked.partial_images:

@@ -80,6 +80,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
         "tags": [{"name": "generate"}, {"name": "service"}],
         "paths": {
             "/text-to-image": {"post": _text_to_image()},
+            "/quote": {"post": _quote()},
             "/v1/images/generations": {"post": _openai_images()},
             "/v1/models": {"get": _openai_models()},
             KEY_PATH: {"get": _own_key()},
@@ -99,6 +100,7 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
                 "Models": models_schema(),
                 "Job": job_schema(),
                 "OwnKey": own_key_schema(),
+                "Quote": _quote_schema(),
                 "Problem": problem_schema(),
             },
             "securitySchemes": {"HTTPBearer": {"type": "http", "scheme": "bearer"}},
@@ -127,6 +129,26 @@ def _text_to_image() -> Document:
             "202": accepted(_request_id_header()),
             **_problems(*_REFUSALS),
         },
+    }
+
+
+def _quote() -> Document:
+    success = {
+        "description": "What it would cost, and how long it would take.",
+        "headers": _request_id_header(),
+        "content": _json({"$ref": "#/components/schemas/Quote"}),
+    }
+    return {
+        "operationId": "quoteTextToImage",
+        "summary": "What a request would cost, without making anything",
+        "description": "The body is that of `/text-to-image`, and so are the refusals.",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "requestBody": {
+            "required": True,
+            "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
+        },
+        "responses": {"200": success, **_problems(*_REFUSALS, "422")},
     }
 
 
@@ -338,6 +360,22 @@ def _public(operation: str, summary: str, body: Document) -> Document:
     }
 
 
+def _quote_schema() -> Document:
+    fields = {
+        "model_id": {"type": "string"},
+        "fee_wei": {"type": "string", "pattern": "^[0-9]+$", "description": "Of all images."},
+        "price_wei_per_pixel": {
+            "type": "string",
+            "description": "Exact: a decimal, or as in `7/3`.",
+        },
+        "expected_seconds": {"type": "number", "minimum": 0},
+        "orchestrators": {**_INTEGER, "description": "How many could take it now."},
+        "warm": {"type": "boolean", "description": "Whether the model is in memory there."},
+        "waiting": {**_INTEGER, "description": "Requests that wait for a place."},
+    }
+    return {"title": "Quote", "type": "object", "required": [*fields], "properties": fields}
+
+
 def _problems(*statuses: str) -> Document:
     return {
         status: {
@@ -350,7 +388,13 @@ def _problems(*statuses: str) -> Document:
 
 
 def _request_id_header() -> Document:
-    return {"X-Request-Id": {"required": True, "schema": _REQUEST_ID}}
+    return {
+        "X-Request-Id": {"required": True, "schema": _REQUEST_ID},
+        "traceparent": {
+            "description": "The request's span: the trace is the client's, if it sent this header.",
+            "schema": {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$"},
+        },
+    }
 
 
 def _path_parameter(name: str, pattern: str) -> Document:

@@ -15,6 +15,7 @@ from gateway.api.own_key import PATH as KEY_PATH
 from gateway.api.own_key import OwnKey
 from gateway.api.page import Page
 from gateway.api.page.files import PREFIX as PAGE_PREFIX
+from gateway.api.quotes import Quotes
 from gateway.api.router import Route, Router
 from gateway.api.text_to_image import TextToImage
 
@@ -28,6 +29,7 @@ def public_router(
     text_to_image: TextToImage,
     openai_images: OpenAiImages,
     models: Models,
+    quotes: Quotes,
     running_jobs: jobs.Jobs,
     stored_images: images.Images,
     contract: Document,
@@ -44,6 +46,7 @@ def public_router(
             "/text-to-image": generate,
             "/text-to-image/": generate,
             "/v1/images/generations": Route(OPENAI_IMAGES, {"POST": openai_images.create}),
+            "/quote": Route("quote", {"POST": quotes.create}),
             "/v1/models": Route("openai-models", {"GET": models.index}),
             "/health": Route("health", {"GET": health}),
             "/openapi.json": Route("openapi", {"GET": _fixed(orjson.dumps(contract))}),

@@ -10,7 +10,8 @@ import click
 import orjson
 from typing_extensions import override
 
-from gateway.cli.limits import limit_options, limits_of, shown_limits, team_of
+from gateway.cli.audit import audited
+from gateway.cli.limits import in_words, limit_options, limits_of, shown_limits, team_of
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
 from gateway.home import open_gateway_database, webhook_secret
@@ -112,10 +113,23 @@ def create(
                 metadata=dict(_note(note) for note in notes),
             )
 
-    try:
-        grant, bearer = in_loop(store())
-    except ValueError as error:
-        raise fail(str(error), 2) from error
+    with audited(settings) as note:
+        try:
+            grant, bearer = in_loop(store())
+        except ValueError as error:
+            raise fail(str(error), 2) from error
+        given = {name: value for name, value in limits_of(limits).items() if value is not None}
+        note(
+            "key made",
+            key_id=grant.key_id,
+            name=name,
+            expires_at=grant.expires_at,
+            models=sorted(grant.models or ()),
+            max_price=None if max_price is None else price_text(max_price),
+            max_in_flight=max_in_flight,
+            team=team,
+            **in_words(given),
+        )
     if as_json:
         shown = {
             "key": bearer,
@@ -175,9 +189,13 @@ def limit(
         async with open_gateway_database(settings) as database:
             return await limit_key(database, SystemClock(), key_id, limits_of(limits))
 
-    record = in_loop(write())
-    if record is None:
-        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    with audited(settings) as note:
+        record = in_loop(write())
+        if record is None:
+            raise fail(
+                f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them"
+            )
+        note("key limited", key_id=key_id, **in_words(limits_of(limits)))
     click.echo(f"{key_id} ({record.grant.name}): {shown_limits(record.grant.limits)}")
 
 
@@ -195,9 +213,13 @@ def revoke(*, key_id: str, config: Path | None, data_dir: Path | None) -> None:
         async with open_gateway_database(settings) as database:
             return await revoke_key(database, SystemClock(), key_id)
 
-    record = in_loop(write())
-    if record is None:
-        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    with audited(settings) as note:
+        record = in_loop(write())
+        if record is None:
+            raise fail(
+                f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them"
+            )
+        note("key revoked", key_id=key_id, name=record.grant.name)
     click.echo(f"{key_id} ({record.grant.name}) is revoked")
 
 

@@ -5,6 +5,7 @@ import itertools
 import random
 import re
 import secrets
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -14,6 +15,7 @@ from gateway.accounting.events import Event
 from gateway.accounting.journal import AttemptState, Journal
 from gateway.dispatch.allowing import allowances_of, budget_problem
 from gateway.dispatch.books import Books
+from gateway.dispatch.foresight import Quote, Survey, foresee
 from gateway.dispatch.journey import (
     Buyer,
     DispatchResult,
@@ -23,6 +25,7 @@ from gateway.dispatch.journey import (
     Routing,
     Running,
     kept_of,
+    need_of,
     order_for,
     owed,
     set_out,
@@ -40,16 +43,17 @@ from gateway.orchestrators.answers import (
 from gateway.orchestrators.client import NodeAnswer, OrchestratorClient
 from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
-from gateway.orchestrators.selection import Policy, Ranking, rank
+from gateway.orchestrators.selection import Need, Policy, Ranking, rank
 from gateway.orchestrators.standing import Fault
-from gateway.payments.allowance import Allowances
+from gateway.orchestrators.trail import note_wait
+from gateway.payments.allowance import Allowance, Allowances
 from gateway.payments.budget import Budget, NotHeld, Shortfall
 from gateway.payments.payer import StaleQuoteError, UnpayableError
 from gateway.payments.purse import PreparedPayment
 from network.errors import DatabaseError, ProblemError
 from network.prices import NoRateError
 from network.runtime.clock import Clock
-from network.units import ModelId
+from network.units import ModelId, Wei
 from network.wire import problems
 from network.wire.messages import LARGEST_SEED, TextToImageRequest
 
@@ -109,6 +113,11 @@ class Dispatcher:
         directory.subscribe(self._advance_soon)
 
     @property
+    def routing(self) -> Routing:
+        """The settings by which it goes."""
+        return self._routing
+
+    @property
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
         return len(self._journeys)
@@ -152,6 +161,48 @@ class Dispatcher:
             self._journeys.pop(request_id, None)
             self._budget.release(request_id)
             self._allowances.release(request_id)
+
+    # Foretelling
+
+    def quote(self, request_id: str, buyer: Buyer, request: TextToImageRequest) -> Quote:
+        """What `run` would cost and take if it began now; nothing is claimed, held or sent.
+
+        Raises ProblemError as `run` would, but for what only orchestrators and payments can tell.
+        """
+        model_id = ModelId(request.model_id)
+        self._check_model(model_id, buyer)
+        self._count_in(request_id, buyer)
+        try:
+            survey = self.survey(need_of(request, self._cap(buyer, model_id)))
+            foreseen = foresee(survey)
+            self._hold(request_id, allowances_of(buyer), foreseen.best.fee)
+        finally:
+            self._budget.release(request_id)
+            self._allowances.release(request_id)
+        best = foreseen.best
+        offer = self._directory.offer(best.uri)
+        return Quote(
+            model_id=model_id,
+            fee=best.fee,
+            price=best.prospect.price,
+            expected_seconds=foreseen.wait + best.expected_seconds,
+            orchestrators=foreseen.free,
+            warm=offer is not None and offer.models[model_id].warm,
+            waiting=survey.waiting,
+        )
+
+    def survey(self, need: Need) -> Survey:
+        """What a request that needs this would meet now."""
+        now = self._clock.monotonic()
+        prospects = self._directory.prospects(need.model_id)
+        return Survey(
+            ranking=rank(need, prospects, self._policy, now),
+            others=self._directory.others(need.model_id),
+            jobs=self._jobs(need.model_id),
+            waiting=self.waiting,
+            max_waiting=self._routing.max_waiting,
+            now=now,
+        )
 
     # Setting out
 
@@ -256,6 +307,7 @@ class Dispatcher:
             ) from None
         finally:
             journey.waited += self._clock.monotonic() - began
+            note_wait(self._clock.monotonic() - began)
 
     def _try(self, journey: Journey) -> Place | None:
         """Claim a place now, or answer None where waiting may help. Raises ProblemError."""
@@ -266,7 +318,13 @@ class Dispatcher:
         offer = self._directory.offer(best.uri)
         if offer is None:
             return None
-        held = self._budget.hold(journey.request_id, best.fee)
+        self._hold(journey.request_id, journey.allowances, best.fee)
+        self._directory.claim(best.uri, journey.need.model_id)
+        return Place(best, journey.need.model_id, offer)
+
+    def _hold(self, request_id: str, allowances: Sequence[Allowance], fee: Wei) -> None:
+        """Promise a request its fee. Raises ProblemError naming the limit that forbids it."""
+        held = self._budget.hold(request_id, fee)
         if isinstance(held, NotHeld):
             raise ProblemError(
                 problems.rate_limited(
@@ -276,11 +334,9 @@ class Dispatcher:
                 )
             )
         now = self._clock.now()
-        exceeded = self._allowances.hold(journey.request_id, journey.allowances, best.fee, now)
+        exceeded = self._allowances.hold(request_id, allowances, fee, now)
         if exceeded is not None:
-            raise ProblemError(budget_problem(exceeded, best.fee, now))
-        self._directory.claim(best.uri, journey.need.model_id)
-        return Place(best, journey.need.model_id, offer)
+            raise ProblemError(budget_problem(exceeded, fee, now))
 
     def _nobody(self, journey: Journey) -> None:
         """Where waiting may help; else raises ProblemError with why nobody takes it."""

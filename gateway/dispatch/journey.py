@@ -62,10 +62,13 @@ class Routing:
     #: How many orchestrators may fail one request.
     max_failures: int = 4
 
+    def max_price_of(self, model_id: ModelId) -> Price | None:
+        """The model's own cap, or that of all models that have none."""
+        return self.max_prices.get(model_id, self.max_prices.get(None))
+
     def cap(self, buyer: Buyer, model_id: ModelId) -> Fraction | None:
         """The most wei per pixel that `buyer` pays now for a model; None for any. Raises NoRateError."""
-        of_the_model = self.max_prices.get(model_id, self.max_prices.get(None))
-        stated = (buyer.max_price, self.max_price, of_the_model)
+        stated = (buyer.max_price, self.max_price, self.max_price_of(model_id))
         caps = [in_wei(cap, self.rates.current) for cap in stated if cap is not None]
         return min(caps, default=None)
 
@@ -203,12 +206,10 @@ def set_out(
 ) -> Journey:
     """A journey at its start. `max_price` in wei per pixel; `seed` counts up over the images; `now` is monotonic seconds."""
     images = request.num_images_per_prompt
-    model_id = ModelId(request.model_id)
-    pixels = pixels_of(request.width, request.height, images)
     return Journey(
         request_id=request_id,
         buyer=buyer,
-        need=Need(model_id, pixels, request.num_inference_steps, max_price),
+        need=need_of(request, max_price),
         expected=Expected(images, request.width, request.height, seed),
         body=_body(request, seed),
         # As they would stand in one line of text.
@@ -220,6 +221,12 @@ def set_out(
         arrival=arrival,
         started=now,
     )
+
+
+def need_of(request: TextToImageRequest, max_price: Fraction | None) -> Need:
+    """What routing looks at; `max_price` in wei per pixel."""
+    pixels = pixels_of(request.width, request.height, request.num_images_per_prompt)
+    return Need(ModelId(request.model_id), pixels, request.num_inference_steps, max_price)
 
 
 def order_for(

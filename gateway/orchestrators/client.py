@@ -32,8 +32,10 @@ from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
 from gateway.orchestrators.reach import GuardedResolver, MayBePrivate, anything
 from gateway.orchestrators.receipts import NoReceipt, ReceiptDesk, credit_of, fee_of, statement_of
+from gateway.orchestrators.trail import DELIVERED, attempting
 from network.capabilities import Capabilities, job_capabilities
 from network.identity import Signer, session_request_signature
+from network.runtime.trace import Trace
 from network.units import Address, ModelId, Wei
 from network.wire import headers as wire_headers
 from network.wire.codec import (
@@ -171,13 +173,17 @@ class OrchestratorClient:
 
         Raises OrchestratorRefused for a refusal in known words, OrchestratorFailed otherwise.
         """
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await self._post(offer, order)
-        except TimeoutError:
-            raise OrchestratorFailed(f"no images within {timeout_seconds:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise OrchestratorFailed(f"an image it keeps cannot be had: {_named(error)}") from None
+        with attempting(order.attempt_id, offer.uri) as attempt:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    answer = await self._post(offer, order, attempt.trace)
+            except TimeoutError:
+                raise OrchestratorFailed(f"no images within {timeout_seconds:g} s") from None
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                shown = _named(error)
+                raise OrchestratorFailed(f"an image it keeps cannot be had: {shown}") from None
+            attempt.outcome, attempt.node_job_id = DELIVERED, answer.node_job_id
+            return answer
 
     async def progress(self, offer: Offer, attempt_id: str) -> JobProgress | None:
         """How far a job is; None where the orchestrator does not tell."""
@@ -210,15 +216,16 @@ class OrchestratorClient:
         """What became of an attempt's payment. Raises OrchestratorFailed."""
         return await self._receipts.ask(_at(offer.transcoder, f"jobs/{attempt_id}/receipt"))
 
-    async def _post(self, offer: Offer, order: Order) -> NodeAnswer:
+    async def _post(self, offer: Offer, order: Order, trace: Trace) -> NodeAnswer:
         origin, head = self._head(offer, order.model_id, order.credentials)
         payment = order.payment or self._payment(order.price)
-        request = b"%b%b: %b\r\n%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        request = b"%b%b: %b\r\n%b: %b\r\ntraceparent: %b\r\nContent-Length: %d\r\n\r\n%b" % (
             head,
             wire_headers.PAYMENT.encode(),
             payment.encode(),
             wire_headers.JOB_ID.encode(),
             order.attempt_id.encode(),
+            trace.header.encode(),
             len(order.body),
             order.body,
         )

@@ -26,12 +26,14 @@ from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
 from gateway.api.own_key import OwnKey
 from gateway.api.page import open_page
+from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
 from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings, ImageSettings, JobSettings, ServerSettings
 from gateway.dispatch import RequestProgress, Showing
+from gateway.dispatch.foresight import Quote
 from gateway.keys import KeyGrant, Team, UseLimits
 from gateway.orchestrators.job_events import News
 from gateway.payments.allowance import Allowances
@@ -152,6 +154,13 @@ class ScriptedDispatcher:
         if keep is not None and self.journal is not None:
             await self.journal.record(await keep(delivery))
         return delivery
+
+    def quote(self, request_id: str, buyer: KeyGrant, request: TextToImageRequest) -> Quote:
+        del request_id, buyer
+        if self.failure is not None:
+            raise self.failure
+        model_id = ModelId(request.model_id)
+        return Quote(model_id, Wei(12345), Fraction(7, 2), 1.5, 2, warm=True, waiting=0)
 
     async def watch(self, request_id: str, key_id: str) -> AsyncGenerator[News]:
         """The scripted news, then whatever is put in later, until the request is over."""
@@ -278,7 +287,7 @@ async def open_surface(
                 admission=admission,
                 running=running,
                 rates=rates,
-                watcher=metrics,
+                watchers=(metrics,),
                 clock=clock,
                 randomness=random.Random(1),  # noqa: S311
                 master=MASTER,
@@ -320,6 +329,15 @@ async def open_surface(
                 look=lambda _model_id, _grant: SHOWING,
                 bounds=bounds,
                 loras={DEFAULT: ("b/two", "a/one")},
+            ),
+            quotes=Quotes(
+                keys=FixedKeys(),
+                rates=rates,
+                admission=admission,
+                bounds=bounds,
+                quoting=dispatcher,
+                max_body_bytes=limits.max_body_bytes,
+                body_timeout_seconds=body_timeout_seconds,
             ),
             running_jobs=jobs.Jobs(keys=FixedKeys(), running=running, clock=clock, endings=kept),
             stored_images=images.Images(store),
