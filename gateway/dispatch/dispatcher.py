@@ -22,6 +22,7 @@ from gateway.dispatch.journey import (
     Place,
     Routing,
     Running,
+    delivery_of,
     kept_of,
     order_for,
     owed,
@@ -382,8 +383,7 @@ class Dispatcher:
         receipts = self._paying.delivered(running.attempt_id, answer, fee)
         self._allowances.settle(journey.request_id, fee, self._clock.now())
         settled = self._books.settle(journey, fee, answer.node_job_id, (*receipts, *kept))
-        need = journey.need
-        self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
+        self._directory.note_success(place.uri, delivery_of(journey, place, seconds))
         return DispatchResult(
             answer.images,
             fee,

@@ -13,6 +13,7 @@ from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture,
 from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
+from gateway.orchestrators.standing import Delivery
 from gateway.payments.allowance import Allowance
 from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
@@ -208,7 +209,7 @@ def set_out(
     return Journey(
         request_id=request_id,
         buyer=buyer,
-        need=Need(model_id, pixels, request.num_inference_steps, max_price),
+        need=Need(model_id, pixels, request.num_inference_steps, max_price, images),
         expected=Expected(images, request.width, request.height, seed),
         body=_body(request, seed),
         # As they would stand in one line of text.
@@ -273,3 +274,16 @@ def _body(request: TextToImageRequest, seed: int) -> bytes:
     if not request.deterministic:
         del fields["deterministic"]  # other makes of orchestrators do not know it
     return orjson.dumps(fields)
+
+
+def delivery_of(journey: Journey, place: Place, seconds: float) -> Delivery:
+    """What the time of a delivered job tells of the orchestrator."""
+    need = journey.need
+    return Delivery(
+        need.model_id,
+        need.pixels,
+        need.steps,
+        seconds,
+        images=need.images,
+        was_cold=place.candidate.prospect.is_cold,
+    )

@@ -21,20 +21,29 @@ from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.market import Market, Markets
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.peer import OrchestratorState, Peer, Viewpoint
-from gateway.orchestrators.selection import Candidate, Need, Policy, Prospect, Reason, Refusal
+from gateway.orchestrators.selection import (
+    Candidate,
+    Need,
+    Policy,
+    Prospect,
+    Reason,
+    Refusal,
+    pace_of,
+)
 from gateway.orchestrators.standing import (
+    Delivery,
     Fault,
     Pausing,
     after_failure,
     after_sign_of_life,
     after_success,
-    measured_pace,
+    has_moved,
 )
 from gateway.orchestrators.terms import Terms
 from network.errors import WireError
 from network.link.news import News
 from network.runtime.clock import Clock
-from network.units import ModelId, Pixels
+from network.units import ModelId
 from network.wire.codec import OrchestratorInfo
 
 _log = structlog.get_logger(__name__)
@@ -167,6 +176,7 @@ class Directory:
         peer = self._peers.pop(uri)
         peer.dismiss()
         self._markets.dismiss(uri)
+        self._viewpoint.beliefs.forget(uri)
         self._note_asked(uri)
         if peer.in_flight.total():
             self._leaving[uri] = peer
@@ -260,6 +270,7 @@ class Directory:
             _log.info("orchestrator_answers", uri=peer.uri, problem=offer.problem)
         peer.offer = offer
         peer.mismatches.clear()
+        peer.warmed.clear()
         peer.problem = offer.problem
         peer.is_reachable = True
         peer.refresh_failures = 0
@@ -374,18 +385,24 @@ class Directory:
         """The peer that a job of ours keeps from being forgotten."""
         return self._leaving[uri] if uri in self._leaving else self._peers[uri]
 
-    def note_success(
-        self, uri: str, model_id: ModelId, pixels: Pixels, steps: int, seconds: float
-    ) -> None:
+    def note_success(self, uri: str, job: Delivery) -> None:
         """Call it before the job's place is released."""
         peer = self._holder(uri)
-        model = None if peer.offer is None else peer.offer.models.get(model_id)
-        # A cold model spent an unknown part of the time on loading.
-        pace = measured_pace(seconds, pixels, steps) if model is not None and model.warm else None
-        was_spared = peer.standing.fault is not None
-        peer.standing = after_success(peer.standing, model_id, pace)
-        if was_spared:
+        before, model_id = peer.standing, job.model_id
+        peer.standing = after_success(before, job, self._believed(peer, job))
+        if uri in self._peers:
+            self._viewpoint.learn(peer, job)
+        if (
+            before.fault is not None
+            or job.was_cold
+            or has_moved(before.pace(model_id, job.size), peer.standing.pace(model_id, job.size))
+        ):
             self._reassess(peer)
+
+    def _believed(self, peer: Peer, job: Delivery) -> int:
+        """Of a job, femtoseconds per pixel and step."""
+        prospect = self._viewpoint.prospect(peer, job.model_id) if job.was_cold else None
+        return 0 if prospect is None else pace_of(prospect, job.size)
 
     def note_failure(self, uri: str, fault: Fault, reason: str) -> None:
         peer = self._known(uri)

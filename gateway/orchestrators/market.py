@@ -121,7 +121,7 @@ class Market:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._known: dict[str, Prospect] = {}
-        self._shapes: dict[tuple[int, int, object], _Shape] = {}
+        self._shapes: dict[tuple[int, int, int, object], _Shape] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -165,7 +165,7 @@ class Market:
 
     def best(self, need: Need, now: float, tried: Collection[str] = ()) -> Candidate | None:
         """As `selection.rank(...).best`. `now` is monotonic seconds and never goes back."""
-        key = (int(need.pixels), need.steps, need.price_cap)
+        key = (int(need.pixels), need.images, need.steps, need.price_cap)
         shape = self._shapes.pop(key, None)
         if shape is None:
             shape = _Shape(need, self._policy, self._known.values())

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
-from gateway.orchestrators.selection import FEMTOSECONDS, Ranking, Reason, Refusal
+from gateway.orchestrators.selection import FEMTOSECONDS, Ranking, Reason, Refusal, expected_of
 from network.errors import Problem
 from network.units import format_price
 from network.wire import problems
@@ -24,9 +24,8 @@ def retry_after(ranking: Ranking, jobs: int, ahead: int) -> float:
 
     `jobs` of ours are under way on the model, `ahead` requests wait before this one.
     """
-    work = int(ranking.need.pixels) * ranking.need.steps
     times = [
-        (prospect.overhead + work * prospect.pace) / FEMTOSECONDS
+        expected_of(prospect, ranking.need) / FEMTOSECONDS
         for prospect, reason in ranking.passed_over
         if reason is Reason.BUSY
     ]

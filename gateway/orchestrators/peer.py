@@ -7,15 +7,19 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import inf
 from types import MappingProxyType
+from typing import Final
 
 from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.offer import ModelOffer, Offer
+from gateway.orchestrators.pace import Beliefs, size_class
 from gateway.orchestrators.selection import FEMTOSECONDS, Policy, Prospect, Reason
-from gateway.orchestrators.standing import Standing
+from gateway.orchestrators.standing import Delivery, Standing
 from gateway.orchestrators.terms import Terms
 from network.capabilities import Mismatch, compatible, job_capabilities
 from network.link.news import News
 from network.units import ModelId
+
+_USUAL_SIZE: Final = size_class(512 * 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Peer:
     sent: Counter[ModelId] = field(default_factory=Counter)
     #: Free places by model: as advertised, less our jobs since.
     places: dict[ModelId, int] = field(default_factory=dict)
+    #: Models that were cold when it was asked last, and delivered since.
+    warmed: set[ModelId] = field(default_factory=set)
     #: Why a model's jobs cannot run there, "" if they can; since the last refresh.
     mismatches: dict[ModelId, str] = field(default_factory=dict)
     #: Why models cannot be paid for, as of the last refresh.
@@ -118,6 +124,7 @@ class Viewpoint:
     version: str
     needs_quote: bool
     terms: Terms
+    beliefs: Beliefs = field(default_factory=Beliefs)
 
     def prospect(self, peer: Peer, model_id: ModelId) -> Prospect | None:
         """What `selection` weighs; None where it does not offer the model."""
@@ -127,14 +134,17 @@ class Viewpoint:
             return None
         barred, detail = self._bar(peer, offer, model_id, model)
         price = Fraction(0) if model.price is None else model.price
-        pace = peer.standing.pace(model_id)
+        pace, paces = self._pace(peer, model_id)
+        is_cold = not (model.warm or model_id in peer.warmed)
         return Prospect(
             uri=peer.uri,
             price_numerator=price.numerator,
             price_denominator=price.denominator,
             free=peer.places.get(model_id, 0),
-            pace=self.policy.unmeasured_pace if pace is None else pace,
-            overhead=self._overhead(offer, model),
+            pace=pace,
+            paces=paces,
+            overhead=self._overhead(peer, offer, model_id, is_cold=is_cold),
+            is_cold=is_cold,
             # What was remembered is believed until the orchestrator was asked once.
             fresh_until=inf if offer.is_remembered else offer.refreshed_at + self.policy.max_age,
             suspended_until=peer.standing.suspended_until,
@@ -142,9 +152,32 @@ class Viewpoint:
             detail=detail or peer.standing.reason,
         )
 
-    def _overhead(self, offer: Offer, model: ModelOffer) -> int:
+    def learn(self, peer: Peer, job: Delivery) -> None:
+        """What a delivered job, which the peer's standing counts already, tells of all others."""
+        model_id = job.model_id
+        if job.was_cold:
+            peer.warmed.add(model_id)
+            self.beliefs.learn_load(peer.uri, model_id, peer.standing.loads[model_id])
+        pace = peer.standing.pace(model_id, job.size)
+        if pace is not None:
+            self.beliefs.learn_pace(peer.uri, model_id, job.size, pace)
+
+    def _pace(self, peer: Peer, model_id: ModelId) -> tuple[int, tuple[int, ...]]:
+        """Of its usual size, and of all where these differ."""
+        known = peer.standing.paces.get(model_id)
+        paces = self.beliefs.paces(model_id) if known is None else known.table
+        if not paces:
+            return self.policy.unmeasured_pace, ()
+        return paces[_USUAL_SIZE], paces if len(set(paces)) > 1 else ()
+
+    def _overhead(self, peer: Peer, offer: Offer, model_id: ModelId, *, is_cold: bool) -> int:
         way = round(offer.round_trip * FEMTOSECONDS)
-        return way if model.warm else way + self.policy.cold_load
+        if not is_cold:
+            return way
+        load = peer.standing.loads.get(model_id)
+        if load is None:
+            load = self.beliefs.load(model_id)
+        return way + (self.policy.cold_load if load is None else load)
 
     def _bar(
         self, peer: Peer, offer: Offer, model_id: ModelId, model: ModelOffer

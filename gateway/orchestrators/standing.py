@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
+from typing import Final
 
+from gateway.orchestrators.pace import Pace, Paces, size_class
 from network.units import ModelId
 
-#: Pixel-steps that are remembered, about four jobs of 512 x 512 with 20 steps.
-_WINDOW = 20_000_000
+#: A change by less than one part in so many waits for the next refresh.
+_SMALL: Final = 10
 
 
 class Fault(Enum):
@@ -33,26 +35,30 @@ class Pausing:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """The time recent work took. Work counts by its size:
+class Delivery:
+    """A job that was delivered, as far as its time tells of the orchestrator."""
 
-    small jobs, which are mostly waiting and encoding, do not make an orchestrator look slow.
-    """
-
-    #: Femtoseconds.
-    time: int
-    #: Pixels times steps.
-    work: int
+    model_id: ModelId
+    #: Of all its images together.
+    pixels: int
+    steps: int
+    seconds: float
+    images: int = 1
+    #: The model was not loaded when the job was sent.
+    was_cold: bool = False
 
     @property
-    def per_pixel_step(self) -> int:
-        """Femtoseconds."""
-        return max(self.time // self.work, 1)
+    def size(self) -> int:
+        return size_class(self.pixels // self.images)
 
-    def then(self, newer: "Pace") -> "Pace":
-        """Both, of which no more is remembered than the window holds, the oldest least."""
-        time, work = self.time + newer.time, self.work + newer.work
-        return Pace(time, work) if work <= _WINDOW else Pace(time * _WINDOW // work, _WINDOW)
+    @property
+    def work(self) -> int:
+        return max(self.pixels * self.steps, 1)
+
+    @property
+    def time(self) -> int:
+        """Femtoseconds."""
+        return round(self.seconds * 1e15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,9 @@ class Standing:
     """One orchestrator's record."""
 
     #: By model.
-    paces: Mapping[ModelId, Pace] = field(default_factory=lambda: MappingProxyType({}))
+    paces: Mapping[ModelId, Paces] = field(default_factory=lambda: MappingProxyType({}))
+    #: Femtoseconds that loading a model took there.
+    loads: Mapping[ModelId, int] = field(default_factory=lambda: MappingProxyType({}))
     #: Failures since the last good job.
     failures: int = 0
     #: Monotonic seconds.
@@ -69,23 +77,29 @@ class Standing:
     #: In words, for the operator.
     reason: str = ""
 
-    def pace(self, model_id: ModelId) -> int | None:
-        """Femtoseconds per pixel and step; None where nothing was measured."""
-        pace = self.paces.get(model_id)
-        return None if pace is None else pace.per_pixel_step
+    def pace(self, model_id: ModelId, size: int) -> int | None:
+        """Femtoseconds per pixel and step at a size class; None where that was not measured."""
+        paces = self.paces.get(model_id)
+        return None if paces is None else paces.at(size)
 
     def is_suspended(self, now: float) -> bool:
         return self.suspended_until > now
 
 
-def after_success(standing: Standing, model_id: ModelId, measured: Pace | None) -> Standing:
-    """A job was delivered (None where loading the model makes its time tell nothing)."""
-    paces = standing.paces
-    if measured is not None:
-        known = paces.get(model_id)
-        pace = measured if known is None else known.then(measured)
-        paces = MappingProxyType({**paces, model_id: pace})
-    return Standing(paces=paces)
+def after_success(standing: Standing, job: Delivery, believed: int) -> Standing:
+    """A job was delivered. `believed` is the pace that was expected of it: of a cold model's job,
+
+    what is left of the time went into loading.
+    """
+    paces, loads, model_id = standing.paces, standing.loads, job.model_id
+    if job.was_cold:
+        load = max(job.time - job.work * believed, 0)
+        loads = MappingProxyType({**loads, model_id: (load + loads.get(model_id, load)) // 2})
+    else:
+        known = paces.get(model_id, Paces.none())
+        measured = known.then(job.size, Pace(job.time, job.work))
+        paces = MappingProxyType({**paces, model_id: measured})
+    return Standing(paces=paces, loads=loads)
 
 
 def after_failure(
@@ -115,6 +129,8 @@ def after_sign_of_life(standing: Standing) -> Standing:
     return replace(standing, suspended_until=0.0, fault=None, reason="")
 
 
-def measured_pace(seconds: float, pixels: int, steps: int) -> Pace:
-    """What one job took."""
-    return Pace(round(seconds * 1e15), max(pixels * steps, 1))
+def has_moved(old: int | None, new: int | None) -> bool:
+    """Whether a pace became so much another one that choices should know at once."""
+    if old is None or new is None:
+        return old is not new
+    return abs(new - old) * _SMALL > old

@@ -16,14 +16,15 @@ from random import Random
 from typing import Final
 
 from gateway.orchestrators.market import Market
+from gateway.orchestrators.pace import Beliefs
 from gateway.orchestrators.selection import FEMTOSECONDS, Need, Policy, Prospect
 from gateway.orchestrators.standing import (
+    Delivery,
     Fault,
     Pausing,
     Standing,
     after_failure,
     after_success,
-    measured_pace,
 )
 from network.units import ModelId, Pixels
 
@@ -93,6 +94,7 @@ class Simulation:
         self.orchestrators = {one.uri: one for one in self._make(count)}
         self.uris = list(self.orchestrators)
         self.market = Market(Policy(time_value=TIME_VALUE))
+        self.beliefs = Beliefs()
         self.turn = 0
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -152,15 +154,15 @@ class Simulation:
         self._at(self.now + self._random.uniform(0, 2 * _REFRESH), partial(self._live, one))
 
     def _refresh(self, one: Orchestrator) -> None:
-        pace = one.standing.pace(MODEL)
-        unmeasured = Policy().unmeasured_pace
+        known = one.standing.paces.get(MODEL)
+        paces = self.beliefs.paces(MODEL) if known is None else known.table
         self.market.put(
             Prospect(
                 one.uri,
                 one.price.numerator,
                 one.price.denominator,
                 free=one.free,
-                pace=unmeasured if pace is None else pace,
+                pace=paces[NEED.size] if paces else Policy().unmeasured_pace,
                 overhead=FEMTOSECONDS // 50,
                 fresh_until=self.now + 60,
                 suspended_until=one.standing.suspended_until,
@@ -208,8 +210,11 @@ class Simulation:
 
     def _delivered(self, one: Orchestrator, began: float, sent: float, best: float) -> None:
         self._count(one.uri, -1)
-        pace = measured_pace(self.now - sent, NEED.pixels, NEED.steps)
-        one.standing = after_success(one.standing, MODEL, pace)
+        job = Delivery(MODEL, NEED.pixels, NEED.steps, self.now - sent)
+        one.standing = after_success(one.standing, job, believed=0)
+        pace = one.standing.pace(MODEL, NEED.size)
+        if pace is not None:
+            self.beliefs.learn_pace(one.uri, MODEL, NEED.size, pace)
         self._refresh(one)
         self._seconds.append(self.now - began)
         cost = float(one.price * NEED.pixels) + float(TIME_VALUE) * (self.now - began)
