@@ -46,6 +46,7 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
         "failures": one.failures,
         "paused_for_seconds": round(one.paused_for, 3),
         "problem": one.problem or one.passed_over,
+        "fault": one.fault,
         "last_fault": one.last_fault,
     }
 

@@ -32,6 +32,7 @@ from gateway.dispatch.paying import CappedError, OffChain, Paying
 from gateway.dispatch.watching import Watching
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
+    DeliveredWrongly,
     OrchestratorFailed,
     OrchestratorLost,
     OrchestratorRefused,
@@ -427,9 +428,7 @@ class Dispatcher:
         reason = journey.scrubbed(str(failure))
         receipts = self._paying.refused(attempt_id, failure)
         self._books.end_attempt(journey, "failed", reason, receipts)
-        is_unreachable = isinstance(failure, OrchestratorUnreachable | OrchestratorLost)
-        fault = Fault.UNREACHABLE if is_unreachable else Fault.FAULTY
-        self._directory.note_failure(uri, fault, reason)
+        self._directory.note_failure(uri, _fault(failure), reason)
         self._give_up(journey, uri, reason)
 
     def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
@@ -449,3 +448,10 @@ class Dispatcher:
     def _advance(self) -> None:
         self._is_advancing = False
         self._line.advance()
+
+
+def _fault(failure: OrchestratorFailed) -> Fault:
+    if isinstance(failure, DeliveredWrongly):
+        return Fault.WRONG
+    is_unreachable = isinstance(failure, OrchestratorUnreachable | OrchestratorLost)
+    return Fault.UNREACHABLE if is_unreachable else Fault.FAULTY

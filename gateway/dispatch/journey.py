@@ -9,7 +9,7 @@ import orjson
 
 from gateway.accounting.events import Event
 from gateway.keys import Team, UseLimits
-from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture, Refused
+from gateway.orchestrators.answers import DeliveredWrongly, Expected, Picture, Refused
 from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
@@ -242,13 +242,13 @@ def owed(place: Place, answer: NodeAnswer) -> Wei:
     """What is paid: what the orchestrator charged, and never more than was agreed.
 
     Less is charged where its price fell since we asked, or is known only from above.
-    Raises OrchestratorFailed for a receipt over more.
+    Raises DeliveredWrongly for a receipt over more.
     """
     quoted, charged = place.candidate.fee, answer.fee
     if charged is None:
         return quoted
     if charged > quoted:
-        failure = OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
+        failure = DeliveredWrongly(f"it charged {charged} wei where {quoted} were agreed")
         failure.was_answered = True
         raise failure
     return charged

@@ -409,7 +409,13 @@ class Directory:
         if peer is None:
             return
         now = self._clock.monotonic()
+        before = peer.standing.suspended_until
         peer.standing = after_failure(peer.standing, fault, reason, self._pausing, now)
+        if peer.standing.suspended_until != before:
+            seconds = round(peer.standing.suspended_until - now, 1)
+            _log.warning(
+                "orchestrator_paused", uri=uri, fault=fault.value, reason=reason, seconds=seconds
+            )
         self._reassess(peer)
         self.hurry(uri)
 

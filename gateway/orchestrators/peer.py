@@ -43,6 +43,8 @@ class OrchestratorState:
     sources: tuple[str, ...] = ()
     #: Why nothing of it is bought although it answers; empty if it may be.
     passed_over: str = ""
+    #: The kind of its last fault: "unreachable", "faulty", "wrong"; empty without any.
+    fault: str = ""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Peer:
             now = news.models.get(model_id)
             if now is not None:
                 models[model_id] = replace(model, warm=now.warm, free=now.free)
+                self.warmed.discard(model_id)
                 # What others leave to us, less our own: jobs that are on their way there or back
                 # stand in neither of the node's numbers, or in both of one moment.
                 self.places[model_id] = now.free + now.ours - self.in_flight[model_id]
@@ -106,6 +109,7 @@ class Peer:
             failures=standing.failures,
             paused_for=max(standing.suspended_until - now, 0.0),
             last_fault=standing.reason,
+            fault="" if standing.fault is None else standing.fault.value,
             objections=self.objections,
         )
 

@@ -1,7 +1,7 @@
 """What experience says of an orchestrator: how fast it is, and whether it is to be spared for now.
 
-A busy orchestrator has done nothing wrong, and neither has one that a client's mistake reached; only
-broken answers and broken connections count. Time comes in as an argument (monotonic seconds).
+A busy orchestrator has done nothing wrong, and neither has one that a client's mistake reached;
+broken answers and broken connections count, and wrong deliveries weigh more. Time comes in as an argument (monotonic seconds).
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,29 @@ from typing import Final
 from gateway.orchestrators.pace import Pace, Paces, size_class
 from network.units import ModelId
 
+_WRONGS_WEIGHT: Final = 3
 #: A change by less than one part in so many waits for the next refresh.
 _SMALL: Final = 10
 
 
 class Fault(Enum):
-    """What went wrong, named by how it can be put right."""
+    """What went wrong, the lightest first: how it can be put right, and how much it weighs."""
 
     #: No connection could be made: over as soon as it answers anything, the first time.
     UNREACHABLE = "unreachable"
-    #: It answers, but wrongly, partly or too late: only time or a good job clears that.
+    #: It answers, but with an error, partly or too late: only time or a good job clears that.
     FAULTY = "faulty"
+    #: It delivered what was not asked, or charged more than was agreed. Honest machines hardly do:
+    #: it weighs as much as several failures, and one good job makes up for half of it only.
+    WRONG = "wrong"
+
+    @property
+    def weight(self) -> int:
+        """In failures."""
+        return _WRONGS_WEIGHT if self is Fault.WRONG else 1
+
+    def is_heavier_than(self, other: "Fault | None") -> bool:
+        return other is None or self.weight > other.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,13 @@ class Pausing:
 
     first: float = 2.0
     longest: float = 120.0
+    #: Instead of `longest` for wrong deliveries.
+    longest_wrong: float = 1800.0
+
+    def pause(self, fault: Fault, failures: int) -> float:
+        longest = max(self.longest, self.longest_wrong) if fault is Fault.WRONG else self.longest
+        # The exponent is capped, as a float overflows long before anybody gives up on an orchestrator.
+        return float(min(self.first * 2.0 ** min(failures - 1, 64), longest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,7 @@ class Standing:
     paces: Mapping[ModelId, Paces] = field(default_factory=lambda: MappingProxyType({}))
     #: Femtoseconds that loading a model took there.
     loads: Mapping[ModelId, int] = field(default_factory=lambda: MappingProxyType({}))
-    #: Failures since the last good job.
+    #: Failures since the last good job, by their weight.
     failures: int = 0
     #: Monotonic seconds.
     suspended_until: float = 0.0
@@ -99,7 +118,11 @@ def after_success(standing: Standing, job: Delivery, believed: int) -> Standing:
         known = paces.get(model_id, Paces.none())
         measured = known.then(job.size, Pace(job.time, job.work))
         paces = MappingProxyType({**paces, model_id: measured})
-    return Standing(paces=paces, loads=loads)
+    if standing.fault is not Fault.WRONG or standing.failures <= 1:
+        return Standing(paces=paces, loads=loads)
+    return replace(
+        standing, paces=paces, loads=loads, failures=standing.failures // 2, suspended_until=0.0
+    )
 
 
 def after_failure(
@@ -107,15 +130,28 @@ def after_failure(
 ) -> Standing:
     """A job or its connection broke. Pauses grow only by failures that follow one another:
 
-    the jobs that were under way together when an orchestrator died count as one failure.
+    the jobs that were under way together when an orchestrator died count as one failure, the heaviest.
     """
+    before, failures = standing.fault, standing.failures
     if standing.is_suspended(now):
-        return replace(standing, fault=fault, reason=reason)
-    failures = standing.failures + 1
-    # The exponent is capped, as a float overflows long before anybody gives up on an orchestrator.
-    pause = min(pausing.first * 2.0 ** min(failures - 1, 64), pausing.longest)
+        if before is not None and not fault.is_heavier_than(before):
+            return (
+                standing
+                if before.is_heavier_than(fault)
+                else replace(standing, fault=fault, reason=reason)
+            )
+        failures = max(failures - (0 if before is None else before.weight), 0)
+    failures += fault.weight
+    # Wrong deliveries are not made lighter by whatever else fails before a good job.
+    if before is not None and before.is_heavier_than(fault):
+        fault = before
+    until = now + pausing.pause(fault, failures)
     return replace(
-        standing, failures=failures, suspended_until=now + pause, fault=fault, reason=reason
+        standing,
+        failures=failures,
+        suspended_until=max(until, standing.suspended_until),
+        fault=fault,
+        reason=reason,
     )
 
 

@@ -17,7 +17,7 @@ from gateway.orchestrators.standing import (
 )
 from network.units import ModelId
 
-PAUSING = Pausing(first=2.0, longest=60.0)
+PAUSING = Pausing(first=2.0, longest=60.0, longest_wrong=300.0)
 MODELS = [ModelId("a"), ModelId("b")]
 
 
@@ -56,8 +56,12 @@ class Record(RuleBasedStateMachine):
         else:
             key = model, (side * side).bit_length()
             self.measured.setdefault(key, []).append(max(job.time // job.work, 1))
-        assert self.standing.failures == 0
         assert not self.standing.is_suspended(self.now)
+        if before.fault is Fault.WRONG:
+            assert self.standing.failures in {0, before.failures // 2}
+        else:
+            assert self.standing.failures == 0
+        assert (self.standing.fault is None) is (self.standing.failures == 0)
 
     @rule(fault=st.sampled_from(Fault))
     def it_fails(self, fault: Fault) -> None:
@@ -65,25 +69,32 @@ class Record(RuleBasedStateMachine):
         self.standing = after_failure(before, fault, "why", PAUSING, self.now)
         assert self.standing.is_suspended(self.now)
         assert self.standing.paces == before.paces
-        if before.is_suspended(self.now):
+        assert self.standing.suspended_until >= before.suspended_until
+        if before.is_suspended(self.now) and not fault.is_heavier_than(before.fault):
             # Jobs that were under way together are one failure.
             assert self.standing.failures == before.failures
             assert self.standing.suspended_until == before.suspended_until
         else:
-            assert self.standing.failures == before.failures + 1
+            assert self.standing.failures > before.failures
+        # What is heavier is not forgotten for what is lighter.
+        assert self.standing.fault is not None
+        assert not fault.is_heavier_than(self.standing.fault)
+        assert before.fault is None or not before.fault.is_heavier_than(self.standing.fault)
 
     @rule()
     def it_answers_a_question(self) -> None:
         before = self.standing
         self.standing = after_sign_of_life(before)
-        if before.fault is Fault.FAULTY or before.failures > 1:
+        if before.fault in {Fault.FAULTY, Fault.WRONG} or before.failures > 1:
             assert self.standing == before
         elif before.fault is Fault.UNREACHABLE:
             assert not self.standing.is_suspended(self.now)
 
     @invariant()
     def pauses_are_bounded(self) -> None:
-        assert self.standing.suspended_until <= self.now + PAUSING.longest
+        assert self.standing.suspended_until <= self.now + PAUSING.longest_wrong
+        if self.standing.fault is not Fault.WRONG:
+            assert self.standing.suspended_until <= self.now + PAUSING.longest
         assert self.standing.failures >= 0
 
     @invariant()
@@ -110,6 +121,33 @@ def test_pauses_double_up_to_the_longest() -> None:
         pauses.append(standing.suspended_until - now)
         now = standing.suspended_until
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_wrong_delivery_weighs_more_than_a_slow_one_and_is_forgotten_by_halves() -> None:
+    slow = after_failure(Standing(), Fault.FAULTY, "late", PAUSING, 0.0)
+    wrong = after_failure(Standing(), Fault.WRONG, "two images of one", PAUSING, 0.0)
+    assert wrong.suspended_until == 4 * slow.suspended_until
+    job = Delivery(MODELS[0], 100, 1, 1.0)
+    assert after_success(slow, job, 0).failures == 0
+    once_good = after_success(wrong, job, 0)
+    assert (once_good.failures, once_good.fault) == (1, Fault.WRONG)
+    twice_good = after_success(once_good, job, 0)
+    assert (twice_good.failures, twice_good.fault, twice_good.reason) == (0, None, "")
+    # Whoever is wrong every other time is paused longer and longer.
+    pauses, standing = [], Standing()
+    for _ in range(4):
+        standing = after_failure(standing, Fault.WRONG, "again", PAUSING, 0.0)
+        pauses.append(standing.suspended_until)
+        standing = after_success(standing, job, 0)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > pauses[0]
+
+
+def test_of_faults_at_the_same_time_the_heaviest_counts() -> None:
+    cut = after_failure(Standing(), Fault.FAULTY, "cut", PAUSING, 0.0)
+    both = after_failure(cut, Fault.WRONG, "a GIF", PAUSING, 1.0)
+    assert (both.failures, both.reason) == (Fault.WRONG.weight, "a GIF")
+    assert after_failure(both, Fault.FAULTY, "cut", PAUSING, 2.0) == both
 
 
 def test_a_thousand_failures_do_not_overflow() -> None:
