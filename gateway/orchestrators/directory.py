@@ -34,10 +34,12 @@ from gateway.orchestrators.standing import (
     Delivery,
     Fault,
     Pausing,
+    Standing,
     after_failure,
     after_sign_of_life,
     after_success,
     has_moved,
+    newcomer,
 )
 from gateway.orchestrators.terms import Terms
 from network.errors import WireError
@@ -129,8 +131,10 @@ class Directory:
 
     # Who is known
 
-    def list_from(self, source: str, uris: Collection[str]) -> None:
-        """Replace what `source` lists. New ones are asked at once.
+    def list_from(
+        self, source: str, uris: Collection[str], *, are_strangers: bool = False
+    ) -> None:
+        """Replace what `source` lists. New ones are asked at once; strangers have to prove themselves.
 
         Those that no source lists any more get no new jobs, and leave when theirs are over.
         """
@@ -139,7 +143,7 @@ class Directory:
         new = [uri for uri in dict.fromkeys(uris) if uri not in self._peers]
         # Those that answered an earlier process first: they most likely do so now.
         for uri in sorted(new, key=lambda uri: uri not in self._remembered):
-            self._admit(uri)
+            self._admit(uri, is_stranger=are_strangers)
         for uri in self._peers.keys() - listed:
             self._dismiss(uri)
         self._changed()
@@ -156,12 +160,13 @@ class Directory:
         """What an earlier process knew, for those that will be listed: used until they are asked."""
         self._remembered = {offer.uri: offer for offer in offers}
 
-    def _admit(self, uri: str) -> None:
+    def _admit(self, uri: str, *, is_stranger: bool) -> None:
         peer = self._leaving.pop(uri, None)
         if peer is None:
             settings = self._refreshing
             inquiry = Inquiry(uri, settings.discovery_interval, settings.priced_models)
-            peer = Peer(uri, inquiry, self._remembered.pop(uri, None))
+            standing = newcomer() if is_stranger else Standing()
+            peer = Peer(uri, inquiry, self._remembered.pop(uri, None), standing)
             if peer.offer is not None:
                 # However many places were free then, a look tells how many are now.
                 peer.places = {name: max(one.free, 1) for name, one in peer.offer.models.items()}
@@ -394,6 +399,7 @@ class Directory:
             self._viewpoint.learn(peer, job)
         if (
             before.fault is not None
+            or before.allowance is not None
             or job.was_cold
             or has_moved(before.pace(model_id, job.size), peer.standing.pace(model_id, job.size))
         ):
@@ -480,9 +486,12 @@ class Directory:
     # Keeping prospects
 
     def _recount(self, peer: Peer, model_id: ModelId) -> None:
-        market = self._markets.of(model_id)
-        if market is not None:
-            market.recount(peer.uri, peer.places[model_id])
+        if peer.standing.allowance is None:
+            self._markets.recount(peer.uri, model_id, peer.free(model_id))
+            return
+        # A job on one model takes of what it may have on all.
+        for each in peer.places:
+            self._markets.recount(peer.uri, each, peer.free(each))
 
     def _reassess(self, peer: Peer) -> None:
         if peer.uri in self._peers:

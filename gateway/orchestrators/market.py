@@ -195,6 +195,11 @@ class Markets:
         self._markets[model_id] = market
         return market
 
+    def recount(self, uri: str, model_id: ModelId, free: int) -> None:
+        market = self._markets.get(model_id)
+        if market is not None:
+            market.recount(uri, free)
+
     def reassess(self, uri: str, prospect: Callable[[ModelId], Prospect | None]) -> None:
         """Take in what one orchestrator is to each market now."""
         for model_id in list(self._markets):

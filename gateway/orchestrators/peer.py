@@ -45,6 +45,8 @@ class OrchestratorState:
     passed_over: str = ""
     #: The kind of its last fault: "unreachable", "faulty", "wrong"; empty without any.
     fault: str = ""
+    #: Jobs of ours it may have at a time, as a newcomer or after a pause; None without a limit.
+    allowance: int | None = None
 
 
 @dataclass(slots=True)
@@ -78,6 +80,11 @@ class Peer:
     #: What its last push called its terms.
     terms: str = ""
 
+    def free(self, model_id: ModelId) -> int:
+        """Places for jobs of ours: as advertised, and no more than it has earned."""
+        places, allowance = self.places.get(model_id, 0), self.standing.allowance
+        return places if allowance is None else min(places, allowance - self.in_flight.total())
+
     def told(self, news: News) -> bool:
         """Take a push; whether the peer must be asked for its terms anew."""
         is_changed, self.terms = news.terms != self.terms, news.terms
@@ -110,6 +117,7 @@ class Peer:
             paused_for=max(standing.suspended_until - now, 0.0),
             last_fault=standing.reason,
             fault="" if standing.fault is None else standing.fault.value,
+            allowance=standing.allowance,
             objections=self.objections,
         )
 
@@ -144,7 +152,7 @@ class Viewpoint:
             uri=peer.uri,
             price_numerator=price.numerator,
             price_denominator=price.denominator,
-            free=peer.places.get(model_id, 0),
+            free=peer.free(model_id),
             pace=pace,
             paces=paces,
             overhead=self._overhead(peer, offer, model_id, is_cold=is_cold),

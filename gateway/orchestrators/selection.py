@@ -74,7 +74,8 @@ class Prospect:
     uri: str
     price_numerator: int
     price_denominator: int
-    #: Free places less our own jobs that the advertisement does not count yet.
+    #: Free places less our own jobs that the advertisement does not count yet; fewer where the
+    #: orchestrator is new or back from a pause.
     free: int
     #: Femtoseconds per pixel and step; at 512 x 512, where sizes differ.
     pace: int

@@ -14,6 +14,8 @@ from gateway.orchestrators.pace import Pace, Paces, size_class
 from network.units import ModelId
 
 _WRONGS_WEIGHT: Final = 3
+#: Jobs at a time.
+_FULL_TRUST: Final = 16
 #: A change by less than one part in so many waits for the next refresh.
 _SMALL: Final = 10
 
@@ -95,6 +97,8 @@ class Standing:
     fault: Fault | None = None
     #: In words, for the operator.
     reason: str = ""
+    #: Jobs of ours it may have at a time, until it has proved itself; None for as many as it takes.
+    allowance: int | None = None
 
     def pace(self, model_id: ModelId, size: int) -> int | None:
         """Femtoseconds per pixel and step at a size class; None where that was not measured."""
@@ -118,11 +122,27 @@ def after_success(standing: Standing, job: Delivery, believed: int) -> Standing:
         known = paces.get(model_id, Paces.none())
         measured = known.then(job.size, Pace(job.time, job.work))
         paces = MappingProxyType({**paces, model_id: measured})
+    allowance = _grown(standing.allowance)
     if standing.fault is not Fault.WRONG or standing.failures <= 1:
-        return Standing(paces=paces, loads=loads)
+        return Standing(paces=paces, loads=loads, allowance=allowance)
     return replace(
-        standing, paces=paces, loads=loads, failures=standing.failures // 2, suspended_until=0.0
+        standing,
+        paces=paces,
+        loads=loads,
+        failures=standing.failures // 2,
+        suspended_until=0.0,
+        allowance=allowance,
     )
+
+
+def newcomer() -> Standing:
+    """Of one whom nobody that we trust knows: its first job is its only one."""
+    return Standing(allowance=1)
+
+
+def _grown(allowance: int | None) -> int | None:
+    """Each delivery allows one job more, which doubles it with every round, until it is no limit."""
+    return None if allowance is None or allowance >= _FULL_TRUST else allowance + 1
 
 
 def after_failure(
@@ -131,6 +151,7 @@ def after_failure(
     """A job or its connection broke. Pauses grow only by failures that follow one another:
 
     the jobs that were under way together when an orchestrator died count as one failure, the heaviest.
+    After the pause it gets one job at a time until it delivers, and then one more with each delivery.
     """
     before, failures = standing.fault, standing.failures
     if standing.is_suspended(now):
@@ -152,6 +173,7 @@ def after_failure(
         suspended_until=max(until, standing.suspended_until),
         fault=fault,
         reason=reason,
+        allowance=1,
     )
 
 

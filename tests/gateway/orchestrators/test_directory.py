@@ -19,6 +19,7 @@ from gateway.orchestrators.selection import Policy, Prospect, Reason
 from gateway.orchestrators.standing import Delivery, Fault, Pausing
 from gateway.orchestrators.terms import Terms
 from network.capabilities import TEXT_TO_IMAGE, Capabilities, ModelConstraint
+from network.errors import ProblemError
 from network.identity import verify_session_request
 from network.runtime.clock import SystemClock
 from network.runtime.supervisor import supervise
@@ -245,6 +246,46 @@ async def test_cold_models_are_known_to_take_longer() -> None:
     async with running(stub), knowing([stub.uri]) as known:
         warm, cold = known.prospect(stub), known.prospect(stub, ModelId("cold"))
         assert cold.overhead - warm.overhead == Policy().cold_load
+
+
+async def test_strangers_get_one_job_at_a_time_until_they_deliver() -> None:
+    stub = StubOrchestrator({"m": StubModel(), "n": StubModel()}, capacity=8)
+    n = ModelId("n")
+    async with running(stub), knowing([], Refreshing(interval=60.0)) as known:
+        directory = known.directory
+        directory.list_from("chain", [stub.uri], are_strangers=True)
+        await until(lambda: directory.prospects(M) and directory.prospects(n))
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (1, 1)
+        assert directory.states()[0].allowance == 1
+        # What one model's job takes is taken from all.
+        directory.claim(stub.uri, M)
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (0, 0)
+        directory.note_success(stub.uri, Delivery(M, 100, 1, 1.0))
+        directory.release(stub.uri, M, was_sent=False)
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (2, 2)
+        for _ in range(15):
+            directory.note_success(stub.uri, Delivery(M, 100, 1, 1.0))
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (8, 8)
+        assert directory.states()[0].allowance is None
+
+
+async def test_after_a_pause_one_job_at_a_time_until_one_is_delivered(tmp_path: Path) -> None:
+    stub = StubOrchestrator(capacity=4)
+    async with running(stub), open_desk(tmp_path, [stub], pausing=Pausing(0.05)) as desk:
+        stub.script.append("crash_500")
+        with pytest.raises(ProblemError):
+            await desk.dispatcher.run("r", Key(), request_for())
+        await asyncio.sleep(0.1)
+        stub.job_seconds, stub.most_under_way = 0.05, 0
+        most: list[int] = []
+
+        async def one(number: int) -> None:
+            await desk.dispatcher.run(f"r{number}", Key(), request_for())
+            most.append(stub.most_under_way)
+
+        await asyncio.gather(*(one(number) for number in range(8)))
+        assert most[0] == 1
+        assert 2 <= most[-1] <= 4
 
 
 async def test_what_loading_took_is_learned_from_the_first_job_on_a_cold_model() -> None:

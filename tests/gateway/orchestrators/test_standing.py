@@ -14,6 +14,7 @@ from gateway.orchestrators.standing import (
     after_sign_of_life,
     after_success,
     has_moved,
+    newcomer,
 )
 from network.units import ModelId
 
@@ -28,6 +29,7 @@ class Record(RuleBasedStateMachine):
         super().__init__()
         self.now = 100.0
         self.standing = Standing()
+        self.has_just_failed = False
         self.measured: dict[tuple[ModelId, int], list[int]] = {}
         self.loads: dict[ModelId, list[int]] = {}
 
@@ -56,6 +58,7 @@ class Record(RuleBasedStateMachine):
         else:
             key = model, (side * side).bit_length()
             self.measured.setdefault(key, []).append(max(job.time // job.work, 1))
+        self.has_just_failed = False
         assert not self.standing.is_suspended(self.now)
         if before.fault is Fault.WRONG:
             assert self.standing.failures in {0, before.failures // 2}
@@ -67,6 +70,7 @@ class Record(RuleBasedStateMachine):
     def it_fails(self, fault: Fault) -> None:
         before = self.standing
         self.standing = after_failure(before, fault, "why", PAUSING, self.now)
+        self.has_just_failed = True
         assert self.standing.is_suspended(self.now)
         assert self.standing.paces == before.paces
         assert self.standing.suspended_until >= before.suspended_until
@@ -89,6 +93,12 @@ class Record(RuleBasedStateMachine):
             assert self.standing == before
         elif before.fault is Fault.UNREACHABLE:
             assert not self.standing.is_suspended(self.now)
+
+    @invariant()
+    def whoever_failed_last_is_tried_with_one_job(self) -> None:
+        allowance = self.standing.allowance
+        assert allowance is None or 1 <= allowance <= 16
+        assert (allowance == 1) is self.has_just_failed
 
     @invariant()
     def pauses_are_bounded(self) -> None:
@@ -141,6 +151,16 @@ def test_a_wrong_delivery_weighs_more_than_a_slow_one_and_is_forgotten_by_halves
         standing = after_success(standing, job, 0)
     assert pauses == sorted(pauses)
     assert pauses[-1] > pauses[0]
+
+
+def test_a_newcomer_earns_one_place_more_with_each_delivery_until_nothing_limits_it() -> None:
+    standing, job = newcomer(), Delivery(MODELS[0], 100, 1, 1.0)
+    allowed = []
+    while standing.allowance is not None:
+        allowed.append(standing.allowance)
+        standing = after_success(standing, job, 0)
+    assert allowed == list(range(1, 17))
+    assert after_success(standing, job, 0).allowance is None
 
 
 def test_of_faults_at_the_same_time_the_heaviest_counts() -> None:
