@@ -450,6 +450,8 @@ def _routing(
         max_wait=routing.max_wait_seconds,
         max_waiting=routing.max_waiting,
         max_failures=routing.max_failures,
+        retry_share=routing.retry_share,
+        retry_spare=routing.retry_spare,
     )
 
 

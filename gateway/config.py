@@ -194,6 +194,8 @@ class RoutingSettings(Settings):
     max_wait_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10.0
     max_waiting: Count = 1000
     max_failures: Count = 4
+    retry_share: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
+    retry_spare: Annotated[int, Field(ge=0, le=1_000_000)] = 50
     refresh_seconds: Seconds = 5.0
     stale_seconds: Seconds = 60.0
     call_seconds: Seconds = 2.5

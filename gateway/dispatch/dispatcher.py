@@ -29,6 +29,7 @@ from gateway.dispatch.journey import (
     set_out,
 )
 from gateway.dispatch.paying import CappedError, OffChain, Paying
+from gateway.dispatch.retrying import RetryBudget
 from gateway.dispatch.watching import Watching
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
@@ -42,7 +43,7 @@ from gateway.orchestrators.answers import (
 from gateway.orchestrators.client import NodeAnswer, OrchestratorClient
 from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
-from gateway.orchestrators.selection import Policy, Ranking, rank
+from gateway.orchestrators.selection import Candidate, Policy, Ranking, rank
 from gateway.orchestrators.standing import Fault
 from gateway.payments.allowance import Allowances
 from gateway.payments.budget import Budget, NotHeld, Shortfall
@@ -66,6 +67,8 @@ _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 _MOST_MENDED: Final = 2
 #: So many orchestrators' tickets may be above a cap until the request is given up.
 _MOST_CAPPED: Final = 8
+#: A retry looks no further when so many of the best would come too late.
+_MOST_TOO_SLOW: Final = 8
 #: Seconds; a price feed is asked again about so soon.
 _NO_RATE_RETRY: Final = 30.0
 #: Of these an orchestrator is thought worse when they go on.
@@ -98,6 +101,7 @@ class Dispatcher:
         self._budget = budget
         self._policy = policy
         self._routing = routing
+        self._retries = RetryBudget(routing.retry_share, routing.retry_spare)
         self._clock = clock
         self._randomness = randomness
         self._arrivals = itertools.count()
@@ -136,6 +140,7 @@ class Dispatcher:
         model_id = ModelId(request.model_id)
         self._check_model(model_id, buyer)
         self._count_in(request_id, buyer)
+        self._retries.earn()
         try:
             journey = set_out(
                 request_id,
@@ -261,7 +266,7 @@ class Dispatcher:
 
     def _try(self, journey: Journey) -> Place | None:
         """Claim a place now, or answer None where waiting may help. Raises ProblemError."""
-        best = self._directory.best(journey.need, self._clock.monotonic(), journey.tried)
+        best = self._best(journey)
         if best is None:
             self._nobody(journey)
             return None
@@ -283,6 +288,24 @@ class Dispatcher:
             raise ProblemError(budget_problem(exceeded, best.fee, now))
         self._directory.claim(best.uri, journey.need.model_id)
         return Place(best, journey.need.model_id, offer)
+
+    def _best(self, journey: Journey) -> Candidate | None:
+        """None where nobody is free. Raises ProblemError where a retry would come too late."""
+        now = self._clock.monotonic()
+        best = self._directory.best(journey.need, now, journey.tried)
+        if not journey.failures:
+            return best
+        left = journey.started + self._routing.deadline - now
+        too_slow: set[str] = set()
+        while best is not None and best.expected_seconds > left:
+            too_slow.add(best.uri)
+            if len(too_slow) >= _MOST_TOO_SLOW:
+                break
+            best = self._directory.best(journey.need, now, journey.tried | too_slow)
+        else:
+            if best is not None or not too_slow:
+                return best
+        raise ProblemError(outlook.too_late(journey.failures, left))
 
     def _nobody(self, journey: Journey) -> None:
         """Where waiting may help; else raises ProblemError with why nobody takes it."""
@@ -430,6 +453,11 @@ class Dispatcher:
         self._books.end_attempt(journey, "failed", reason, receipts)
         self._directory.note_failure(uri, _fault(failure), reason)
         self._give_up(journey, uri, reason)
+        # Where no connection was made, nobody had any work of it.
+        if isinstance(failure, OrchestratorUnreachable):
+            return
+        if not self._retries.spend(self._clock.monotonic()):
+            raise ProblemError(outlook.not_retried(journey.failures))
 
     def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
         journey.tried.add(uri)

@@ -62,6 +62,10 @@ class Routing:
     max_waiting: int = 1000
     #: How many orchestrators may fail one request.
     max_failures: int = 4
+    #: Over all requests, this share of them may be sent to another orchestrator after a failure,
+    retry_share: float = 0.2
+    #: and so many more within a minute.
+    retry_spare: int = 50
 
     def cap(self, buyer: Buyer, model_id: ModelId) -> Fraction | None:
         """The most wei per pixel that `buyer` pays now for a model; None for any. Raises NoRateError."""

@@ -20,6 +20,7 @@ from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.market import Market, Markets
 from gateway.orchestrators.offer import Offer
+from gateway.orchestrators.pace import Beliefs
 from gateway.orchestrators.peer import OrchestratorState, Peer, Viewpoint
 from gateway.orchestrators.selection import (
     Candidate,
@@ -111,7 +112,11 @@ class Directory:
         self._refreshing = refreshing
         self._pausing = pausing
         self._viewpoint = Viewpoint(
-            policy, version, needs_quote=appraiser is not None, terms=terms
+            policy,
+            version,
+            needs_quote=appraiser is not None,
+            terms=terms,
+            beliefs=Beliefs(policy.unmeasured_pace, policy.cold_load),
         )
         self._terms = terms
         #: Offers of an earlier process, of orchestrators that nobody has listed yet.

@@ -81,6 +81,22 @@ def all_failed(failures: Sequence[str]) -> Problem:
     )
 
 
+def too_late(failures: Sequence[str], left: float) -> Problem:
+    """Nobody who is free would deliver before the request's deadline, after others failed."""
+    return problems.timed_out(
+        f"An orchestrator failed, and no other that is free is expected to deliver within the "
+        f"{max(left, 0.0):.1f} s that are left. The failure: {failures[-1]}."
+    )
+
+
+def not_retried(failures: Sequence[str]) -> Problem:
+    """So many requests fail that this one is not tried elsewhere."""
+    return problems.orchestrators_failed(
+        f"An orchestrator failed, and so many requests failed in the last minute that this one was "
+        f"not sent to another. The failure: {failures[-1]}."
+    )
+
+
 def nobody_known(silent: Sequence[Refusal]) -> Problem:
     """Not one orchestrator has ever told what it offers."""
     if not silent:

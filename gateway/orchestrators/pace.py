@@ -18,8 +18,9 @@ CLASSES: Final = 25
 #: Steps at a class's smallest size that are remembered, about four jobs.
 _WINDOW_STEPS: Final = 80
 #: What is believed of those who were not measured is what so many in a hundred of the others do
-#: better than: the middle would leave the better half of the strangers untried.
-_PERCENT: Final = 50
+#: not surpass: with the middle, better strangers would be left untried; the very best would send
+#: everybody's first jobs to the slowest.
+_PERCENT: Final = 15
 
 
 def size_class(pixels: int) -> int:
@@ -101,18 +102,30 @@ class Figures:
         if old is not None:
             del self._order[bisect_left(self._order, old)]
 
-    def at(self, percent: int) -> int | None:
-        """What so many in a hundred are below; None without any."""
+    def at(self, percent: int, usual: int) -> int:
+        """What so many in a hundred are below, `usual` being one of them."""
         order = self._order
-        return order[len(order) * percent // 100] if order else None
+        place = (len(order) + 1) * percent // 100
+        before = bisect_left(order, usual)
+        if place == before:
+            return usual
+        return order[place] if place < before else order[place - 1]
 
 
 class Beliefs:
-    """What is believed of orchestrators that were not measured: what the others turned out to do."""
+    """What is believed of orchestrators that were not measured: what the others turned out to do.
 
-    def __init__(self) -> None:
+    Where nobody was measured, and as one among those who were, the usual figures count: one slow
+    orchestrator must not make all strangers look slow.
+    """
+
+    def __init__(self, usual_pace: int, usual_load: int) -> None:
+        """Femtoseconds per pixel and step, and femtoseconds."""
+        self._usual_pace = usual_pace
+        self._usual_load = usual_load
         self._paces: dict[ModelId, dict[int, Figures]] = {}
         self._loads: dict[ModelId, Figures] = {}
+        self._nobodys = (usual_pace,) * CLASSES
         #: Answers of `paces` that still hold.
         self._tables: dict[ModelId, tuple[int, ...]] = {}
 
@@ -132,19 +145,21 @@ class Beliefs:
         self._tables.clear()
 
     def paces(self, model_id: ModelId) -> tuple[int, ...]:
-        """At every size class; empty where nobody was measured at the model."""
+        """At every size class."""
         table = self._tables.get(model_id)
         if table is None:
-            sizes = self._paces.get(model_id, {})
-            found = {size: figures.at(_PERCENT) for size, figures in sizes.items()}
-            table = spread({size: pace for size, pace in found.items() if pace is not None})
-            if sizes:
-                self._tables[model_id] = table
+            sizes = self._paces.get(model_id)
+            if sizes is None:
+                return self._nobodys
+            usual = self._usual_pace
+            table = spread({size: one.at(_PERCENT, usual) for size, one in sizes.items()})
+            self._tables[model_id] = table
         return table
 
-    def load(self, model_id: ModelId) -> int | None:
+    def load(self, model_id: ModelId) -> int:
+        """Femtoseconds."""
         figures = self._loads.get(model_id)
-        return None if figures is None else figures.at(_PERCENT)
+        return self._usual_load if figures is None else figures.at(_PERCENT, self._usual_load)
 
     def _all(self) -> Iterable[Figures]:
         yield from self._loads.values()

@@ -136,7 +136,7 @@ class Viewpoint:
     version: str
     needs_quote: bool
     terms: Terms
-    beliefs: Beliefs = field(default_factory=Beliefs)
+    beliefs: Beliefs
 
     def prospect(self, peer: Peer, model_id: ModelId) -> Prospect | None:
         """What `selection` weighs; None where it does not offer the model."""
@@ -178,8 +178,6 @@ class Viewpoint:
         """Of its usual size, and of all where these differ."""
         known = peer.standing.paces.get(model_id)
         paces = self.beliefs.paces(model_id) if known is None else known.table
-        if not paces:
-            return self.policy.unmeasured_pace, ()
         return paces[_USUAL_SIZE], paces if len(set(paces)) > 1 else ()
 
     def _overhead(self, peer: Peer, offer: Offer, model_id: ModelId, *, is_cold: bool) -> int:
@@ -187,9 +185,7 @@ class Viewpoint:
         if not is_cold:
             return way
         load = peer.standing.loads.get(model_id)
-        if load is None:
-            load = self.beliefs.load(model_id)
-        return way + (self.policy.cold_load if load is None else load)
+        return way + (self.beliefs.load(model_id) if load is None else load)
 
     def _bar(
         self, peer: Peer, offer: Offer, model_id: ModelId, model: ModelOffer

@@ -94,7 +94,7 @@ class Simulation:
         self.orchestrators = {one.uri: one for one in self._make(count)}
         self.uris = list(self.orchestrators)
         self.market = Market(Policy(time_value=TIME_VALUE))
-        self.beliefs = Beliefs()
+        self.beliefs = Beliefs(Policy().unmeasured_pace, Policy().cold_load)
         self.turn = 0
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -162,7 +162,7 @@ class Simulation:
                 one.price.numerator,
                 one.price.denominator,
                 free=one.free,
-                pace=paces[NEED.size] if paces else Policy().unmeasured_pace,
+                pace=paces[NEED.size],
                 overhead=FEMTOSECONDS // 50,
                 fresh_until=self.now + 60,
                 suspended_until=one.standing.suspended_until,
