@@ -7,7 +7,6 @@ the minimum that `selection.rank` finds by looking at everybody.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -150,7 +149,7 @@ class Market:
         old = self._known.get(uri)
         if old is None:
             return
-        new = self._known[uri] = replace(old, free=free)
+        new = self._known[uri] = old.with_free(free)
         if old.free <= 0 < free:
             for shape in self._shapes.values():
                 shape.put(old, new)

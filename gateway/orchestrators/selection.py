@@ -94,6 +94,23 @@ class Prospect:
     #: Its model is not loaded; `overhead` counts the loading in.
     is_cold: bool = False
 
+    def with_free(self, free: int) -> "Prospect":
+        """As `dataclasses.replace`, at a third of its price: this is done twice in each request."""
+        return Prospect(
+            self.uri,
+            self.price_numerator,
+            self.price_denominator,
+            free,
+            self.pace,
+            self.overhead,
+            self.fresh_until,
+            self.suspended_until,
+            self.barred,
+            self.detail,
+            self.paces,
+            self.is_cold,
+        )
+
     @property
     def price(self) -> Fraction:
         return Fraction(self.price_numerator, self.price_denominator)

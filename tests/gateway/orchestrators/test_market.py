@@ -1,6 +1,6 @@
 """The best of a market is the one that looking at everybody finds, whatever changed before."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from random import Random
 
@@ -108,6 +108,12 @@ class Trading(RuleBasedStateMachine):
 
 
 TestTrading = Trading.TestCase
+
+
+def test_only_the_free_places_are_others() -> None:
+    filled = {one.name: (one.name, "any") for one in fields(Prospect)}
+    of_all = Prospect(**filled)  # type: ignore[arg-type]
+    assert of_all.with_free(5) == replace(of_all, free=5)
 
 
 @pytest.mark.parametrize("shapes", [1, 40])
