@@ -36,6 +36,7 @@ from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
 from gateway.api.status import count_states, describe
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
+from gateway.discovery.addresses import orchestrator_uri
 from gateway.discovery.opening import (
     Discovery,
     max_prices_of,
@@ -47,6 +48,8 @@ from gateway.dispatch import Dispatcher, Routing
 from gateway.dispatch.allowing import spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
+from gateway.dispatch.spot_checks import Checking, SpotChecks
+from gateway.dispatch.spot_checks import begin as begin_checks
 from gateway.home import (
     open_gateway_database,
     open_images,
@@ -121,6 +124,7 @@ class _Parts:
     eth_rates: EthRates
     paying: TicketPaying | None
     discovery: Discovery
+    checks: SpotChecks | None
     switchboard: Switchboard
     link_url: str
 
@@ -188,6 +192,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         )
         if payments is not None:
             payments.watch.subscribe(discovery.on_head)
+        checks = begin_checks(_checking(settings), dispatcher, directory, randomness, supervisor)
         supervisor.start("orchestrators", directory.run)
         supervisor.start("keys", partial(_every, _KEYS_SECONDS, keys.refresh))
         supervisor.start("images", partial(_every, settings.images.sweep_seconds, store.sweep))
@@ -209,6 +214,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             eth_rates=rates,
             paying=paying,
             discovery=discovery,
+            checks=checks,
             switchboard=switchboard,
             link_url=link_url,
         )
@@ -372,6 +378,7 @@ def _gauges(parts: _Parts) -> Gauges:
         stored_bytes=lambda: parts.store.total_bytes,
         orchestrators=lambda: count_states(parts.directory.states()),
         payments=lambda: {} if parts.paying is None else parts.paying.figures(),
+        spot_checks=lambda: {} if parts.checks is None else parts.checks.figures(),
     )
 
 
@@ -403,6 +410,7 @@ def _status(
         "rate": rate_facts(parts.eth_rates, parts.clock.now()),
         "certificate": None if served is None else served.status(),
         "payments": None if parts.paying is None else parts.paying.status(),
+        "spot_checks": None if parts.checks is None else parts.checks.figures(),
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
         "links": parts.switchboard.states(),
@@ -452,6 +460,16 @@ def _routing(
         max_failures=routing.max_failures,
         retry_share=routing.retry_share,
         retry_spare=routing.retry_spare,
+    )
+
+
+def _checking(settings: GatewaySettings) -> Checking:
+    checks = settings.spot_checks
+    return Checking(
+        share=checks.share,
+        wei_per_day=checks.wei_per_day,
+        trusted=orchestrator_uri(checks.trusted) if checks.trusted else "",
+        least_likeness=checks.least_likeness,
     )
 
 

@@ -201,6 +201,15 @@ class RoutingSettings(Settings):
     call_seconds: Seconds = 2.5
 
 
+class SpotCheckSettings(Settings):
+    """How often delivered images are made again elsewhere, and compared."""
+
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    wei_per_day: WeiAmount = Wei(0)
+    trusted: HttpUrl | Literal[""] = ""
+    least_likeness: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 22.0
+
+
 class DiscoverySettings(Settings):
     """Where orchestrators come from besides `[[orchestrators]]`, and who is left out."""
 
@@ -292,6 +301,7 @@ class GatewaySettings(Settings):
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     links: LinkSettings = LinkSettings()
     routing: RoutingSettings = RoutingSettings()
+    spot_checks: SpotCheckSettings = SpotCheckSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     chain: ChainSettings = ChainSettings()
     usd_per_eth: RateSetting | None = None

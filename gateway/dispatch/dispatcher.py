@@ -5,6 +5,7 @@ import itertools
 import random
 import re
 import secrets
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Final
 
@@ -22,6 +23,7 @@ from gateway.dispatch.journey import (
     Place,
     Routing,
     Running,
+    Witness,
     delivery_of,
     kept_of,
     order_for,
@@ -111,6 +113,8 @@ class Dispatcher:
         self.watching = Watching(
             client, self._journeys.get, lambda journey: self._line.position(journey.arrival)
         )
+        #: Told of every delivery.
+        self.witness: Witness | None = None
         self._is_advancing = False
         directory.subscribe(self._advance_soon)
 
@@ -130,9 +134,12 @@ class Dispatcher:
         buyer: Buyer,
         request: TextToImageRequest,
         keep: Keep | None = None,
+        *,
+        avoided: Collection[str] = (),
     ) -> DispatchResult:
         """Deliver images or raise ProblemError with the true reason.
 
+        `avoided` are URIs that are not asked; what is made in spite of them is no delivery to tell of.
         `request.model_id` names a model (the default is already put in). Cancelling the awaiting
         task closes the connection to the orchestrator, which frees its place. Raises
         DatabaseError when the request cannot be written down; nothing has been sent then.
@@ -153,8 +160,12 @@ class Dispatcher:
             )
             journey.allowances = allowances_of(buyer)
             journey.keep = keep
+            journey.tried.update(avoided)
             self._journeys[request_id] = journey
-            return await self._travel(journey)
+            result = await self._travel(journey)
+            if self.witness is not None and not avoided:
+                self.witness(request_id, request, result)
+            return result
         finally:
             self._journeys.pop(request_id, None)
             self._budget.release(request_id)

@@ -1,9 +1,9 @@
 """What one request carries with it from its arrival to its answer."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
@@ -126,6 +126,10 @@ class RequestProgress:
     total_steps: int
     #: Place in the gateway's or the orchestrator's queue, the first being 1; 0 when not waiting.
     position: int
+
+
+#: Told of each delivery: the request's id, the request, and what came of it. Returns at once.
+Witness: TypeAlias = Callable[[str, TextToImageRequest, DispatchResult], None]
 
 
 class Place(NamedTuple):
