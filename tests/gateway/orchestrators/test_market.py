@@ -68,7 +68,7 @@ class Trading(RuleBasedStateMachine):
             suspended_until=self.now + pause if pause else 0.0,
             barred=barred,
             # Where sizes differ, large images take longer for a pixel.
-            paces=() if slower == 1 else spread({1: pace, 12: pace * slower}),
+            paces=() if slower == 1 else spread({1: pace, 11: 2 * pace, 13: slower * pace}),
         )
         self.market.put(self.known[uri])
 
