@@ -42,6 +42,7 @@ from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
 from gateway.api.status import count_states, describe, describe_spending
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
+from gateway.discovery.addresses import orchestrator_uri
 from gateway.discovery.opening import (
     Discovery,
     max_prices_of,
@@ -53,6 +54,8 @@ from gateway.dispatch import Dispatcher, Routing, Showcase
 from gateway.dispatch.allowing import spending_of, spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
+from gateway.dispatch.spot_checks import Checking, SpotChecks
+from gateway.dispatch.spot_checks import begin as begin_checks
 from gateway.home import (
     open_gateway_database,
     open_images,
@@ -132,6 +135,7 @@ class _Parts:
     page: Page | None
     paying: TicketPaying | None
     discovery: Discovery
+    checks: SpotChecks | None
     switchboard: Switchboard
     link_url: str
 
@@ -201,6 +205,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         )
         if payments is not None:
             payments.watch.subscribe(discovery.on_head)
+        checks = begin_checks(_checking(settings), dispatcher, directory, randomness, supervisor)
         supervisor.start("orchestrators", directory.run)
         supervisor.start("keys", partial(_every, _KEYS_SECONDS, keys.refresh))
         supervisor.start("images", partial(_every, settings.images.sweep_seconds, store.sweep))
@@ -225,6 +230,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             page=await open_page(wanted=settings.page),
             paying=paying,
             discovery=discovery,
+            checks=checks,
             switchboard=switchboard,
             link_url=link_url,
         )
@@ -432,6 +438,7 @@ def _gauges(parts: _Parts) -> Gauges:
         stored_bytes=lambda: parts.store.total_bytes,
         orchestrators=lambda: count_states(parts.directory.states()),
         payments=lambda: {} if parts.paying is None else parts.paying.figures(),
+        spot_checks=lambda: {} if parts.checks is None else parts.checks.figures(),
     )
 
 
@@ -463,6 +470,7 @@ def _status(
         "rate": rate_facts(parts.eth_rates, parts.clock.now()),
         "certificate": None if served is None else served.status(),
         "payments": None if parts.paying is None else parts.paying.status(),
+        "spot_checks": None if parts.checks is None else parts.checks.figures(),
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
         "links": parts.switchboard.states(),
@@ -510,6 +518,18 @@ def _routing(
         max_wait=routing.max_wait_seconds,
         max_waiting=routing.max_waiting,
         max_failures=routing.max_failures,
+        retry_share=routing.retry_share,
+        retry_spare=routing.retry_spare,
+    )
+
+
+def _checking(settings: GatewaySettings) -> Checking:
+    checks = settings.spot_checks
+    return Checking(
+        share=checks.share,
+        wei_per_day=checks.wei_per_day,
+        trusted=orchestrator_uri(checks.trusted) if checks.trusted else "",
+        least_likeness=checks.least_likeness,
     )
 
 

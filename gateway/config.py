@@ -199,9 +199,20 @@ class RoutingSettings(Settings):
     max_wait_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10.0
     max_waiting: Count = 1000
     max_failures: Count = 4
+    retry_share: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
+    retry_spare: Annotated[int, Field(ge=0, le=1_000_000)] = 50
     refresh_seconds: Seconds = 5.0
     stale_seconds: Seconds = 60.0
     call_seconds: Seconds = 2.5
+
+
+class SpotCheckSettings(Settings):
+    """How often delivered images are made again elsewhere, and compared."""
+
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    wei_per_day: WeiAmount = Wei(0)
+    trusted: HttpUrl | Literal[""] = ""
+    least_likeness: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 22.0
 
 
 class DiscoverySettings(Settings):
@@ -298,6 +309,7 @@ class GatewaySettings(Settings):
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     links: LinkSettings = LinkSettings()
     routing: RoutingSettings = RoutingSettings()
+    spot_checks: SpotCheckSettings = SpotCheckSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     chain: ChainSettings = ChainSettings()
     usd_per_eth: RateSetting | None = None

@@ -43,6 +43,8 @@ class Gauges:
     orchestrators: Callable[[], Mapping[str, int]]
     #: Deposit, reserve and what hangs on them, by name; nothing off-chain.
     payments: Callable[[], Mapping[str, int]] = dict
+    #: By what they came to; nothing where none are made.
+    spot_checks: Callable[[], Mapping[str, int]] = dict
 
 
 class Metrics:
@@ -162,6 +164,13 @@ class _Looked(Collector):
         )
         for state, count in gauges.orchestrators().items():
             states.add_metric((state,), count)
+        checks = CounterMetricFamily(
+            "limner_gateway_spot_checks",
+            "Deliveries that were made again elsewhere, by what that came to.",
+            labels=("finding",),
+        )
+        for finding, count in gauges.spot_checks().items():
+            checks.add_metric((finding,), count)
         self._families = (
             *(
                 GaugeMetricFamily(f"limner_gateway_{name}", text, ask())
@@ -169,5 +178,6 @@ class _Looked(Collector):
             ),
             CounterMetricFamily("limner_gateway_spent_wei", paid, spent),
             states,
+            checks,
             *money,
         )

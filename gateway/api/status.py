@@ -49,6 +49,8 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
         "failures": one.failures,
         "paused_for_seconds": round(one.paused_for, 3),
         "problem": one.problem or one.passed_over,
+        "fault": one.fault,
+        "jobs_allowed": one.allowance,
         "last_fault": one.last_fault,
     }
 

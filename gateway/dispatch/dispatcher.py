@@ -5,7 +5,7 @@ import itertools
 import random
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -24,6 +24,8 @@ from gateway.dispatch.journey import (
     Place,
     Routing,
     Running,
+    Witness,
+    delivery_of,
     kept_of,
     need_of,
     order_for,
@@ -31,9 +33,11 @@ from gateway.dispatch.journey import (
     set_out,
 )
 from gateway.dispatch.paying import CappedError, OffChain, Paying
+from gateway.dispatch.retrying import RetryBudget
 from gateway.dispatch.watching import Watching
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
+    DeliveredWrongly,
     OrchestratorFailed,
     OrchestratorLost,
     OrchestratorRefused,
@@ -43,7 +47,7 @@ from gateway.orchestrators.answers import (
 from gateway.orchestrators.client import NodeAnswer, OrchestratorClient
 from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
-from gateway.orchestrators.selection import Need, Policy, Ranking, rank
+from gateway.orchestrators.selection import Candidate, Need, Policy, Ranking, rank
 from gateway.orchestrators.standing import Fault
 from gateway.orchestrators.trail import note_wait
 from gateway.payments.allowance import Allowance, Allowances
@@ -68,6 +72,8 @@ _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 _MOST_MENDED: Final = 2
 #: So many orchestrators' tickets may be above a cap until the request is given up.
 _MOST_CAPPED: Final = 8
+#: A retry looks no further when so many of the best would come too late.
+_MOST_TOO_SLOW: Final = 8
 #: Seconds; a price feed is asked again about so soon.
 _NO_RATE_RETRY: Final = 30.0
 #: Of these an orchestrator is thought worse when they go on.
@@ -100,6 +106,7 @@ class Dispatcher:
         self._budget = budget
         self._policy = policy
         self._routing = routing
+        self._retries = RetryBudget(routing.retry_share, routing.retry_spare)
         self._clock = clock
         self._randomness = randomness
         self._arrivals = itertools.count()
@@ -109,6 +116,8 @@ class Dispatcher:
         self.watching = Watching(
             client, self._journeys.get, lambda journey: self._line.position(journey.arrival)
         )
+        #: Told of every delivery.
+        self.witness: Witness | None = None
         self._is_advancing = False
         directory.subscribe(self._advance_soon)
 
@@ -133,9 +142,12 @@ class Dispatcher:
         buyer: Buyer,
         request: TextToImageRequest,
         keep: Keep | None = None,
+        *,
+        avoided: Collection[str] = (),
     ) -> DispatchResult:
         """Deliver images or raise ProblemError with the true reason.
 
+        `avoided` are URIs that are not asked; what is made in spite of them is no delivery to tell of.
         `request.model_id` names a model (the default is already put in). Cancelling the awaiting
         task closes the connection to the orchestrator, which frees its place. Raises
         DatabaseError when the request cannot be written down; nothing has been sent then.
@@ -143,6 +155,7 @@ class Dispatcher:
         model_id = ModelId(request.model_id)
         self._check_model(model_id, buyer)
         self._count_in(request_id, buyer)
+        self._retries.earn()
         try:
             journey = set_out(
                 request_id,
@@ -155,8 +168,12 @@ class Dispatcher:
             )
             journey.allowances = allowances_of(buyer)
             journey.keep = keep
+            journey.tried.update(avoided)
             self._journeys[request_id] = journey
-            return await self._travel(journey)
+            result = await self._travel(journey)
+            if self.witness is not None and not avoided:
+                self.witness(request_id, request, result)
+            return result
         finally:
             self._journeys.pop(request_id, None)
             self._budget.release(request_id)
@@ -311,7 +328,7 @@ class Dispatcher:
 
     def _try(self, journey: Journey) -> Place | None:
         """Claim a place now, or answer None where waiting may help. Raises ProblemError."""
-        best = self._directory.best(journey.need, self._clock.monotonic(), journey.tried)
+        best = self._best(journey)
         if best is None:
             self._nobody(journey)
             return None
@@ -337,6 +354,24 @@ class Dispatcher:
         exceeded = self._allowances.hold(request_id, allowances, fee, now)
         if exceeded is not None:
             raise ProblemError(budget_problem(exceeded, fee, now))
+
+    def _best(self, journey: Journey) -> Candidate | None:
+        """None where nobody is free. Raises ProblemError where a retry would come too late."""
+        now = self._clock.monotonic()
+        best = self._directory.best(journey.need, now, journey.tried)
+        if not journey.failures:
+            return best
+        left = journey.started + self._routing.deadline - now
+        too_slow: set[str] = set()
+        while best is not None and best.expected_seconds > left:
+            too_slow.add(best.uri)
+            if len(too_slow) >= _MOST_TOO_SLOW:
+                break
+            best = self._directory.best(journey.need, now, journey.tried | too_slow)
+        else:
+            if best is not None or not too_slow:
+                return best
+        raise ProblemError(outlook.too_late(journey.failures, left))
 
     def _nobody(self, journey: Journey) -> None:
         """Where waiting may help; else raises ProblemError with why nobody takes it."""
@@ -438,8 +473,7 @@ class Dispatcher:
         receipts = self._paying.delivered(running.attempt_id, answer, fee)
         self._allowances.settle(journey.request_id, fee, self._clock.now())
         settled = self._books.settle(journey, fee, answer.node_job_id, (*receipts, *kept))
-        need = journey.need
-        self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
+        self._directory.note_success(place.uri, delivery_of(journey, place, seconds))
         return DispatchResult(
             answer.images,
             fee,
@@ -483,10 +517,13 @@ class Dispatcher:
         reason = journey.scrubbed(str(failure))
         receipts = self._paying.refused(attempt_id, failure)
         self._books.end_attempt(journey, "failed", reason, receipts)
-        is_unreachable = isinstance(failure, OrchestratorUnreachable | OrchestratorLost)
-        fault = Fault.UNREACHABLE if is_unreachable else Fault.FAULTY
-        self._directory.note_failure(uri, fault, reason)
+        self._directory.note_failure(uri, _fault(failure), reason)
         self._give_up(journey, uri, reason)
+        # Where no connection was made, nobody had any work of it.
+        if isinstance(failure, OrchestratorUnreachable):
+            return
+        if not self._retries.spend(self._clock.monotonic()):
+            raise ProblemError(outlook.not_retried(journey.failures))
 
     def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
         journey.tried.add(uri)
@@ -505,3 +542,10 @@ class Dispatcher:
     def _advance(self) -> None:
         self._is_advancing = False
         self._line.advance()
+
+
+def _fault(failure: OrchestratorFailed) -> Fault:
+    if isinstance(failure, DeliveredWrongly):
+        return Fault.WRONG
+    is_unreachable = isinstance(failure, OrchestratorUnreachable | OrchestratorLost)
+    return Fault.UNREACHABLE if is_unreachable else Fault.FAULTY

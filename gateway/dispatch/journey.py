@@ -1,18 +1,19 @@
 """What one request carries with it from its arrival to its answer."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
 from gateway.accounting.events import Event
 from gateway.keys import Team, UseLimits
-from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture, Refused
+from gateway.orchestrators.answers import DeliveredWrongly, Expected, Picture, Refused
 from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
+from gateway.orchestrators.standing import Delivery
 from gateway.payments.allowance import Allowance
 from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
@@ -61,6 +62,10 @@ class Routing:
     max_waiting: int = 1000
     #: How many orchestrators may fail one request.
     max_failures: int = 4
+    #: Over all requests, this share of them may be sent to another orchestrator after a failure,
+    retry_share: float = 0.2
+    #: and so many more within a minute.
+    retry_spare: int = 50
 
     def max_price_of(self, model_id: ModelId) -> Price | None:
         """The model's own cap, or that of all models that have none."""
@@ -124,6 +129,10 @@ class RequestProgress:
     total_steps: int
     #: Place in the gateway's or the orchestrator's queue, the first being 1; 0 when not waiting.
     position: int
+
+
+#: Told of each delivery: the request's id, the request, and what came of it. Returns at once.
+Witness: TypeAlias = Callable[[str, TextToImageRequest, DispatchResult], None]
 
 
 class Place(NamedTuple):
@@ -225,8 +234,9 @@ def set_out(
 
 def need_of(request: TextToImageRequest, max_price: Fraction | None) -> Need:
     """What routing looks at; `max_price` in wei per pixel."""
-    pixels = pixels_of(request.width, request.height, request.num_images_per_prompt)
-    return Need(ModelId(request.model_id), pixels, request.num_inference_steps, max_price)
+    images = request.num_images_per_prompt
+    pixels = pixels_of(request.width, request.height, images)
+    return Need(ModelId(request.model_id), pixels, request.num_inference_steps, max_price, images)
 
 
 def order_for(
@@ -248,13 +258,13 @@ def owed(place: Place, answer: NodeAnswer) -> Wei:
     """What is paid: what the orchestrator charged, and never more than was agreed.
 
     Less is charged where its price fell since we asked, or is known only from above.
-    Raises OrchestratorFailed for a receipt over more.
+    Raises DeliveredWrongly for a receipt over more.
     """
     quoted, charged = place.candidate.fee, answer.fee
     if charged is None:
         return quoted
     if charged > quoted:
-        failure = OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
+        failure = DeliveredWrongly(f"it charged {charged} wei where {quoted} were agreed")
         failure.was_answered = True
         raise failure
     return charged
@@ -280,3 +290,16 @@ def _body(request: TextToImageRequest, seed: int) -> bytes:
     if not request.deterministic:
         del fields["deterministic"]  # other makes of orchestrators do not know it
     return orjson.dumps(fields)
+
+
+def delivery_of(journey: Journey, place: Place, seconds: float) -> Delivery:
+    """What the time of a delivered job tells of the orchestrator."""
+    need = journey.need
+    return Delivery(
+        need.model_id,
+        need.pixels,
+        need.steps,
+        seconds,
+        images=need.images,
+        was_cold=place.candidate.prospect.is_cold,
+    )

@@ -75,6 +75,10 @@ class OrchestratorFailed(_Unserved):
     """The orchestrator did not answer as the wire demands, or not in time."""
 
 
+class DeliveredWrongly(OrchestratorFailed):
+    """The orchestrator delivered something else than was asked, or charged more than was agreed."""
+
+
 class CallRefused(OrchestratorFailed):
     """An information call was answered with a refusal: the connection and the peer work."""
 
@@ -158,15 +162,13 @@ def parse_answer(body: bytes, images: int) -> tuple[Medium, ...]:
     try:
         answer = _decoder.decode(rest)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise OrchestratorFailed(
-            f"its answer is not the JSON of images: {_short(error)}"
-        ) from None
+        raise DeliveredWrongly(f"its answer is not the JSON of images: {_short(error)}") from None
     if len(answer.images) != images:
-        raise OrchestratorFailed(f"it sent {len(answer.images)} images where {images} were asked")
+        raise DeliveredWrongly(f"it sent {len(answer.images)} images where {images} were asked")
     indices = [entry.url for entry in answer.images if isinstance(entry.url, int)]
     # Numbers of its own in the place of URLs must not stand for a payload twice.
     if indices != list(range(len(payloads))):
-        raise OrchestratorFailed("its image urls are not strings")
+        raise DeliveredWrongly("its image urls are not strings")
     return tuple(
         Medium(
             _decoded(payloads[entry.url]) if isinstance(entry.url, int) else _link(entry.url),
@@ -182,10 +184,10 @@ def check_pictures(media: tuple[Medium, ...], expected: Expected) -> tuple[Pictu
     pictures = []
     for index, medium in enumerate(media):
         if isinstance(medium.image, Link):
-            raise OrchestratorFailed("it sent a link in place of an image")
+            raise DeliveredWrongly("it sent a link in place of an image")
         check_png(medium.image, expected)
         if medium.seed != expected.seed + index:
-            raise OrchestratorFailed(
+            raise DeliveredWrongly(
                 f"image {index} has seed {medium.seed} where {expected.seed + index} was asked"
             )
         pictures.append(Picture(medium.image, medium.seed, medium.safety))
@@ -195,18 +197,18 @@ def check_pictures(media: tuple[Medium, ...], expected: Expected) -> tuple[Pictu
 def check_png(data: bytes, expected: Expected) -> None:
     """Refuse what is not a whole PNG of the size asked. Pixels are not decoded."""
     if len(data) > expected.largest_image:
-        raise OrchestratorFailed(f"an image of {len(data)} bytes is larger than its pixels allow")
+        raise DeliveredWrongly(f"an image of {len(data)} bytes is larger than its pixels allow")
     if len(data) < _PNG_START.size + len(_PNG_END) or not data.startswith(_PNG_SIGNATURE):
-        raise OrchestratorFailed("an image is not a PNG")
+        raise DeliveredWrongly("an image is not a PNG")
     _, length, kind, width, height, _, checksum = _PNG_START.unpack_from(data)
     if length != _IHDR_LENGTH or kind != b"IHDR" or zlib.crc32(data[12:29]) != checksum:
-        raise OrchestratorFailed("an image has a broken PNG header")
+        raise DeliveredWrongly("an image has a broken PNG header")
     if (width, height) != (expected.width, expected.height):
-        raise OrchestratorFailed(
+        raise DeliveredWrongly(
             f"an image is {width}x{height} where {expected.width}x{expected.height} was asked"
         )
     if not data.endswith(_PNG_END):
-        raise OrchestratorFailed("an image is cut off")
+        raise DeliveredWrongly("an image is cut off")
 
 
 def printable(text: str, most: int) -> str:
@@ -271,14 +273,14 @@ def _decoded(payload: memoryview) -> bytes:
     try:
         return pybase64.b64decode(payload, validate=True)
     except binascii.Error:
-        raise OrchestratorFailed("an image is not base64") from None
+        raise DeliveredWrongly("an image is not base64") from None
 
 
 def _link(url: str) -> Link:
     if url[:5].lower() == "data:":
-        raise OrchestratorFailed(f"an image is {url[:30]!r}..., not a PNG data URL")
+        raise DeliveredWrongly(f"an image is {url[:30]!r}..., not a PNG data URL")
     if len(url) > _LONGEST_URL:
-        raise OrchestratorFailed("an image url is too long")
+        raise DeliveredWrongly("an image url is too long")
     return Link(url)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from yarl import URL
 
 from gateway.orchestrators.answers import (
+    DeliveredWrongly,
     Expected,
     Link,
     Medium,
@@ -371,7 +372,7 @@ def own_url(url: str, transcoder: str) -> URL:
             return link
     except ValueError:
         pass
-    raise OrchestratorFailed("an image url leads to another host")
+    raise DeliveredWrongly("an image url leads to another host")
 
 
 @asynccontextmanager
