@@ -44,10 +44,11 @@ def litellm(folder: Path, upstream: str, model: str) -> Iterator[Rival]:
     python = _litellm_python()
     folder.mkdir(parents=True)
     config = folder / "config.yaml"
+    # It hands on `response_format` for models only of which it knows that they take it.
     config.write_text(
         f"""model_list:
   - model_name: {model}
-    litellm_params: {{model: openai/shapes, api_base: "{upstream}/v1", api_key: unused}}
+    litellm_params: {{model: openai/dall-e-2, api_base: "{upstream}/v1", api_key: unused}}
 litellm_settings: {{telemetry: false, num_retries: 0}}
 """
     )
