@@ -26,6 +26,7 @@ from gateway.orchestrators.connecting import Connector, linked_account, no_links
 from gateway.orchestrators.reach import MayBePrivate, anything, check_reached
 from network.link.transport import LinkLostError
 from network.units import Address
+from network.wire import image_parts
 
 _OK: Final = 200
 _LONGEST_REFUSAL: Final = 4096
@@ -60,9 +61,9 @@ class Origin(NamedTuple):
         return cls(url.host, url.port, url.scheme == "https")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PostAnswer:
-    """What came back: JSON with status 200 whole, of anything else the first kilobytes."""
+    """What came back: images with status 200 whole, of anything else the first kilobytes."""
 
     status: int
     #: Names in lower case.
@@ -70,8 +71,13 @@ class PostAnswer:
     body: bytes | bytearray
 
     @property
-    def is_json(self) -> bool:
-        return _is_json(self.status, self.headers)
+    def is_delivery(self) -> bool:
+        """Whether it says to be images, in JSON or as parts."""
+        return _is_delivery(self.status, self.headers)
+
+    @property
+    def has_parts(self) -> bool:
+        return self.headers.get("content-type", "") == image_parts.CONTENT_TYPE
 
 
 class _Exchange:
@@ -133,7 +139,7 @@ class _Exchange:
             if self._read > _LARGEST_HEAD:
                 raise OrchestratorFailed(f"its answer's head is above {_LARGEST_HEAD} bytes")
             return
-        if _is_json(self._status, self._head):
+        if _is_delivery(self._status, self._head):
             self._refuse_too_much()
         elif self._size >= _LONGEST_REFUSAL or self._read > _LARGEST_HEAD + _LONGEST_REFUSAL:
             self.conclude()
@@ -146,7 +152,7 @@ class _Exchange:
         """Images are megabytes: no copy is made of what is still to come of a body of known length."""
         length = self._head.get("content-length", "")
         is_framed = "transfer-encoding" in self._head
-        if is_framed or not length.isdigit() or not _is_json(self._status, self._head):
+        if is_framed or not length.isdigit() or not _is_delivery(self._status, self._head):
             return
         parser, self._parser = self._parser, None
         self._may_be_followed = parser is not None and parser.should_keep_alive()
@@ -160,7 +166,7 @@ class _Exchange:
             body = self._body if self._body is not None else b"".join(self._chunks)
             self._body = None
             self._chunks.clear()
-            if not _is_json(self._status, self._head):
+            if not _is_delivery(self._status, self._head):
                 body = body[:_LONGEST_REFUSAL]
             self.answer.set_result(PostAnswer(self._status, self._head, body))
 
@@ -380,8 +386,9 @@ class Poster:
         return connection
 
 
-def _is_json(status: int, head: Mapping[str, str]) -> bool:
-    return status == _OK and "json" in head.get("content-type", "").lower()
+def _is_delivery(status: int, head: Mapping[str, str]) -> bool:
+    told = head.get("content-type", "")
+    return status == _OK and ("json" in told.lower() or told == image_parts.CONTENT_TYPE)
 
 
 def _named(error: Exception) -> str:

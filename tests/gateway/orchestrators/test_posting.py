@@ -78,7 +78,7 @@ async def test_a_whole_answer_leaves_its_connection_to_the_next() -> None:
     async with serving(WHOLE) as (server, poster):
         for _ in range(3):
             answer = await poster.post(server.origin, REQUEST, 100)
-            assert (answer.status, answer.body, answer.is_json) == (200, b"{}", True)
+            assert (answer.status, answer.body, answer.is_delivery) == (200, b"{}", True)
             assert answer.headers["content-type"] == "application/json"
         assert (server.connections, poster.idle) == (1, 1)
 
@@ -244,7 +244,7 @@ async def test_of_a_refusal_only_the_beginning_is_read() -> None:
     endless = b"HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\n\r\n" + b"no " * 50_000
     async with serving(endless) as (server, poster):
         answer = await poster.post(server.origin, REQUEST, 100)
-        assert (answer.status, answer.is_json) == (503, False)
+        assert (answer.status, answer.is_delivery) == (503, False)
         assert answer.body == (b"no " * 2000)[:4096]
 
 
