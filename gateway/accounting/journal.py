@@ -63,7 +63,8 @@ __all__ = [
 MIGRATIONS: Final = "gateway.accounting.migrations"
 _INTERRUPTED: Final = "the gateway stopped"
 #: How long the database may be behind the write-ahead log: one transaction for all of that time.
-_BEHIND_SECONDS: Final = 0.01
+#: The log has room for what comes in the while at many times the rate of any gateway.
+_BEHIND_SECONDS: Final = 0.05
 
 _T = TypeVar("_T")
 

@@ -1,7 +1,6 @@
 """One request and what is learnt about it on the way to its one log line."""
 
 import re
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -11,11 +10,13 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from gateway.orchestrators.trail import Trail
 from gateway.payments.rate import Left
+from network.runtime.randomness import RandomBytes
 from network.runtime.trace import TRACEPARENT, begin_trace
 from network.units import Wei
 
 #: What a client may choose as its request id; UUIDs and hex strings fit.
 REQUEST_ID_PATTERN: Final = "[A-Za-z0-9_-]{16,64}"
+_random: Final = RandomBytes()
 _REQUEST_ID: Final = re.compile(REQUEST_ID_PATTERN)
 
 
@@ -62,7 +63,7 @@ def is_request_id(text: str) -> bool:
 
 def new_request_id() -> str:
     """128 random bits: knowing the id of a job is part of the permission to see it."""
-    return secrets.token_hex(16)
+    return _random.hex(16)
 
 
 def open_exchange(request: BaseRequest, started: float) -> Exchange:

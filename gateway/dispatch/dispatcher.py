@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import random
 import re
-import secrets
 from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Final
@@ -57,12 +56,14 @@ from gateway.payments.purse import PreparedPayment
 from network.errors import DatabaseError, ProblemError
 from network.prices import NoRateError
 from network.runtime.clock import Clock
+from network.runtime.randomness import RandomBytes
 from network.units import ModelId, Wei
 from network.wire import problems
 from network.wire.messages import LARGEST_SEED, TextToImageRequest
 
 _log: Final = structlog.get_logger(__name__)
 
+_attempt_ids: Final = RandomBytes()
 #: An orchestrator may refuse the same request for want of a place this often, as places come and
 #: go; one that advertises places it never gives is given up then.
 _MOST_BUSY: Final = 20
@@ -402,7 +403,7 @@ class Dispatcher:
             self._give_back(place)
             await self._directory.refresh(uri, model_id, 0.0)
             return None
-        attempt_id = secrets.token_hex(16)
+        attempt_id = _attempt_ids.hex(16)
         seen_at = 0.0
         was_sent = was_busy = was_answered = False
         try:

@@ -25,6 +25,8 @@ _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _IHDR_LENGTH = 13
 _LONGEST_TEXT = 500
 _LONGEST_URL = 2048
+#: What is told of the images, before their bytes.
+_LONGEST_LINE = 16 * 1024
 
 
 class Refused(Enum):
@@ -138,7 +140,7 @@ class Medium:
 
 
 class _Entry(msgspec.Struct):
-    #: The index of a payload that was cut out, or a URL that was left in.
+    #: The index of a payload that was cut out, or a URL that was left in; of a part its bytes.
     url: int | str
     seed: int
     nsfw: bool
@@ -153,18 +155,31 @@ class _Answer(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Answer)
 
 
-def parse_answer(body: bytes, images: int) -> tuple[Medium, ...]:
+def parse_parts(body: bytes | bytearray, images: int) -> tuple[Medium, ...]:
+    """The same of a body of `network.wire.image_parts`; `parse_answer` for a faster link."""
+    end = body.find(b"\n", 0, _LONGEST_LINE)
+    answer = _read(body[: max(end, 0)], images)
+    view, position = memoryview(body), end + 1
+    media: list[Medium] = []
+    for entry in answer.images:
+        size = entry.url
+        if not isinstance(size, int) or not 0 < size <= len(body) - position:
+            raise DeliveredWrongly("its answer has not the images that it tells of")
+        image = bytes(view[position : position + size])
+        media.append(Medium(image, entry.seed, told_safety(entry.safety, nsfw=entry.nsfw)))
+        position += size
+    if position != len(body):
+        raise DeliveredWrongly("its answer goes on after its images")
+    return tuple(media)
+
+
+def parse_answer(body: bytes | bytearray, images: int) -> tuple[Medium, ...]:
     """Read `{"images": [{"url", "seed", "nsfw"}]}` (Livepeer wire, ImageResponse) of `images` entries.
 
     Data URLs must hold PNG. `safety` beside `nsfw` is optional. Raises OrchestratorFailed.
     """
     rest, payloads = _cut_out(body, images)
-    try:
-        answer = _decoder.decode(rest)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise DeliveredWrongly(f"its answer is not the JSON of images: {_short(error)}") from None
-    if len(answer.images) != images:
-        raise DeliveredWrongly(f"it sent {len(answer.images)} images where {images} were asked")
+    answer = _read(rest, images)
     indices = [entry.url for entry in answer.images if isinstance(entry.url, int)]
     # Numbers of its own in the place of URLs must not stand for a payload twice.
     if indices != list(range(len(payloads))):
@@ -252,7 +267,17 @@ _CLIENT_STATUSES = frozenset({400, 413, 422})
 _PAYMENT_PHRASES = ("ticket", "payment", "unlock soon")
 
 
-def _cut_out(body: bytes, most: int) -> tuple[bytes, list[memoryview]]:
+def _read(told: bytes | bytearray, images: int) -> _Answer:
+    try:
+        answer = _decoder.decode(told)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DeliveredWrongly(f"its answer is not the JSON of images: {_short(error)}") from None
+    if len(answer.images) != images:
+        raise DeliveredWrongly(f"it sent {len(answer.images)} images where {images} were asked")
+    return answer
+
+
+def _cut_out(body: bytes | bytearray, most: int) -> tuple[bytes, list[memoryview]]:
     """The body with each PNG data URL replaced by its index, and the base64 of each."""
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []

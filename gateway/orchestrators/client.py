@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, TypeVar
 
@@ -23,6 +23,7 @@ from gateway.orchestrators.answers import (
     Statement,
     check_pictures,
     parse_answer,
+    parse_parts,
     printable,
     refusal,
 )
@@ -39,6 +40,7 @@ from network.identity import Signer, session_request_signature
 from network.runtime.trace import Trace
 from network.units import Address, ModelId, Wei
 from network.wire import headers as wire_headers
+from network.wire import image_parts
 from network.wire.codec import (
     AuthToken,
     OrchestratorInfo,
@@ -234,12 +236,13 @@ class OrchestratorClient:
         headers = answer.headers
         try:
             credit = credit_of(headers)
-            if not answer.is_json:
+            if not answer.is_delivery:
                 raise refusal(answer.status, answer.body.decode("utf-8", "replace"))
             fee = fee_of(headers)
             node_job_id = printable(headers.get(wire_headers.JOB_ID.lower(), ""), 128)
-            media = parse_answer(answer.body, order.expected.images)
-            answer = replace(answer, body=b"")  # megabytes, and links may take seconds
+            parse = parse_parts if answer.has_parts else parse_answer
+            media = parse(answer.body, order.expected.images)
+            answer.body = b""  # megabytes, and links may take seconds
             pictures = await self._fetched(media, offer, order.expected)
             images = check_pictures(pictures, order.expected)
         except (OrchestratorRefused, OrchestratorFailed) as error:
@@ -263,6 +266,7 @@ class OrchestratorClient:
             fields = {
                 "Host": host,
                 "User-Agent": f"limner-gateway/{self._version}",
+                "Accept": image_parts.ACCEPT,
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "Authorization": wire_headers.PROTOCOL_MARK,

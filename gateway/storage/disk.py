@@ -23,6 +23,7 @@ MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
 FLUSH_SECONDS = 0.02
 #: One read of a stored image; bounds what a slow download costs in memory.
 CHUNK_BYTES = 256 * 1024
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class ImageNotStoredError(Exception):
@@ -39,7 +40,10 @@ class StoredImage:
 
 
 class DiskImageStore:
-    """Keeps images under `<root>/<request>/<name>.png` for a lifetime, within a total size.
+    """Keeps images as `<root>/<n>/<request>.<name>.png` for a lifetime, within a total size.
+
+    `<n>` is the first character of the name: a folder for each request would cost many times what
+    its image does.
 
     `put` returns before the disk is asked: until then the image is served from memory. When the
     disk falls behind or fails, `put` waits for it, so memory stays bounded and a full disk shows.
@@ -176,7 +180,7 @@ class DiskImageStore:
         self._reader.shutdown(wait=False)
 
     def _file(self, name: ImageName) -> str:
-        return f"{self._root}/{name.request}/{name.name}.png"
+        return _file_of(self._root, name)
 
 
 @asynccontextmanager
@@ -193,11 +197,16 @@ async def open_disk_store(
         await store.close()
 
 
+def _file_of(root: Path, name: ImageName) -> str:
+    return f"{root}/{name.name[0]}/{name.request}.{name.name}.png"
+
+
 def _scan(root: Path) -> list[tuple[ImageName, Held]]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: list[tuple[ImageName, Held]] = []
     for file in root.glob("*/*.png"):
-        name = parse_path(f"/stream/{file.parent.name}/{file.name}")
+        request, _, rest = file.name.partition(".")
+        name = parse_path(f"/stream/{request}/{rest}")
         with suppress(OSError):
             status = file.stat()
             if name is not None:
@@ -221,14 +230,17 @@ def _attempt(file: str, png: bytes) -> OSError | None:
 
 
 def _write(file: str, png: bytes) -> None:
-    directory = os.path.dirname(file)  # noqa: PTH120 - plain strings: this runs for every image
-    with suppress(FileExistsError):
-        os.mkdir(directory, 0o700)  # noqa: PTH102
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb", buffering=0) as stream:  # noqa: PTH123
+    try:
+        descriptor = os.open(file, _NEW, 0o600)
+    except FileNotFoundError:  # the first image in its folder
+        Path(file).parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(file, _NEW, 0o600)
+    try:
         view = memoryview(png)
         while view:
-            view = view[stream.write(view) :]
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
 
 
 def _sync(files: list[str]) -> None:
@@ -244,11 +256,8 @@ def _sync(files: list[str]) -> None:
 
 def _remove(files: list[str]) -> None:
     for file in files:
-        path = Path(file)
         with suppress(OSError):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # other images of the same request may still be there
-            path.parent.rmdir()
+            os.unlink(file)  # noqa: PTH108 - plain strings: this runs for every image
 
 
 def _open(file: str) -> tuple[int, int]:

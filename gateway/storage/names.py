@@ -1,12 +1,14 @@
 """Names of stored images. A name is the whole permission to read its image, so it is drawn, never derived."""
 
 import re
-import secrets
 from dataclasses import dataclass
+
+from network.runtime.randomness import RandomBytes
 
 #: 192 random bits, URL-safe: guessing one of a billion live images takes 2**162 tries on average.
 NAME_BYTES = 24
 
+_random = RandomBytes()
 _PATH = re.compile(r"/stream/([0-9A-Za-z_-]{1,64})/([0-9A-Za-z_-]{1,64})\.png")
 
 
@@ -25,7 +27,7 @@ class ImageName:
 
 def draw_name(request: str) -> ImageName:
     """An unguessable name for one more image of `request`."""
-    return ImageName(request, secrets.token_urlsafe(NAME_BYTES))
+    return ImageName(request, _random.urlsafe(NAME_BYTES))
 
 
 def parse_path(path: str) -> ImageName | None:
