@@ -141,6 +141,22 @@ async def test_a_long_body_that_breaks_off_is_a_fault() -> None:
             await poster.post(server.origin, REQUEST, len(LONG))
 
 
+async def test_what_a_link_hands_over_is_read_the_same() -> None:
+    loop = asyncio.get_running_loop()
+    for answer, goes_on in ((LONG_WHOLE, False), (LONG_WHOLE + b"x", True), (WHOLE, False)):
+        body = answer.partition(b"\r\n\r\n")[2].removesuffix(b"x")
+        async with serving(answer) as (server, _):
+            _, connection = await loop.create_connection(
+                posting._LinkedConnection, "127.0.0.1", server.port
+            )
+            for _ in range(1 if goes_on else 3):
+                assert (await connection.post(REQUEST, len(LONG))).body == body
+            if goes_on:
+                await until(lambda server=server: server.lost == 1)
+            assert connection.is_open is not goes_on
+            connection.abort()
+
+
 async def test_answers_at_the_same_time_do_not_mix() -> None:
     others = LONG_WHOLE.replace(LONG, LONG[::-1])
     async with serving(LONG_WHOLE) as (server, poster), serving(others) as (other, _):
