@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -32,6 +33,9 @@ class Server:
     @property
     def origin(self) -> Origin:
         return Origin("127.0.0.1", self.port, is_tls=False)
+
+    def has_lost(self, connections: int) -> bool:
+        return self.lost == connections
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -152,7 +156,7 @@ async def test_what_a_link_hands_over_is_read_the_same() -> None:
             for _ in range(1 if goes_on else 3):
                 assert (await connection.post(REQUEST, len(LONG))).body == body
             if goes_on:
-                await until(lambda server=server: server.lost == 1)
+                await until(partial(server.has_lost, 1))
             assert connection.is_open is not goes_on
             connection.abort()
 
