@@ -4,11 +4,14 @@
 """
 
 import re
-import secrets
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from network.runtime.randomness import RandomBytes
+
 TRACEPARENT: Final = "traceparent"
+
+_random: Final = RandomBytes()
 
 #: Later versions may append fields, behind another hyphen.
 _TRACEPARENT: Final = re.compile(
@@ -39,7 +42,7 @@ class Trace(NamedTuple):
 
     def child(self) -> "Trace":
         """A span below this one."""
-        return Trace(self.trace_id, secrets.token_hex(8), self.span_id, self.is_sampled)
+        return Trace(self.trace_id, _random.hex(8), self.span_id, self.is_sampled)
 
 
 def begin_trace(headers: Sequence[str]) -> Trace:
@@ -49,10 +52,10 @@ def begin_trace(headers: Sequence[str]) -> Trace:
     """
     found = _TRACEPARENT.fullmatch(headers[0]) if len(headers) == 1 else None
     if found is None or not _is_valid(found):
-        drawn = secrets.token_hex(24)
+        drawn = _random.hex(24)
         return Trace(drawn[:32], drawn[32:], "", is_sampled=True)
     is_sampled = bool(int(found["flags"], 16) & _SAMPLED)
-    return Trace(found["trace"], secrets.token_hex(8), found["span"], is_sampled)
+    return Trace(found["trace"], _random.hex(8), found["span"], is_sampled)
 
 
 def _is_valid(found: re.Match[str]) -> bool:
