@@ -364,7 +364,7 @@ class Dispatcher:
             return best
         left = journey.started + self._routing.deadline - now
         too_slow: set[str] = set()
-        while best is not None and best.expected_seconds > left:
+        while best is not None and self._comes_too_late(best, journey.need, left):
             too_slow.add(best.uri)
             if len(too_slow) >= _MOST_TOO_SLOW:
                 break
@@ -373,6 +373,10 @@ class Dispatcher:
             if best is not None or not too_slow:
                 return best
         raise ProblemError(outlook.too_late(journey.failures, left))
+
+    def _comes_too_late(self, one: Candidate, need: Need, left: float) -> bool:
+        """By what it did at this size. Another size tells little: small images are mostly overhead."""
+        return one.expected_seconds > left and self._directory.has_measured(one.uri, need)
 
     def _nobody(self, journey: Journey) -> None:
         """Where waiting may help; else raises ProblemError with why nobody takes it."""

@@ -464,6 +464,11 @@ class Directory:
                 peer.wake.set()
             peer.pressed_until = max(peer.pressed_until, until)
 
+    def has_measured(self, uri: str, need: Need) -> bool:
+        """Whether a job of the model and of about that size was delivered there."""
+        peer = self._known(uri)
+        return peer is not None and peer.standing.pace(need.model_id, need.size) is not None
+
     def in_flight(self, uri: str) -> int:
         peer = self._known(uri)
         return 0 if peer is None else peer.in_flight.total()

@@ -105,3 +105,17 @@ async def test_a_retry_that_would_come_too_late_is_not_started(tmp_path: Path) -
         assert (problem.status, problem.code) == (503, "deadline_exceeded")
         assert "expected to deliver within" in problem.message
         assert (len(slow.seen), len(quick.seen)) == (1, 1)
+
+
+async def test_what_a_small_image_took_is_no_reason_not_to_try_a_large_one(tmp_path: Path) -> None:
+    one, other = StubOrchestrator(), StubOrchestrator({"m": StubModel(Fraction(9))})
+    async with (
+        running(one),
+        running(other),
+        open_desk(tmp_path, [one, other], routing=Routing(deadline=30)) as desk,
+    ):
+        # By this pace the request would take minutes.
+        desk.directory.note_success(other.uri, Delivery(ModelId("m"), 8 * 8, 1, seconds=1.0))
+        one.script.append("crash_500")
+        result = await desk.dispatcher.run("r", Key(), request_for())
+        assert result.orchestrator == other.uri
