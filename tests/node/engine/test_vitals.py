@@ -8,10 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from node.engine.liveness import is_still
-from node.engine.vitals import children_stir, is_stirring, stirring_threads, thread_pulse
+from node.engine.vitals import is_stirring, stirring_threads, thread_pulse
 
 
 @contextmanager
@@ -99,19 +98,37 @@ def test_a_thread_of_this_process_that_works_has_a_pulse_and_one_that_waits_has_
     assert thread_pulse(ids["work"]) is None
 
 
+#: A process of its own, for this one's children are those of other tests as well.
+_PARENT = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from node.engine.vitals import children_stir
+
+def soon(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+assert not children_stir()
+nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+child = subprocess.Popen([sys.executable, "-c", nested])
+children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+soon(lambda: bool(children.read_text().strip()))
+(spinning,) = children.read_text().split()
+try:
+    soon(children_stir)
+    os.kill(int(spinning), signal.SIGSTOP)
+    soon(lambda: not children_stir())
+finally:
+    os.kill(int(spinning), signal.SIGKILL)
+    child.wait()
+"""
+
+
 def test_a_process_sees_its_children_and_theirs_stir() -> None:
     """As compilers do, for which a thread may wait long."""
-    program = """
-import subprocess, sys
-print(flush=True)
-subprocess.run([sys.executable, "-c", "while True: pass"])
-"""
-    assert not children_stir()
-    with _process(program) as pid:
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        _soon(lambda: bool(children.read_text().strip()))
-        (spinning,) = children.read_text().split()
-        _soon(children_stir)
-        os.kill(int(spinning), signal.SIGSTOP)
-        _soon(lambda: not children_stir())
-        os.kill(int(spinning), signal.SIGKILL)
+    done = subprocess.run(
+        [sys.executable, "-c", _PARENT], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
