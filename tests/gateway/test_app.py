@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.app import (
     Gateway,
-    _bounds,
     open_gateway,
     probe_orchestrators,
 )
+from gateway.app.terms import bounds_of
 from gateway.config import GatewaySettings
 from gateway.home import open_gateway_database
 from gateway.keys import create_key
@@ -333,7 +333,7 @@ async def _failure(request: asyncio.Future[Any]) -> BaseException | None:
 
 
 def test_a_size_that_the_built_in_model_cannot_draw_is_refused_without_any_configuration() -> None:
-    bounds = _bounds(GatewaySettings())
+    bounds = bounds_of(GatewaySettings())
     assert bounds.parse(b'{"prompt": "a ring", "width": 128}').width == 128
     with pytest.raises(ProblemError, match="multiple of 32; the nearest are 96 and 128"):
         bounds.parse(b'{"prompt": "a ring", "width": 120}')
