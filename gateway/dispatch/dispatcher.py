@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Final
 
@@ -12,8 +12,9 @@ import structlog
 
 from gateway.accounting.events import Event
 from gateway.accounting.journal import AttemptState, Journal
-from gateway.dispatch.allowing import allowances_of, budget_problem
+from gateway.dispatch.allowing import allowances_of
 from gateway.dispatch.books import Books
+from gateway.dispatch.choosing import Choosing
 from gateway.dispatch.foresight import Quote, Survey, foresee
 from gateway.dispatch.journey import (
     Buyer,
@@ -45,11 +46,9 @@ from gateway.orchestrators.answers import (
 )
 from gateway.orchestrators.client import NodeAnswer, OrchestratorClient
 from gateway.orchestrators.directory import Directory
-from gateway.orchestrators.line import Line, LineFull
-from gateway.orchestrators.selection import Candidate, Need, Policy, Ranking, rank
+from gateway.orchestrators.selection import Need, Policy
 from gateway.orchestrators.standing import Fault
-from gateway.orchestrators.trail import note_wait
-from gateway.payments.allowance import Allowance, Allowances
+from gateway.payments.allowance import Allowances
 from gateway.payments.budget import Budget, NotHeld, Shortfall
 from gateway.payments.payer import StaleQuoteError, UnpayableError
 from gateway.payments.purse import PreparedPayment
@@ -57,7 +56,7 @@ from network.errors import DatabaseError, ProblemError
 from network.prices import NoRateError
 from network.runtime.clock import Clock
 from network.runtime.randomness import RandomBytes
-from network.units import ModelId, Wei
+from network.units import ModelId
 from network.wire import problems
 from network.wire.messages import LARGEST_SEED, TextToImageRequest
 
@@ -73,8 +72,6 @@ _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 _MOST_MENDED: Final = 2
 #: So many orchestrators' tickets may be above a cap until the request is given up.
 _MOST_CAPPED: Final = 8
-#: A retry looks no further when so many of the best would come too late.
-_MOST_TOO_SLOW: Final = 8
 #: Seconds; a price feed is asked again about so soon.
 _NO_RATE_RETRY: Final = 30.0
 #: Of these an orchestrator is thought worse when they go on.
@@ -105,22 +102,19 @@ class Dispatcher:
         self._client = client
         self._books = Books(journal, clock)
         self._budget = budget
-        self._policy = policy
         self._routing = routing
         self._retries = RetryBudget(routing.retry_share, routing.retry_spare)
         self._clock = clock
         self._randomness = randomness
         self._arrivals = itertools.count()
         self._journeys: dict[str, Journey] = {}
-        self._line: Line[Place] = Line(routing.max_waiting, self._give_back)
-        #: Where each request in flight stands.
-        self.watching = Watching(
-            client, self._journeys.get, lambda journey: self._line.position(journey.arrival)
+        self._choosing = Choosing(
+            directory, self._budget, self._allowances, policy=policy, routing=routing, clock=clock
         )
+        #: Where each request in flight stands.
+        self.watching = Watching(client, self._journeys.get, self._choosing.position)
         #: Told of every delivery.
         self.witness: Witness | None = None
-        self._is_advancing = False
-        directory.subscribe(self._advance_soon)
 
     @property
     def routing(self) -> Routing:
@@ -135,7 +129,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Those of them that wait for a free place."""
-        return len(self._line)
+        return self._choosing.waiting
 
     async def run(
         self,
@@ -193,7 +187,7 @@ class Dispatcher:
         try:
             survey = self.survey(need_of(request, self._cap(buyer, model_id)))
             foreseen = foresee(survey)
-            self._hold(request_id, allowances_of(buyer), foreseen.best.fee)
+            self._choosing.hold(request_id, allowances_of(buyer), foreseen.best.fee)
         finally:
             self._budget.release(request_id)
             self._allowances.release(request_id)
@@ -211,16 +205,7 @@ class Dispatcher:
 
     def survey(self, need: Need) -> Survey:
         """What a request that needs this would meet now."""
-        now = self._clock.monotonic()
-        prospects = self._directory.prospects(need.model_id)
-        return Survey(
-            ranking=rank(need, prospects, self._policy, now),
-            others=self._directory.others(need.model_id),
-            jobs=self._jobs(need.model_id),
-            waiting=self.waiting,
-            max_waiting=self._routing.max_waiting,
-            now=now,
-        )
+        return self._choosing.survey(need)
 
     # Setting out
 
@@ -273,7 +258,7 @@ class Dispatcher:
         try:
             async with asyncio.timeout(self._routing.deadline):
                 while True:
-                    place = await self._find_place(journey)
+                    place = await self._choosing.find_place(journey)
                     result = await self._attempt(journey, place)
                     if result is not None:
                         return result
@@ -296,115 +281,12 @@ class Dispatcher:
             _ = self._books.close(journey, "cancelled", "the client went away")
             raise
 
-    async def _find_place(self, journey: Journey) -> Place:
-        """Claim the best place there is, behind those who wait already."""
-        if not len(self._line):
-            place = self._try(journey)
-            if place is not None:
-                return place
-        model_id = journey.need.model_id
-        left = self._routing.max_wait - journey.waited
-        began = self._clock.monotonic()
-        self._directory.press(model_id, max(left, 0.0))
-        # What one request was refused, its like are refused too, unless its own history counts.
-        group = None if journey.tried else (model_id, journey.need.price_cap)
-        try:
-            return await self._line.wait(
-                journey.arrival, lambda: self._try(journey), max(left, 0.0), group
-            )
-        except LineFull:
-            raise ProblemError(
-                outlook.line_full(self._rank(journey), self._jobs(model_id), len(self._line))
-            ) from None
-        except TimeoutError:
-            # The deadline's own time-out arrives as a cancellation, so this one is the line's.
-            ahead = self._line.position(journey.arrival) - 1
-            waited = self._clock.monotonic() - began + journey.waited
-            raise ProblemError(
-                outlook.no_capacity(self._rank(journey), self._jobs(model_id), ahead, waited)
-            ) from None
-        finally:
-            journey.waited += self._clock.monotonic() - began
-            note_wait(self._clock.monotonic() - began)
-
-    def _try(self, journey: Journey) -> Place | None:
-        """Claim a place now, or answer None where waiting may help. Raises ProblemError."""
-        best = self._best(journey)
-        if best is None:
-            self._nobody(journey)
-            return None
-        offer = self._directory.offer(best.uri)
-        if offer is None:
-            return None
-        self._hold(journey.request_id, journey.allowances, best.fee)
-        self._directory.claim(best.uri, journey.need.model_id)
-        return Place(best, journey.need.model_id, offer)
-
-    def _hold(self, request_id: str, allowances: Sequence[Allowance], fee: Wei) -> None:
-        """Promise a request its fee. Raises ProblemError naming the limit that forbids it."""
-        held = self._budget.hold(request_id, fee)
-        if isinstance(held, NotHeld):
-            raise ProblemError(
-                problems.rate_limited(
-                    1.0,
-                    "The requests in flight cost as much together as this gateway may spend at "
-                    "once. Try again when some of them are done.",
-                )
-            )
-        now = self._clock.now()
-        exceeded = self._allowances.hold(request_id, allowances, fee, now)
-        if exceeded is not None:
-            raise ProblemError(budget_problem(exceeded, fee, now))
-
-    def _best(self, journey: Journey) -> Candidate | None:
-        """None where nobody is free. Raises ProblemError where a retry would come too late."""
-        now = self._clock.monotonic()
-        best = self._directory.best(journey.need, now, journey.tried)
-        if not journey.failures:
-            return best
-        left = journey.started + self._routing.deadline - now
-        too_slow: set[str] = set()
-        while best is not None and self._comes_too_late(best, journey.need, left):
-            too_slow.add(best.uri)
-            if len(too_slow) >= _MOST_TOO_SLOW:
-                break
-            best = self._directory.best(journey.need, now, journey.tried | too_slow)
-        else:
-            if best is not None or not too_slow:
-                return best
-        raise ProblemError(outlook.too_late(journey.failures, left))
-
-    def _comes_too_late(self, one: Candidate, need: Need, left: float) -> bool:
-        """By what it did at this size. Another size tells little: small images are mostly overhead."""
-        return one.expected_seconds > left and self._directory.has_measured(one.uri, need)
-
-    def _nobody(self, journey: Journey) -> None:
-        """Where waiting may help; else raises ProblemError with why nobody takes it."""
-        ranking = self._rank(journey)
-        if outlook.may_pass(ranking):
-            return
-        if journey.capped:
-            raise journey.capped[0]
-        others = self._directory.others(journey.need.model_id)
-        raise ProblemError(outlook.nobody(ranking, journey.failures, others))
-
-    def _rank(self, journey: Journey) -> Ranking:
-        prospects = self._directory.prospects(journey.need.model_id)
-        return rank(journey.need, prospects, self._policy, self._clock.monotonic(), journey.tried)
-
-    def _jobs(self, model_id: ModelId) -> int:
-        return self._directory.jobs_of(model_id)
-
-    def _give_back(self, place: Place) -> None:
-        """The place was claimed for a request that is gone."""
-        self._directory.release(place.uri, place.model_id, was_sent=False)
-
     async def _attempt(self, journey: Journey, place: Place) -> DispatchResult | None:
         """Ask one orchestrator; None where the next may be asked. The place is given back."""
         uri, model_id = place.uri, place.model_id
         if place.offer.is_remembered:
             # Of an earlier process: places, price and quote may all be others by now.
-            self._give_back(place)
+            self._choosing.give_back(place)
             await self._directory.refresh(uri, model_id, 0.0)
             return None
         attempt_id = _attempt_ids.hex(16)
@@ -535,18 +417,6 @@ class Dispatcher:
         journey.failures.append(reason)
         if len(journey.failures) >= self._routing.max_failures:
             raise ProblemError(outlook.all_failed(journey.failures))
-
-    # Waiting
-
-    def _advance_soon(self) -> None:
-        """Something changed. Many changes of one moment are looked at once."""
-        if len(self._line) and not self._is_advancing:
-            self._is_advancing = True
-            asyncio.get_running_loop().call_soon(self._advance)
-
-    def _advance(self) -> None:
-        self._is_advancing = False
-        self._line.advance()
 
 
 def _fault(failure: OrchestratorFailed) -> Fault:
