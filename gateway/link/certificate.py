@@ -5,21 +5,19 @@ which proves more than any authority does.
 """
 
 import hashlib
-import os
 import ssl
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+
+from network.runtime.self_signed import write_self_signed
 
 _FILE: Final = "link.pem"
 _LIFETIME: Final = timedelta(days=3650)
 _BACKDATED: Final = timedelta(days=1)
-_OWNER_ONLY: Final = 0o600
 
 
 def server_context(certificate: Path, key: Path) -> tuple[ssl.SSLContext, bytes]:
@@ -48,29 +46,5 @@ def own_certificate(directory: Path, now: float) -> Path:
     path = directory / _FILE
     if path.exists():
         return path
-    key = ec.generate_private_key(ec.SECP256R1())
-    issued = datetime.fromtimestamp(now, UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Limner gateway links")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(issued - _BACKDATED)
-        .not_valid_after(issued + _LIFETIME)
-        .sign(key, hashes.SHA256())
-    )
-    draft = path.with_suffix(".new")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
-    with os.fdopen(handle, "wb") as file:
-        file.write(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        file.write(certificate.public_bytes(serialization.Encoding.PEM))
-    draft.replace(path)
+    write_self_signed(path, "Limner gateway links", now, backdated=_BACKDATED, lifetime=_LIFETIME)
     return path

@@ -6,7 +6,6 @@ only listen. For clients that do verify there is `[tls]`; see `network.runtime.c
 
 import asyncio
 import ipaddress
-import os
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from network.runtime.clock import Clock
+from network.runtime.self_signed import write_self_signed
 
 #: In this order: whoever can speak HTTP/1.1 gets it, and gRPC clients, who offer h2 only, h2.
 ALPN_PROTOCOLS: Final = ("http/1.1", "h2")
@@ -26,9 +24,7 @@ _FILE: Final = "tls.pem"
 _CHECK_SECONDS: Final = 12 * 3600.0
 _LIFETIME: Final = timedelta(days=365)
 _RENEW_BEFORE: Final = timedelta(days=30)
-#: Clocks of peers may be behind ours.
 _BACKDATED: Final = timedelta(hours=1)
-_OWNER_ONLY: Final = 0o600
 
 
 async def server_context(directory: Path, hosts: Sequence[str], now: float) -> ssl.SSLContext:
@@ -65,36 +61,21 @@ def is_usable(path: Path, hosts: Sequence[str], now: float) -> bool:
 
 def write_certificate(path: Path, hosts: Sequence[str], now: float) -> None:
     """Make an ECDSA P-256 certificate and its key in one PEM file that only the owner reads."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    issued = datetime.fromtimestamp(now, UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Limner node")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(issued - _BACKDATED)
-        .not_valid_after(issued + _LIFETIME)
-        .add_extension(
-            x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
+    names = x509.SubjectAlternativeName([_name(host) for host in hosts])
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    write_self_signed(
+        path,
+        "Limner node",
+        now,
+        backdated=_BACKDATED,
+        lifetime=_LIFETIME,
+        extensions=[
+            x509.Extension(names.oid, critical=False, value=names),
+            x509.Extension(constraints.oid, critical=True, value=constraints),
+            x509.Extension(usage.oid, critical=False, value=usage),
+        ],
     )
-    draft = path.with_suffix(".new")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
-    with os.fdopen(handle, "wb") as file:
-        file.write(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        file.write(certificate.public_bytes(serialization.Encoding.PEM))
-    draft.replace(path)
 
 
 def _name(host: str) -> x509.GeneralName:

@@ -3,7 +3,6 @@
 Kept across restarts, so that quotes outlive them; the nonces that were seen are kept with the journal.
 """
 
-import os
 import secrets
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from network.errors import ConfigError
 from network.payments.rand import SECRET_BYTES
+from network.runtime.secret_file import write_secret
 
 _FILE: Final = "ticket-secret.json"
-_OWNER_ONLY: Final = 0o600
 _HEX: Final = f"^[0-9a-f]{{{2 * SECRET_BYTES}}}$"
 
 
@@ -55,16 +54,9 @@ def ticket_secret(data_dir: Path, chain_id: int) -> bytes:
 
 def _made(path: Path, chain_id: int) -> bytes:
     secret = secrets.token_bytes(SECRET_BYTES)
-    draft = path.with_suffix(".draft")
+    content = _Content(chain_id=chain_id, secret=secret.hex())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-        with os.fdopen(handle, "w") as file:
-            file.write(_Content(chain_id=chain_id, secret=secret.hex()).model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_secret(path, content.model_dump_json().encode(), replace=True)
     except OSError as error:
         raise ConfigError("data_dir", f"cannot write {path}: {error.strerror}") from error
     return secret
