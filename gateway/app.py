@@ -143,6 +143,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
                 min_version=settings.discovery.min_version,
                 may_be_private=roster.may_be_private,
                 connect=switchboard.connect,
+                check_pixels=settings.images.check_pixels,
             )
         )
         store = await enter(open_images(settings, clock))

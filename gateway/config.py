@@ -166,6 +166,7 @@ class ImageSettings(Settings):
     lifetime_seconds: Seconds = 86_400.0
     max_bytes: Annotated[int, Field(ge=16 * _MIB)] = 2048 * _MIB
     sweep_seconds: Seconds = 30.0
+    check_pixels: bool = False
 
 
 class OrchestratorSettings(Settings):

@@ -20,6 +20,7 @@ from gateway.orchestrators.answers import (
     OrchestratorRefused,
     Picture,
     Statement,
+    check_all_pixels,
     check_pictures,
     parse_answer,
     printable,
@@ -27,7 +28,7 @@ from gateway.orchestrators.answers import (
 )
 from gateway.orchestrators.connecting import Connector, LinkingConnector, no_links
 from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
-from gateway.orchestrators.job_events import JobEvents, News
+from gateway.orchestrators.job_events import Job, JobEvents, News
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
 from gateway.orchestrators.reach import GuardedResolver, MayBePrivate, anything
@@ -125,7 +126,9 @@ class OrchestratorClient:
         *,
         version: str,
         min_version: str = "",
+        inflates: bool = False,
     ) -> None:
+        self._inflates = inflates
         self._session = session
         self._poster = poster
         self._receipts = ReceiptDesk(session)
@@ -202,9 +205,9 @@ class OrchestratorClient:
             # Progress is a courtesy: a request never fails for want of it.
             return None
 
-    def events(self, offer: Offer, attempt_id: str) -> AsyncGenerator[News]:
+    def events(self, offer: Offer, attempt_id: str, job: Job) -> AsyncGenerator[News]:
         """A job's news until it is over. Raises NoEvents where it does not tell."""
-        return self._events.of(_at(offer.transcoder, f"jobs/{attempt_id}/events"))
+        return self._events.of(_at(offer.transcoder, f"jobs/{attempt_id}/events"), job)
 
     async def receipt(self, offer: Offer, attempt_id: str) -> Statement | NoReceipt:
         """What became of an attempt's payment. Raises OrchestratorFailed."""
@@ -234,6 +237,8 @@ class OrchestratorClient:
             answer = replace(answer, body=b"")  # megabytes, and links may take seconds
             pictures = await self._fetched(media, offer, order.expected)
             images = check_pictures(pictures, order.expected)
+            if self._inflates:
+                await asyncio.to_thread(check_all_pixels, images)
         except (OrchestratorRefused, OrchestratorFailed) as error:
             error.was_answered, error.status = True, answer.status
             error.statement = statement_of(headers)
@@ -315,12 +320,14 @@ async def open_client(
     min_version: str = "",
     may_be_private: MayBePrivate = anything,
     connect: Connector = no_links,
+    check_pixels: bool = False,
 ) -> AsyncIterator[OrchestratorClient]:
     """A client with its connections, closed at exit. `account` None is Livepeer's off-chain mode.
 
     Orchestrators are told that jobs want `min_version` at least, "" being any. `may_be_private` tells
     which hosts may lead into a private network; connections of others that do are given up. `connect`
-    leads to orchestrators that cannot be called.
+    leads to orchestrators that cannot be called. `check_pixels` inflates every image before it is taken,
+    which costs a core some 10 ms a megapixel.
     """
     information = Information(grpc_tls(), call_timeout, may_be_private, connect)
     tls = unverified_tls()
@@ -344,7 +351,13 @@ async def open_client(
     async with session:
         try:
             yield OrchestratorClient(
-                session, poster, information, account, version=version, min_version=min_version
+                session,
+                poster,
+                information,
+                account,
+                version=version,
+                min_version=min_version,
+                inflates=check_pixels,
             )
         finally:
             poster.close()
