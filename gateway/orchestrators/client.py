@@ -31,7 +31,7 @@ from gateway.orchestrators.information import Information, grpc_tls, unverified_
 from gateway.orchestrators.job_events import Job, JobEvents, News
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
-from gateway.orchestrators.reach import GuardedResolver, MayBePrivate, anything
+from gateway.orchestrators.reach import Beyond, GuardedResolver, MayBePrivate, anything
 from gateway.orchestrators.receipts import NoReceipt, ReceiptDesk, credit_of, fee_of, statement_of
 from network.capabilities import Capabilities, job_capabilities
 from network.identity import Signer, session_request_signature
@@ -126,8 +126,10 @@ class OrchestratorClient:
         *,
         version: str,
         min_version: str = "",
+        beyond: Beyond,
         inflates: bool = False,
     ) -> None:
+        self._beyond = beyond
         self._inflates = inflates
         self._session = session
         self._poster = poster
@@ -151,6 +153,7 @@ class OrchestratorClient:
 
         Raises OrchestratorFailed, WireError for a reply that is no OrchestratorInfo.
         """
+        self._beyond.note_listed(URL(uri).host or "")
         capabilities = None if model_id is None else self._capabilities(model_id)
         request = OrchestratorRequest(
             address=self._sender,
@@ -266,6 +269,7 @@ class OrchestratorClient:
                 wire_headers.SEGMENT: credentials or self._segment(model_id, offer.auth_token),
             }
             lines = [f"POST {url.raw_path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+            self._beyond.note_named(url.host or "", URL(offer.uri).host or "")
             found = Origin.of(url), "".join(f"{line}\r\n" for line in lines).encode("ascii")
             _remember(self._heads, key, found)
         return found
@@ -331,14 +335,15 @@ async def open_client(
     """
     information = Information(grpc_tls(), call_timeout, may_be_private, connect)
     tls = unverified_tls()
-    poster = Poster(tls, may_be_private, connect)
+    beyond = Beyond(may_be_private)
+    poster = Poster(tls, beyond.may_be_private, connect)
     connector = LinkingConnector(
         connect,
         limit=0,
         ssl=tls,
         keepalive_timeout=50.0,
         ttl_dns_cache=30,
-        resolver=GuardedResolver(may_be_private),
+        resolver=GuardedResolver(beyond.may_be_private),
     )
     session = aiohttp.ClientSession(
         connector=connector,
@@ -357,6 +362,7 @@ async def open_client(
                 account,
                 version=version,
                 min_version=min_version,
+                beyond=beyond,
                 inflates=check_pixels,
             )
         finally:
