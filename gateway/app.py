@@ -21,6 +21,7 @@ from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
 from gateway.api.exposure import is_local, open_tls
+from gateway.api.finishing import Finisher, open_finisher
 from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation
 from gateway.api.listener import listen
@@ -104,6 +105,7 @@ class _Parts:
     account: Address
     keys: KeyRing
     store: DiskImageStore
+    finisher: Finisher
     directory: Directory
     dispatcher: Dispatcher
     admission: Admission
@@ -190,6 +192,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
             account=payer.maker.address,
             keys=keys,
             store=store,
+            finisher=await enter(open_finisher()),
             directory=directory,
             dispatcher=dispatcher,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
@@ -316,8 +319,8 @@ def _public_router(parts: _Parts) -> Router:
     addresses = Addresses(parts.store, settings.public_url)
     contract = document(bounds.of(bounds.default_model), _VERSION, settings.public_url)
     return public_router(
-        text_to_image=TextToImage(generation, bounds, addresses),
-        openai_images=OpenAiImages(generation, bounds, addresses, parts.clock),
+        text_to_image=TextToImage(generation, bounds, addresses, parts.finisher),
+        openai_images=OpenAiImages(generation, bounds, addresses, parts.finisher, parts.clock),
         models=Models(parts.keys, parts.directory.known_models, int(parts.clock.now())),
         running_jobs=jobs.Jobs(keys=parts.keys, running=parts.running, clock=parts.clock),
         stored_images=images.Images(parts.store),

@@ -8,6 +8,7 @@ from aiohttp.web import BaseRequest
 from pybase64 import b64encode
 
 from gateway.storage.disk import ImageNotStoredError
+from gateway.storage.names import MEDIA, Kind
 
 _log = structlog.get_logger(__name__)
 
@@ -19,7 +20,7 @@ _HOST: Final = re.compile(
 class Images(Protocol):
     """What `gateway.storage` does for these endpoints."""
 
-    async def put(self, request: str, png: bytes) -> str: ...
+    async def put(self, request: str, png: bytes, kind: Kind = "png") -> str: ...
 
 
 class Addresses:
@@ -30,14 +31,14 @@ class Addresses:
         self._images = images
         self._public_url = public_url
 
-    async def of(self, request: BaseRequest, job_id: str, png: bytes) -> str:
+    async def of(self, request: BaseRequest, job_id: str, data: bytes, kind: Kind = "png") -> str:
         """The image's URL; a data URL if it cannot be stored."""
         try:
-            path = await self._images.put(job_id, png)
+            path = await self._images.put(job_id, data, kind)
         except ImageNotStoredError as error:
             # The image is made and paid for: it goes into the answer itself.
             _log.error("image_sent_inline", error=str(error))
-            return "data:image/png;base64," + b64encode(png).decode()
+            return f"data:{MEDIA[kind]};base64,{b64encode(data).decode()}"
         return (self._public_url or _own_url(request)) + path
 
 

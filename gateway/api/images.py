@@ -1,4 +1,4 @@
-"""`GET /stream/{request}/{name}.png`: delivered images. The name is the secret; no key is asked."""
+"""`GET /stream/{request}/{name}`: delivered images. The name is the secret; no key is asked."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 from gateway.api.answers import SERVER
 from gateway.api.exchange import Exchange
 from gateway.storage.disk import DiskImageStore, StoredImage
-from gateway.storage.names import parse_path
+from gateway.storage.names import ImageName, parse_path
 from network.errors import ProblemError
 from network.wire import problems
 
@@ -26,10 +26,9 @@ class Images:
         if name is None or image is None:
             raise ProblemError(problems.not_found("image"))
         try:
-            tag = f'"{name.name}"'
-            if request.headers.get("If-None-Match") == tag:
-                return StreamResponse(status=304, headers=_headers(tag, exchange))
-            return await _send(request, image, _headers(tag, exchange))
+            if request.headers.get("If-None-Match") == _tag(name):
+                return StreamResponse(status=304, headers=_headers(name, exchange))
+            return await _send(request, image, _headers(name, exchange))
         finally:
             image.close()
 
@@ -47,11 +46,15 @@ async def _send(
     return response
 
 
-def _headers(tag: str, exchange: Exchange) -> dict[str, str]:
+def _tag(name: ImageName) -> str:
+    return f'"{name.name}"'
+
+
+def _headers(name: ImageName, exchange: Exchange) -> dict[str, str]:
     return {
-        "Content-Type": "image/png",
+        "Content-Type": name.media,
         "Cache-Control": "private, max-age=31536000, immutable",
-        "ETag": tag,
+        "ETag": _tag(name),
         "X-Content-Type-Options": "nosniff",
         # An image opened as a page of its own may run nothing and frame nothing.
         "Content-Security-Policy": "default-src 'none'; sandbox",

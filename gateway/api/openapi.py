@@ -9,6 +9,8 @@ from gateway.api.openai_contract import (
     images_response_schema,
     models_schema,
 )
+from gateway.api.output import output_fields
+from gateway.storage.names import MEDIA
 from network.wire.limits import Limits
 from network.wire.schema import problem_schema, request_schema, response_schema
 
@@ -72,13 +74,13 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             "/v1/models": {"get": _openai_models()},
             "/jobs/{request_id}": {"get": _job()},
             "/jobs/{request_id}/events": {"get": _job_events()},
-            "/stream/{request}/{name}.png": {"get": _image()},
+            "/stream/{request}/{name}": {"get": _image()},
             "/health": {"get": _health()},
             "/openapi.json": {"get": _openapi()},
         },
         "components": {
             "schemas": {
-                "TextToImageParams": request_schema(limits),
+                "TextToImageParams": _with_output(request_schema(limits)),
                 "ImageResponse": response_schema(),
                 "ImagesRequest": images_request_schema(limits),
                 "ImagesResponse": images_response_schema(),
@@ -89,6 +91,10 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             "securitySchemes": {"HTTPBearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _with_output(schema: Document) -> Document:
+    return {**schema, "properties": {**schema["properties"], **output_fields()}}
 
 
 def _text_to_image() -> Document:
@@ -233,16 +239,17 @@ def _image() -> Document:
             "Cache-Control": {"required": True, "schema": {"type": "string"}},
             "ETag": {"required": True, "schema": {"type": "string"}},
         },
-        "content": {"image/png": {}},
+        "content": {media: {} for media in MEDIA.values()},
     }
     part = "[A-Za-z0-9_-]{1,64}"
+    file = rf"{part}\.({'|'.join(MEDIA)})"
     return {
         "operationId": "getImage",
         "summary": "A delivered image, for as long as the gateway keeps it",
         "description": "The name is unguessable and stands for the permission.",
         "tags": ["generate"],
         "security": [],
-        "parameters": [_path_parameter("request", part), _path_parameter("name", part)],
+        "parameters": [_path_parameter("request", part), _path_parameter("name", file)],
         "responses": {
             "200": image,
             "304": {"description": "The client has it already.", "headers": _request_id_header()},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.storage.names import ImageName, draw_name, parse_path
+from gateway.storage.names import ImageName, Kind, draw_name, parse_path
 from gateway.storage.shelf import Held, Shelf
 from network.runtime.clock import Clock
 
@@ -39,7 +39,7 @@ class StoredImage:
 
 
 class DiskImageStore:
-    """Keeps images under `<root>/<request>/<name>.png` for a lifetime, within a total size.
+    """Keeps images under `<root>/<request>/<name>.<kind>` for a lifetime, within a total size.
 
     `put` returns before the disk is asked: until then the image is served from memory. When the
     disk falls behind or fails, `put` waits for it, so memory stays bounded and a full disk shows.
@@ -67,9 +67,9 @@ class DiskImageStore:
     def count(self) -> int:
         return len(self._shelf)
 
-    async def put(self, request: str, png: bytes) -> str:
+    async def put(self, request: str, png: bytes, kind: Kind = "png") -> str:
         """Store one image; returns its path on the gateway. Raises ImageNotStoredError."""
-        name = draw_name(request)
+        name = draw_name(request, kind)
         self._unwritten[name] = png
         self._unwritten_bytes += len(png)
         self._unsent.append((name, png))
@@ -165,7 +165,7 @@ class DiskImageStore:
         self._reader.shutdown(wait=False)
 
     def _file(self, name: ImageName) -> str:
-        return f"{self._root}/{name.request}/{name.name}.png"
+        return f"{self._root}/{name.request}/{name.file}"
 
 
 @asynccontextmanager
@@ -185,7 +185,7 @@ async def open_disk_store(
 def _scan(root: Path) -> list[tuple[ImageName, Held]]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: list[tuple[ImageName, Held]] = []
-    for file in root.glob("*/*.png"):
+    for file in root.glob("*/*.*"):
         name = parse_path(f"/stream/{file.parent.name}/{file.name}")
         with suppress(OSError):
             status = file.stat()

@@ -13,6 +13,7 @@ from gateway.api import images, jobs
 from gateway.api.addresses import Addresses
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
+from gateway.api.finishing import open_finisher
 from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation
 from gateway.api.listener import listen
@@ -85,6 +86,8 @@ class ScriptedDispatcher:
     warnings: str = ""
     safety: Safety = Safety.PASSED
     news: list[News] = field(default_factory=list)
+    #: In place of files with a PNG's outside only.
+    picture: bytes = b""
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -106,7 +109,9 @@ class ScriptedDispatcher:
         seed = 5 if request.seed is None else request.seed
         pictures = tuple(
             FixedPicture(
-                png(request.width, request.height, self.pixel_bytes), seed + i, self.safety
+                self.picture or png(request.width, request.height, self.pixel_bytes),
+                seed + i,
+                self.safety,
             )
             for i in range(request.num_images_per_prompt)
         )
@@ -195,9 +200,10 @@ async def open_surface(
 ) -> AsyncIterator[Surface]:
     clock = SystemClock()
     dispatcher = ScriptedDispatcher()
-    async with open_disk_store(
-        folder, lifetime=lifetime, max_bytes=max_bytes, clock=clock
-    ) as store:
+    async with (
+        open_disk_store(folder, lifetime=lifetime, max_bytes=max_bytes, clock=clock) as store,
+        open_finisher() as finisher,
+    ):
         running = RunningRequests(dispatcher, patience=0.1)
         admission = Admission(total=total, per_key=per_key)
         metrics = Metrics(
@@ -224,8 +230,8 @@ async def open_surface(
         addresses = Addresses(store, public_url)
         contract = document(limits, "0.1.0", public_url)
         router = public_router(
-            text_to_image=TextToImage(generation, bounds, addresses),
-            openai_images=OpenAiImages(generation, bounds, addresses, clock),
+            text_to_image=TextToImage(generation, bounds, addresses, finisher),
+            openai_images=OpenAiImages(generation, bounds, addresses, finisher, clock),
             models=Models(FixedKeys(), lambda: (DEFAULT, ModelId("big")), 1_700_000_000),
             running_jobs=jobs.Jobs(keys=FixedKeys(), running=running, clock=clock),
             stored_images=images.Images(store),
