@@ -60,7 +60,7 @@ from gateway.payments.appraisal import Appraiser
 from gateway.payments.budget import Budget
 from gateway.payments.budget import Limits as BudgetLimits
 from gateway.payments.rates import open_rates
-from gateway.storage.disk import DiskImageStore
+from gateway.storage.store import ImageStore
 from network.errors import ConfigError
 from network.identity import checksum
 from network.prices import EthRates, Price, rate_facts
@@ -104,7 +104,7 @@ class _Parts:
     clock: Clock
     account: Address
     keys: KeyRing
-    store: DiskImageStore
+    store: ImageStore
     finisher: Finisher
     directory: Directory
     dispatcher: Dispatcher

@@ -7,8 +7,8 @@ import structlog
 from aiohttp.web import BaseRequest
 from pybase64 import b64encode
 
-from gateway.storage.disk import ImageNotStoredError
 from gateway.storage.names import MEDIA, Kind
+from gateway.storage.store import ImageNotStoredError
 
 _log = structlog.get_logger(__name__)
 
@@ -34,12 +34,14 @@ class Addresses:
     async def of(self, request: BaseRequest, job_id: str, data: bytes, kind: Kind = "png") -> str:
         """The image's URL; a data URL if it cannot be stored."""
         try:
-            path = await self._images.put(job_id, data, kind)
+            address = await self._images.put(job_id, data, kind)
         except ImageNotStoredError as error:
             # The image is made and paid for: it goes into the answer itself.
             _log.error("image_sent_inline", error=str(error))
             return f"data:{MEDIA[kind]};base64,{b64encode(data).decode()}"
-        return (self._public_url or _own_url(request)) + path
+        if not address.startswith("/"):
+            return address  # the store serves it itself
+        return (self._public_url or _own_url(request)) + address
 
 
 def _own_url(request: BaseRequest) -> str:

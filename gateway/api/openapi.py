@@ -30,6 +30,7 @@ _REASONS = {
     "408": "The body took too long to arrive.",
     "413": "The body is larger than the gateway reads.",
     "415": "The body is not JSON.",
+    "416": "The image has none of the bytes that were asked for.",
     "417": "The only expectation understood is 100-continue.",
     "422": "A field is missing, of the wrong type or out of bounds.",
     "429": "This key has too many requests under way.",
@@ -41,6 +42,7 @@ _EXTRA_HEADERS: dict[str, Document] = {
     "401": {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
     "402": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
     "405": {"Allow": {"required": True, "schema": {"type": "string"}}},
+    "416": {"Content-Range": {"required": True, "schema": {"type": "string"}}},
     "429": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
     "503": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
 }
@@ -232,7 +234,7 @@ def _job_events() -> Document:
 
 
 def _image() -> Document:
-    image = {
+    image: Document = {
         "description": "The image.",
         "headers": {
             **_request_id_header(),
@@ -253,7 +255,15 @@ def _image() -> Document:
         "responses": {
             "200": image,
             "304": {"description": "The client has it already.", "headers": _request_id_header()},
-            **_problems(),
+            "206": {
+                **image,
+                "description": "The part of the image that was asked for.",
+                "headers": {
+                    **image["headers"],
+                    "Content-Range": {"required": True, "schema": {"type": "string"}},
+                },
+            },
+            **_problems("416"),
         },
     }
 
