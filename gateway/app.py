@@ -1,10 +1,11 @@
 """The composition root: settings in, a serving gateway out. Nothing else reads settings."""
 
+import os
 import random
 import secrets
 import ssl
-from asyncio import sleep
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from asyncio import sleep, to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,22 +21,29 @@ from gateway.api.addresses import Addresses
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
+from gateway.api.explanations import Explanations
 from gateway.api.exposure import is_local, open_tls
 from gateway.api.finishing import Finisher, open_finisher
-from gateway.api.frontend import Frontend
+from gateway.api.frontend import Frontend, Watcher
 from gateway.api.generation import Generation
+from gateway.api.keeping import Resources, open_kept_answers
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.operator import PAGE, RecentRequests, operator_routes
+from gateway.api.own_key import OwnKey
+from gateway.api.page import Page, open_page
+from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
-from gateway.api.router import Router
+from gateway.api.router import Route, Router
 from gateway.api.running import RunningRequests
-from gateway.api.site import public_router
-from gateway.api.status import count_states, describe
+from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
+from gateway.api.status import count_states, describe, describe_spending
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
+from gateway.discovery.addresses import orchestrator_uri
 from gateway.discovery.opening import (
     Discovery,
     max_prices_of,
@@ -43,11 +51,19 @@ from gateway.discovery.opening import (
     roster_of,
     terms_of,
 )
-from gateway.dispatch import Dispatcher, Routing
-from gateway.dispatch.allowing import spent_before
+from gateway.dispatch import Dispatcher, Routing, Showcase
+from gateway.dispatch.allowing import spending_of, spent_before
 from gateway.dispatch.opening import open_payments
 from gateway.dispatch.paying import TicketPaying
-from gateway.home import open_gateway_database, open_images, open_payer, open_usage_journal
+from gateway.dispatch.spot_checks import Checking, SpotChecks
+from gateway.dispatch.spot_checks import begin as begin_checks
+from gateway.home import (
+    open_gateway_database,
+    open_images,
+    open_payer,
+    open_usage_journal,
+    webhook_secret,
+)
 from gateway.keys import KeyRing, list_keys
 from gateway.link.opening import open_links
 from gateway.link.switchboard import Switchboard
@@ -66,7 +82,9 @@ from network.identity import checksum
 from network.prices import EthRates, Price, rate_facts
 from network.runtime.certificates import ServedCertificate
 from network.runtime.clock import Clock, SystemClock
+from network.runtime.console import read_page
 from network.runtime.database import Database
+from network.runtime.spans import open_spans
 from network.runtime.supervisor import supervise
 from network.units import Address, ModelId
 from network.wire.limits import Limits
@@ -102,17 +120,24 @@ class Gateway:
 class _Parts:
     settings: GatewaySettings
     clock: Clock
+    randomness: random.Random
     account: Address
+    database: Database
+    journal: Journal
     keys: KeyRing
     store: ImageStore
     finisher: Finisher
     directory: Directory
     dispatcher: Dispatcher
+    allowances: Allowances
     admission: Admission
     running: RunningRequests
     eth_rates: EthRates
+    showcase: Showcase
+    page: Page | None
     paying: TicketPaying | None
     discovery: Discovery
+    checks: SpotChecks | None
     switchboard: Switchboard
     link_url: str
 
@@ -161,19 +186,21 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         supervisor = await enter(supervise(clock))
         link_url = await enter(open_links(settings, payer.account, switchboard, directory, clock))
         paying: TicketPaying | None = None
+        allowances = await _allowances(database, journal, clock)
         if payments is not None:
             paying = await payments.begin(client, directory, journal, supervisor)
+        routing = _routing(settings, rates, max_prices)
         dispatcher = Dispatcher(
             directory=directory,
             client=client,
             journal=journal,
             budget=Budget(_budget_limits(settings)),
             policy=policy,
-            routing=_routing(settings, rates, max_prices),
+            routing=routing,
             clock=clock,
             randomness=randomness,
             paying=paying,
-            allowances=await _allowances(database, journal, clock),
+            allowances=allowances,
         )
         memory = settings.data_dir.expanduser() / _MEMORY
         discovery = await enter(
@@ -181,6 +208,7 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         )
         if payments is not None:
             payments.watch.subscribe(discovery.on_head)
+        checks = begin_checks(_checking(settings), dispatcher, directory, randomness, supervisor)
         supervisor.start("orchestrators", directory.run)
         supervisor.start("keys", partial(_every, _KEYS_SECONDS, keys.refresh))
         supervisor.start("images", partial(_every, settings.images.sweep_seconds, store.sweep))
@@ -189,17 +217,24 @@ async def open_gateway(settings: GatewaySettings, clock: Clock) -> AsyncIterator
         parts = _Parts(
             settings=settings,
             clock=clock,
+            randomness=randomness,
             account=payer.maker.address,
+            database=database,
+            journal=journal,
             keys=keys,
             store=store,
             finisher=await enter(open_finisher()),
             directory=directory,
             dispatcher=dispatcher,
+            allowances=allowances,
             admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
             running=RunningRequests(dispatcher.watching),
             eth_rates=rates,
+            showcase=Showcase(directory, policy, routing, clock),
+            page=await open_page(wanted=settings.page),
             paying=paying,
             discovery=discovery,
+            checks=checks,
             switchboard=switchboard,
             link_url=link_url,
         )
@@ -252,7 +287,10 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
     served = await stack.enter_async_context(open_tls(settings.tls, parts.clock))
     tls = None if served is None else served.context
     _warn_of_exposure(settings, has_tls=tls is not None)
-    public = Frontend(_public_router(parts), metrics)
+    spans = await stack.enter_async_context(open_spans("limner-gateway", _VERSION, os.environ))
+    recent = RecentRequests(parts.clock, partial(_spending, parts))
+    watchers = (metrics, recent)
+    public = Frontend(await _public_router(parts, watchers, stack), watchers, spans)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.account)
     admin_url = ""
@@ -260,7 +298,8 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
         status = partial(
             _status, parts, metrics, url, address, served, started_at=parts.clock.now()
         )
-        admin = Frontend(admin_router(metrics, status), metrics)
+        more = await _operator_routes(parts, recent)
+        admin = Frontend(admin_router(metrics, status, more), metrics)
         admin_url = await open_listener("admin_listen", settings.admin_listen, admin, tls=None)
     _log.info(
         "serving",
@@ -303,30 +342,95 @@ async def _listen(
         ) from error
 
 
-def _public_router(parts: _Parts) -> Router:
+async def _public_router(
+    parts: _Parts, watchers: Sequence[Watcher], stack: AsyncExitStack
+) -> Router:
     settings = parts.settings
     bounds = _bounds(settings)
+    rates = Rates(parts.clock)
+    addresses = Addresses(parts.store, settings.public_url)
+    resources = Resources(
+        database=parts.database,
+        journal=parts.journal,
+        images=parts.store,
+        addresses=addresses,
+        dispatcher=parts.dispatcher,
+        admission=parts.admission,
+        running=parts.running,
+        rates=rates,
+        watchers=watchers,
+        clock=parts.clock,
+        randomness=parts.randomness,
+        master=await webhook_secret(settings),
+    )
+    kept = await stack.enter_async_context(open_kept_answers(settings, resources))
     generation = Generation(
         keys=parts.keys,
-        rates=Rates(parts.clock),
+        rates=rates,
         admission=parts.admission,
         dispatcher=parts.dispatcher,
         running=parts.running,
         max_body_bytes=settings.limits.max_body_bytes,
         body_timeout_seconds=settings.server.body_timeout_seconds,
         reveal_orchestrator=settings.server.reveal_orchestrator,
+        keeping=kept.promising,
     )
-    addresses = Addresses(parts.store, settings.public_url)
+    text_to_image = TextToImage(generation, bounds, addresses, parts.finisher)
+    openai_images = OpenAiImages(generation, bounds, addresses, parts.finisher, parts.clock)
+    await kept.resume(
+        parts.keys.grant_of,
+        {TEXT_TO_IMAGE: text_to_image.read, OPENAI_IMAGES: openai_images.read},
+    )
     contract = document(bounds.of(bounds.default_model), _VERSION, settings.public_url)
     return public_router(
-        text_to_image=TextToImage(generation, bounds, addresses, parts.finisher),
-        openai_images=OpenAiImages(generation, bounds, addresses, parts.finisher, parts.clock),
-        models=Models(parts.keys, parts.directory.known_models, int(parts.clock.now())),
-        running_jobs=jobs.Jobs(keys=parts.keys, running=parts.running, clock=parts.clock),
+        text_to_image=text_to_image,
+        openai_images=openai_images,
+        models=Models(
+            parts.keys,
+            parts.directory.known_models,
+            int(parts.clock.now()),
+            look=parts.showcase.look,
+            bounds=bounds,
+            loras={ModelId(model.id): model.loras for model in settings.models},
+        ),
+        quotes=Quotes(
+            keys=parts.keys,
+            rates=rates,
+            admission=parts.admission,
+            bounds=bounds,
+            quoting=parts.dispatcher,
+            max_body_bytes=settings.limits.max_body_bytes,
+            body_timeout_seconds=settings.server.body_timeout_seconds,
+        ),
+        running_jobs=jobs.Jobs(
+            keys=parts.keys, running=parts.running, clock=parts.clock, endings=kept
+        ),
         stored_images=images.Images(parts.store),
         contract=contract,
         version=_VERSION,
+        own_key=OwnKey(
+            keys=parts.keys,
+            allowances=parts.allowances,
+            rates=parts.eth_rates,
+            clock=parts.clock,
+        ),
+        page=parts.page,
     )
+
+
+def _spending(parts: _Parts) -> list[dict[str, Any]]:
+    grants = parts.keys.grants()
+    return describe_spending(spending_of(parts.allowances, grants, parts.clock.now()))
+
+
+async def _operator_routes(parts: _Parts, recent: RecentRequests) -> Mapping[str, Route]:
+    settings = parts.settings
+    explanations = Explanations(
+        parts.dispatcher,
+        _bounds(settings),
+        parts.keys.grant_of,
+    )
+    return operator_routes(explanations, recent, await to_thread(read_page, PAGE))
 
 
 def _gauges(parts: _Parts) -> Gauges:
@@ -338,6 +442,7 @@ def _gauges(parts: _Parts) -> Gauges:
         stored_bytes=lambda: parts.store.total_bytes,
         orchestrators=lambda: count_states(parts.directory.states()),
         payments=lambda: {} if parts.paying is None else parts.paying.figures(),
+        spot_checks=lambda: {} if parts.checks is None else parts.checks.figures(),
     )
 
 
@@ -369,6 +474,7 @@ def _status(
         "rate": rate_facts(parts.eth_rates, parts.clock.now()),
         "certificate": None if served is None else served.status(),
         "payments": None if parts.paying is None else parts.paying.status(),
+        "spot_checks": None if parts.checks is None else parts.checks.figures(),
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
         "links": parts.switchboard.states(),
@@ -416,6 +522,18 @@ def _routing(
         max_wait=routing.max_wait_seconds,
         max_waiting=routing.max_waiting,
         max_failures=routing.max_failures,
+        retry_share=routing.retry_share,
+        retry_spare=routing.retry_spare,
+    )
+
+
+def _checking(settings: GatewaySettings) -> Checking:
+    checks = settings.spot_checks
+    return Checking(
+        share=checks.share,
+        wei_per_day=checks.wei_per_day,
+        trusted=orchestrator_uri(checks.trusted) if checks.trusted else "",
+        least_likeness=checks.least_likeness,
     )
 
 
@@ -427,7 +545,7 @@ def _bounds(settings: GatewaySettings) -> Bounds:
     limits = settings.limits.model_dump()
     overrides = {
         ModelId(model.id): Limits(
-            **{**limits, **model.model_dump(exclude={"id"}, exclude_none=True)}
+            **{**limits, **model.model_dump(exclude={"id", "loras"}, exclude_none=True)}
         )
         for model in settings.models
     }

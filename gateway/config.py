@@ -153,6 +153,9 @@ class LimitSettings(Settings):
         return self
 
 
+LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
+
+
 class ModelSettings(Settings):
     """Bounds of one model where they differ from `[limits]`."""
 
@@ -167,6 +170,8 @@ class ModelSettings(Settings):
     max_guidance: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
     prompt_parts: Annotated[int, Field(ge=1, le=3)] | None = None
     max_loras: Annotated[int, Field(ge=0, le=4)] | None = None
+    #: No bound, but what the page proposes.
+    loras: tuple[LoraName, ...] = ()
 
 
 class ImageSettings(Settings):
@@ -220,9 +225,20 @@ class RoutingSettings(Settings):
     max_wait_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10.0
     max_waiting: Count = 1000
     max_failures: Count = 4
+    retry_share: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
+    retry_spare: Annotated[int, Field(ge=0, le=1_000_000)] = 50
     refresh_seconds: Seconds = 5.0
     stale_seconds: Seconds = 60.0
     call_seconds: Seconds = 2.5
+
+
+class SpotCheckSettings(Settings):
+    """How often delivered images are made again elsewhere, and compared."""
+
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    wei_per_day: WeiAmount = Wei(0)
+    trusted: HttpUrl | Literal[""] = ""
+    least_likeness: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 22.0
 
 
 class DiscoverySettings(Settings):
@@ -273,6 +289,18 @@ class SignerSettings(Settings):
     max_price_per_call: PriceSetting | None = None
 
 
+class JobSettings(Settings):
+    """Jobs that nobody waits for, and the webhooks that are told how they ended."""
+
+    max_async: Count = 128
+    max_async_per_key: Count = 32
+    patience_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 300.0
+    webhook_timeout_seconds: Seconds = 10.0
+    webhook_first_pause_seconds: Seconds = 5.0
+    webhook_give_up_seconds: Seconds = 86_400.0
+    private_webhooks: bool = False
+
+
 class AccountingSettings(Settings):
     """Where the journal and the keys are kept."""
 
@@ -290,6 +318,7 @@ class GatewaySettings(Settings):
     default_model: Annotated[ModelId, Field(min_length=1, max_length=200)] = ModelId(
         "limner/shapes"
     )
+    page: bool = True
     log: LogSettings = LogSettings()
     keystore: KeystoreSettings = KeystoreSettings()
     tls: TlsSettings = TlsSettings()
@@ -297,12 +326,16 @@ class GatewaySettings(Settings):
     limits: LimitSettings = LimitSettings()
     models: Annotated[tuple[ModelSettings, ...], AfterValidator(_no_twins)] = (
         # The model that ships with the node draws in cells of 32 pixels.
-        ModelSettings(id="limner/shapes", size_multiple=32),
+        ModelSettings(
+            id="limner/shapes", size_multiple=32, loras=("limner/night", "limner/outlines")
+        ),
     )
     images: ImageSettings = ImageSettings()
+    jobs: JobSettings = JobSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     links: LinkSettings = LinkSettings()
     routing: RoutingSettings = RoutingSettings()
+    spot_checks: SpotCheckSettings = SpotCheckSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     chain: ChainSettings = ChainSettings()
     usd_per_eth: RateSetting | None = None

@@ -1,8 +1,9 @@
 """The gateway's own folder: its account, its database, its write-ahead log, its images."""
 
+import secrets
 from asyncio import to_thread
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from gateway.orchestrators.client import KeylessAccount
 from gateway.payments.payer import TicketMaker
 from gateway.payments.remote_signer import RemoteSigner, signer_session
 from gateway.payments.sender import TicketSender
+from gateway.promises.signing import MASTER_BYTES
 from gateway.storage.disk import open_disk_store
 from gateway.storage.store import ImageStore
 from network.chain.contracts import LivepeerChain, open_chain
@@ -27,10 +29,12 @@ from network.keystore import load_or_create
 from network.passphrase import find_passphrase
 from network.runtime.clock import Clock
 from network.runtime.database import Database, open_database
+from network.runtime.secret_file import is_open_to_others, write_secret
 
 _log = structlog.get_logger(__name__)
 
 _IMAGES: Final = "images"
+_WEBHOOKS: Final = "webhook.secret"
 _WRITE_AHEAD: Final = "journal.ahead"
 _DATABASE: Final = "gateway.sqlite3"
 
@@ -147,6 +151,12 @@ def open_usage_journal(
     return open_journal(database, file, is_synced=is_synced)
 
 
+async def webhook_secret(settings: GatewaySettings) -> bytes:
+    """From which the secrets of webhooks are made; drawn at first use. Raises ConfigError."""
+    data_dir = await to_thread(_make_data_dir, settings)
+    return await to_thread(_drawn_secret, data_dir / _WEBHOOKS)
+
+
 @asynccontextmanager
 async def open_images(settings: GatewaySettings, clock: Clock) -> AsyncIterator[ImageStore]:
     """The image store: on this machine's disk, or the bucket of the settings. Raises ConfigError."""
@@ -192,6 +202,25 @@ def _bucket_store(
         clock=clock,
         urls=bounds.urls,
     )
+
+
+def _drawn_secret(file: Path) -> bytes:
+    try:
+        if not file.exists():
+            with suppress(FileExistsError):  # two programs may start at once
+                write_secret(file, secrets.token_bytes(MASTER_BYTES))
+        if is_open_to_others(file):
+            _log.warning("webhook_secret_is_open_to_others", path=str(file), advice="chmod 600")
+        secret = file.read_bytes()
+    except OSError as error:
+        raise ConfigError("data_dir", f"cannot use {file}: {error.strerror}") from error
+    if len(secret) != MASTER_BYTES:
+        raise ConfigError(
+            "data_dir",
+            f"{file} is not {MASTER_BYTES} bytes long; without it a new one is made, and receivers "
+            "of webhooks need their new secrets",
+        )
+    return secret
 
 
 def _data_dir(settings: GatewaySettings) -> Path:

@@ -58,6 +58,16 @@ def _nothing_blocks_the_event_loop() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _keys_are_locked_in_a_place_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Many tests share an account; those of another run on this machine must not hold its lock."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def network_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkFactory]:
     """Start real `limner-node` and `limner-gateway` processes; all end with the session.

@@ -117,7 +117,26 @@ class Receipt:
     told_at: float
 
 
-Event: TypeAlias = Accepted | Attempt | Outcome | Settlement | TicketBatch | Receipt
+FulfilmentState = Literal["done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fulfilment:
+    """How a request ended whose answer is kept; written with its settlement where it has one."""
+
+    request_id: str
+    state: FulfilmentState
+    #: Of the HTTP answer.
+    status: int
+    #: The answer's JSON; "" where it was too large to keep.
+    body: str
+    #: Of the answer, a JSON object.
+    headers: str
+    #: Unix seconds.
+    finished_at: float
+
+
+Event: TypeAlias = Accepted | Attempt | Outcome | Settlement | TicketBatch | Receipt | Fulfilment
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from gateway.accounting.events import (
     Accepted,
     Attempt,
     Event,
+    Fulfilment,
     Outcome,
     Receipt,
     Settlement,
@@ -19,6 +20,7 @@ from gateway.accounting.events import (
 )
 from gateway.accounting.tables import (
     attempts,
+    fulfilments,
     metadata,
     outcomes,
     receipts,
@@ -37,6 +39,7 @@ _TABLES: Final[Mapping[type, Table]] = {
     Settlement: settlements,
     TicketBatch: ticket_batches,
     Receipt: receipts,
+    Fulfilment: fulfilments,
 }
 _FRACTIONS: Final[Mapping[type, tuple[str, ...]]] = {
     Attempt: ("price",),

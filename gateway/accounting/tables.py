@@ -1,6 +1,18 @@
-"""The tables of the usage journal. Rows are only ever added."""
+"""The tables of the usage journal. Rows are only ever added, but for those of promises."""
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from network.runtime.database import WeiText
 
@@ -89,4 +101,41 @@ receipts = Table(
     Column("forfeited", String, nullable=False),
     Column("source", String, nullable=False),
     Column("told_at", Float, nullable=False),
+)
+
+#: A request whose answer is kept (`gateway.promises`): written before anything is asked for it.
+promises = Table(
+    "promises",
+    metadata,
+    Column("promise_id", String, primary_key=True),
+    Column("key_id", String, nullable=False),
+    # The client's X-Request-Id.
+    Column("name", String, nullable=False),
+    # Under which the journal has it; another one each time that it is run again.
+    Column("request_id", String, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("idempotency_key", String),
+    # Only while nobody waits for the answer, for it has the prompt.
+    Column("body", LargeBinary),
+    Column("base_url", String, nullable=False),
+    # Until it was told.
+    Column("webhook", String),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("key_id", "name"),
+    UniqueConstraint("key_id", "idempotency_key"),
+    Index("promises_by_request", "request_id"),
+)
+
+#: What became of it.
+fulfilments = Table(
+    "fulfilments",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("finished_at", Float, nullable=False),
+    Index("fulfilments_by_time", "finished_at"),
 )

@@ -1,11 +1,12 @@
 """Where clients fetch the images that they were not sent."""
 
 import re
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 from aiohttp.web import BaseRequest
-from pybase64 import b64encode
+from pybase64 import b64encode_as_string
 
 from gateway.storage.names import MEDIA, Kind
 from gateway.storage.store import ImageNotStoredError
@@ -31,6 +32,10 @@ class Addresses:
         self._images = images
         self._public_url = public_url
 
+    def base(self, request: BaseRequest) -> str:
+        """What the URLs in the answer to `request` begin with."""
+        return self._public_url or _own_url(request)
+
     async def of(self, request: BaseRequest, job_id: str, data: bytes, kind: Kind = "png") -> str:
         """The image's URL; a data URL if it cannot be stored."""
         try:
@@ -38,10 +43,25 @@ class Addresses:
         except ImageNotStoredError as error:
             # The image is made and paid for: it goes into the answer itself.
             _log.error("image_sent_inline", error=str(error))
-            return f"data:{MEDIA[kind]};base64,{b64encode(data).decode()}"
-        if not address.startswith("/"):
-            return address  # the store serves it itself
-        return (self._public_url or _own_url(request)) + address
+            return f"data:{MEDIA[kind]};base64,{b64encode_as_string(data)}"
+        # One that is whole already is served elsewhere, by the store itself.
+        return self.base(request) + address if address.startswith("/") else address
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Shows images to the client that waits for them (`gateway.api.generation.Showing`)."""
+
+    addresses: Addresses
+    request: BaseRequest
+    job_id: str
+
+    async def url(self, data: bytes, kind: Kind) -> str:
+        return await self.addresses.of(self.request, self.job_id, data, kind)
+
+    async def inline(self, data: bytes, kind: Kind) -> str:
+        del kind
+        return b64encode_as_string(data)
 
 
 def _own_url(request: BaseRequest) -> str:

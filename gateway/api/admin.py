@@ -1,7 +1,8 @@
 """The operator's own port: metrics, health and status. Never to be opened to strangers."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.web import BaseRequest, StreamResponse
@@ -11,9 +12,16 @@ from gateway.api.exchange import Exchange
 from gateway.api.metrics import Metrics
 from gateway.api.router import Route, Router
 
+_NOTHING: Final[Mapping[str, Route]] = MappingProxyType({})
 
-def admin_router(metrics: Metrics, status: Callable[[], dict[str, Any]]) -> Router:
-    """`status()` is the body of `/status`; its `serving` decides what `/healthz` says."""
+
+def admin_router(
+    metrics: Metrics, status: Callable[[], dict[str, Any]], more: Mapping[str, Route] = _NOTHING
+) -> Router:
+    """`status()` is the body of `/status`; its `serving` decides what `/healthz` says.
+
+    `more` is what else an operator may ask, by path.
+    """
 
     async def show_metrics(request: BaseRequest, exchange: Exchange) -> StreamResponse:
         del request, exchange
@@ -35,6 +43,7 @@ def admin_router(metrics: Metrics, status: Callable[[], dict[str, Any]]) -> Rout
             "/metrics": Route("metrics", {"GET": show_metrics}),
             "/healthz": Route("healthz", {"GET": show_health}),
             "/status": Route("status", {"GET": show_status}),
+            **more,
         },
         {},
     )

@@ -1,19 +1,22 @@
 """One request and what is learnt about it on the way to its one log line."""
 
 import re
-import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
 from aiohttp.web import BaseRequest, StreamResponse
 
+from gateway.orchestrators.trail import Trail
 from gateway.payments.rate import Left
+from network.runtime.randomness import RandomBytes
+from network.runtime.trace import TRACEPARENT, begin_trace
 from network.units import Wei
 
 #: What a client may choose as its request id; UUIDs and hex strings fit.
 REQUEST_ID_PATTERN: Final = "[A-Za-z0-9_-]{16,64}"
+_random: Final = RandomBytes()
 _REQUEST_ID: Final = re.compile(REQUEST_ID_PATTERN)
 
 
@@ -27,12 +30,16 @@ class Exchange:
     request_id: str
     #: What the client sent when that cannot be used as an id.
     bad_request_id: bool = False
+    #: Its trace, and its attempts at orchestrators.
+    trail: Trail = field(default_factory=lambda: Trail(begin_trace(())))
     route: str = "unknown"
     key_id: str | None = None
     #: Seconds spent waiting for others: the client's body, the orchestrators' answers.
     foreign_seconds: float = 0.0
     #: Why the request was refused (`Problem.code`); empty on success.
     code: str = ""
+    #: Our own id of a request for images, as the journal has it.
+    job_id: str = ""
     model_id: str = ""
     pixels: int = 0
     orchestrator: str = ""
@@ -56,14 +63,15 @@ def is_request_id(text: str) -> bool:
 
 def new_request_id() -> str:
     """128 random bits: knowing the id of a job is part of the permission to see it."""
-    return secrets.token_hex(16)
+    return _random.hex(16)
 
 
 def open_exchange(request: BaseRequest, started: float) -> Exchange:
     """Take the client's `X-Request-Id` when it can be one."""
+    trail = Trail(begin_trace(request.headers.getall(TRACEPARENT, ())))
     offered = request.headers.get("X-Request-Id")
     if offered is None:
-        return Exchange(started, new_request_id())
+        return Exchange(started, new_request_id(), trail=trail)
     if is_request_id(offered):
-        return Exchange(started, offered)
-    return Exchange(started, new_request_id(), bad_request_id=True)
+        return Exchange(started, offered, trail=trail)
+    return Exchange(started, new_request_id(), bad_request_id=True, trail=trail)

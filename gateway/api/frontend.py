@@ -1,6 +1,7 @@
 """Every request of a listener passes here once: routed, answered, counted, logged."""
 
 from asyncio import CancelledError
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -10,7 +11,11 @@ from aiohttp.web import BaseRequest, StreamResponse
 from gateway.api.answers import no_content, problem_answer
 from gateway.api.exchange import Exchange, open_exchange
 from gateway.api.router import Router
+from gateway.api.spans import record_request
+from gateway.orchestrators.trail import bind
 from network.errors import ProblemError
+from network.runtime.spans import Spans
+from network.runtime.trace import TRACEPARENT
 from network.wire import problems
 
 _log = structlog.get_logger(__name__)
@@ -18,7 +23,7 @@ _log = structlog.get_logger(__name__)
 #: What logs and metrics say of a client that left before its answer (nginx's number for it).
 _CLIENT_LEFT: Final = 499
 #: Routes whose every request is worth a line; the others tell only of refusals.
-_LOGGED: Final = frozenset({"text-to-image", "openai-images"})
+IMAGE_ROUTES: Final = frozenset({"text-to-image", "openai-images"})
 
 
 class Watcher(Protocol):
@@ -35,14 +40,19 @@ class Frontend:
     No application and no middlewares: each layer costs more than all the rest of this path.
     """
 
-    def __init__(self, router: Router, watcher: Watcher) -> None:
+    def __init__(
+        self, router: Router, watchers: Watcher | Sequence[Watcher], spans: Spans | None = None
+    ) -> None:
+        """`spans` get the requests for images and their attempts, where somebody wants them."""
         self._router = router
-        self._watcher = watcher
+        self._watchers = watchers if isinstance(watchers, Sequence) else (watchers,)
+        self._spans = spans
         # Bound once: the lazy logger would do it anew for every line.
         self._log = _log.bind()
 
     async def __call__(self, request: BaseRequest) -> StreamResponse:
         exchange = open_exchange(request, perf_counter())
+        bind(exchange.trail)
         try:
             response = await self._answer(request, exchange)
         except ProblemError as error:
@@ -60,6 +70,7 @@ class Frontend:
             response = problem_answer(problems.internal())
         if not response.prepared:
             response.headers["X-Request-Id"] = exchange.request_id
+            response.headers[TRACEPARENT] = exchange.trail.trace.header
             if exchange.rate is not None:
                 response.headers.update(exchange.rate.headers())
         if response.status in {408, 413}:
@@ -78,8 +89,11 @@ class Frontend:
     def _conclude(self, request: BaseRequest, exchange: Exchange, status: int) -> None:
         seconds = perf_counter() - exchange.started
         own = max(0.0, seconds - exchange.foreign_seconds)
-        self._watcher.finished(exchange, status, seconds, own)
-        if exchange.route not in _LOGGED and not exchange.code:
+        for watcher in self._watchers:
+            watcher.finished(exchange, status, seconds, own)
+        if self._spans is not None and exchange.route in IMAGE_ROUTES:
+            record_request(self._spans, exchange, status, seconds)
+        if exchange.route not in IMAGE_ROUTES and not exchange.code:
             return
         write = self._log.error if status == 500 else self._log.info  # noqa: PLR2004
         write("request", method=request.method, status=status, **_fields(exchange, seconds, own))
@@ -89,6 +103,7 @@ def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]
     """What the one line of a request says; neither prompt nor key is ever among it."""
     fields: dict[str, object] = {
         "request_id": exchange.request_id,
+        "trace_id": exchange.trail.trace.trace_id,
         "route": exchange.route,
         "ms": round(seconds * 1000, 2),
     }
@@ -101,6 +116,14 @@ def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]
         fields["key_id"] = exchange.key_id
     if exchange.model_id:
         fields |= {"model_id": exchange.model_id, "pixels": exchange.pixels}
+    if exchange.job_id:
+        fields["job_id"] = exchange.job_id
+    if exchange.trail.waited:
+        fields["wait_ms"] = round(exchange.trail.waited * 1000, 2)
+    if exchange.trail.attempts:
+        # The node's line has both, and the trace.
+        last = exchange.trail.attempts[-1]
+        fields |= {"attempt_id": last.attempt_id, "node_job_id": last.node_job_id}
     if exchange.orchestrator:
         fields["orchestrator"] = exchange.orchestrator
         fields |= {"attempts": exchange.attempts, "fee_wei": str(exchange.fee)}

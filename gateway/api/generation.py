@@ -3,24 +3,28 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from aiohttp.web import BaseRequest, StreamResponse
 
+from gateway.accounting.events import Event
 from gateway.api.admission import Admission
 from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
 from gateway.api.exchange import REQUEST_ID_PATTERN, Exchange, new_request_id
 from gateway.api.rates import Rates
-from gateway.api.running import RunningRequests
+from gateway.api.running import RunningRequest, RunningRequests
 from gateway.keys import KeyGrant
 from gateway.orchestrators.job_events import News
+from gateway.storage.names import Kind
 from network.errors import Problem, ProblemError
 from network.units import Wei, pixels_of
 from network.wire import headers, problems
 from network.wire.messages import TextToImageRequest
 from network.wire.safety import Safety
+
+OVERHEAD: Final = "X-Gateway-Overhead-Ms"
 
 
 class Picture(Protocol):
@@ -34,8 +38,8 @@ class Picture(Protocol):
     def safety(self) -> Safety: ...
 
 
-class Delivery(Protocol):
-    """What a dispatcher brings back (`gateway.dispatch.DispatchResult`)."""
+class Delivered(Protocol):
+    """What came (`gateway.dispatch.Delivered`)."""
 
     @property
     def images(self) -> tuple[Picture, ...]: ...
@@ -48,17 +52,59 @@ class Delivery(Protocol):
     @property
     def orchestrator_seconds(self) -> float: ...
     @property
-    def settled(self) -> Awaitable[None]: ...
-    @property
     def warnings(self) -> str: ...
+
+
+class Delivery(Delivered, Protocol):
+    """What a dispatcher brings back (`gateway.dispatch.DispatchResult`)."""
+
+    @property
+    def settled(self) -> Awaitable[None]: ...
+
+
+class Keep(Protocol):
+    """Makes the answer that is kept (`gateway.dispatch.Keep`)."""
+
+    async def __call__(self, delivered: Delivered, /) -> Event: ...
 
 
 class Dispatching(Protocol):
     """What `gateway.dispatch.Dispatcher` does for these endpoints."""
 
     async def run(
-        self, request_id: str, buyer: KeyGrant, request: TextToImageRequest
+        self,
+        request_id: str,
+        buyer: KeyGrant,
+        request: TextToImageRequest,
+        keep: Keep | None = None,
     ) -> Delivery: ...
+
+
+class Showing(Protocol):
+    """How an answer shows an image."""
+
+    @property
+    def job_id(self) -> str:
+        """Of the request, as the journal has it."""
+
+    async def url(self, data: bytes, kind: Kind) -> str: ...
+
+    async def inline(self, data: bytes, kind: Kind) -> str:
+        """In base64."""
+
+
+class Keeping(Protocol):
+    """Serves requests whose answers are kept (`gateway.api.promising`)."""
+
+    def is_meant(self, request: BaseRequest) -> bool: ...
+
+    async def serve(
+        self,
+        request: BaseRequest,
+        exchange: Exchange,
+        grant: KeyGrant,
+        read: "Callable[[bytes], Asked]",
+    ) -> StreamResponse: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +118,7 @@ class Making:
     grant: KeyGrant
     dispatcher: Dispatching
     running: RunningRequests
+    entry: RunningRequest
     reveal_orchestrator: bool
 
     def news(self) -> AsyncGenerator[News]:
@@ -80,7 +127,8 @@ class Making:
 
     async def delivered(self) -> Delivery:
         """Have the images made, and note what they cost. Raises ProblemError."""
-        delivery = await self.dispatcher.run(self.job_id, self.grant, self.wanted)
+        with self.entry:
+            delivery = await self.dispatcher.run(self.job_id, self.grant, self.wanted)
         self.exchange.foreign_seconds += delivery.orchestrator_seconds
         self.exchange.orchestrator = delivery.orchestrator
         self.exchange.fee = delivery.fee
@@ -89,12 +137,10 @@ class Making:
 
     def headers(self, delivery: Delivery) -> dict[str, str]:
         """What an answer with these images tells in its head."""
-        found = {headers.JOB_ID: self.job_id, headers.FEE: str(delivery.fee)}
-        if delivery.warnings:
-            found[headers.WARNINGS] = delivery.warnings
-        found["X-Gateway-Overhead-Ms"] = f"{self.exchange.own_seconds() * 1000:.3f}"
-        if self.reveal_orchestrator:
-            found["X-Limner-Orchestrator"] = _shown(delivery.orchestrator)
+        found = delivery_headers(
+            self.job_id, delivery, reveal_orchestrator=self.reveal_orchestrator
+        )
+        found[OVERHEAD] = f"{self.exchange.own_seconds() * 1000:.3f}"
         return found
 
 
@@ -104,6 +150,12 @@ class Asked:
 
     wanted: TextToImageRequest
     answer: Callable[[Making], Awaitable[StreamResponse]]
+    #: The same answer as JSON, to be kept; None for one that is sent piece by piece.
+    tell: Callable[[Delivered, Showing], Awaitable[dict[str, object]]] | None
+    #: What went wrong, in the endpoint's own words.
+    problem: Callable[[Problem], Problem]
+    #: What of the body has no effect.
+    warnings: tuple[str, ...] = ()
 
 
 class Generation:
@@ -120,7 +172,9 @@ class Generation:
         max_body_bytes: int,
         body_timeout_seconds: float,
         reveal_orchestrator: bool,
+        keeping: Keeping | None = None,
     ) -> None:
+        self._keeping = keeping
         self._keys = keys
         self._rates = rates
         self._admission = admission
@@ -139,9 +193,11 @@ class Generation:
         """
         grant = await authenticate(self._keys, request, exchange)
         exchange.rate = self._rates.take_request(grant)
+        if self._keeping is not None and self._keeping.is_meant(request):
+            return await self._keeping.serve(request, exchange, grant, read)
         with self._admission.place(grant):
             if exchange.bad_request_id:
-                raise ProblemError(_bad_request_id())
+                raise ProblemError(bad_request_id())
             body = await read_json_body(
                 request,
                 exchange,
@@ -154,18 +210,32 @@ class Generation:
             pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             exchange.pixels = pixels
             self._rates.take_pixels(grant, pixels)
-            making = Making(
-                request,
-                exchange,
-                new_request_id(),
-                wanted,
-                grant,
-                self._dispatcher,
-                self._running,
-                self._reveal_orchestrator,
-            )
-            with self._running.track(grant.key_id, exchange.request_id, making.job_id, wanted):
+            job_id = exchange.job_id = new_request_id()
+            with self._running.track(grant.key_id, exchange.request_id, job_id, wanted) as entry:
+                making = Making(
+                    request,
+                    exchange,
+                    job_id,
+                    wanted,
+                    grant,
+                    self._dispatcher,
+                    self._running,
+                    entry,
+                    self._reveal_orchestrator,
+                )
                 return await asked.answer(making)
+
+
+def delivery_headers(
+    job_id: str, delivered: Delivered, *, reveal_orchestrator: bool
+) -> dict[str, str]:
+    """What the head of an answer tells of its images."""
+    found = {headers.JOB_ID: job_id, headers.FEE: str(delivered.fee)}
+    if delivered.warnings:
+        found[headers.WARNINGS] = delivered.warnings
+    if reveal_orchestrator:
+        found["X-Limner-Orchestrator"] = _shown(delivered.orchestrator)
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -174,6 +244,6 @@ def _shown(uri: str) -> str:
     return quote(uri, safe=":/[]?&=%")
 
 
-def _bad_request_id() -> Problem:
+def bad_request_id() -> Problem:
     message = f"X-Request-Id must match {REQUEST_ID_PATTERN}."
     return problems.bad_request(message, "invalid_request_id", "X-Request-Id")

@@ -43,6 +43,8 @@ class Gauges:
     orchestrators: Callable[[], Mapping[str, int]]
     #: Deposit, reserve and what hangs on them, by name; nothing off-chain.
     payments: Callable[[], Mapping[str, int]] = dict
+    #: By what they came to; nothing where none are made.
+    spot_checks: Callable[[], Mapping[str, int]] = dict
 
 
 class Metrics:
@@ -62,17 +64,33 @@ class Metrics:
         )
         self._seconds = Histogram(
             "limner_gateway_request_seconds",
-            "Delivered text-to-image requests, from their head to their answer.",
+            "Delivered requests for images, from their head to their answer.",
+            ("route",),
             buckets=_REQUEST_BUCKETS,
             registry=self._registry,
         )
         self._own_seconds = Histogram(
             "limner_gateway_overhead_seconds",
-            "The gateway's own share of a delivered text-to-image request.",
+            "The gateway's own share of a delivered request for images.",
+            ("route",),
             buckets=_OWN_BUCKETS,
             registry=self._registry,
         )
+        self._waits = Histogram(
+            "limner_gateway_wait_seconds",
+            "Time in line of requests that had to wait for a free place.",
+            buckets=_REQUEST_BUCKETS,
+            registry=self._registry,
+        )
+        self._attempts = Counter(
+            "limner_gateway_attempts",
+            "Orders sent to orchestrators by what became of them.",
+            ("outcome",),
+            registry=self._registry,
+        )
         self._children: dict[tuple[str, int, str], Counter] = {}
+        self._timed: dict[str, tuple[Histogram, Histogram]] = {}
+        self._outcomes: dict[str, Counter] = {}
 
     @property
     def spent_wei(self) -> int:
@@ -90,8 +108,24 @@ class Metrics:
         child.inc()
         if exchange.fee is not None and not exchange.code:
             self._spent += exchange.fee
-            self._seconds.observe(seconds)
-            self._own_seconds.observe(own_seconds)
+            whole, own = self._times(exchange.route)
+            whole.observe(seconds)
+            own.observe(own_seconds)
+        if exchange.trail.waited:
+            self._waits.observe(exchange.trail.waited)
+        for attempt in exchange.trail.attempts:
+            tried = self._outcomes.get(attempt.outcome)
+            if tried is None:
+                tried = self._attempts.labels(attempt.outcome)
+                self._outcomes[attempt.outcome] = tried
+            tried.inc()
+
+    def _times(self, route: str) -> tuple[Histogram, Histogram]:
+        found = self._timed.get(route)
+        if found is None:
+            found = self._seconds.labels(route), self._own_seconds.labels(route)
+            self._timed[route] = found
+        return found
 
     async def render(self) -> bytes:
         """Text exposition format 0.0.4."""
@@ -130,6 +164,13 @@ class _Looked(Collector):
         )
         for state, count in gauges.orchestrators().items():
             states.add_metric((state,), count)
+        checks = CounterMetricFamily(
+            "limner_gateway_spot_checks",
+            "Deliveries that were made again elsewhere, by what that came to.",
+            labels=("finding",),
+        )
+        for finding, count in gauges.spot_checks().items():
+            checks.add_metric((finding,), count)
         self._families = (
             *(
                 GaugeMetricFamily(f"limner_gateway_{name}", text, ask())
@@ -137,5 +178,6 @@ class _Looked(Collector):
             ),
             CounterMetricFamily("limner_gateway_spent_wei", paid, spent),
             states,
+            checks,
             *money,
         )

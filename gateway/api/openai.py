@@ -8,13 +8,21 @@ from typing import Any
 from aiohttp.web import BaseRequest, StreamResponse
 from pybase64 import b64encode_as_string
 
-from gateway.api.addresses import Addresses
+from gateway.api.addresses import Addresses, Direct
 from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
 from gateway.api.events import EventStream, event
 from gateway.api.exchange import Exchange
 from gateway.api.finishing import Finisher, ImageFile
-from gateway.api.generation import Asked, Delivery, Generation, Making, Picture
+from gateway.api.generation import (
+    Asked,
+    Delivered,
+    Delivery,
+    Generation,
+    Making,
+    Picture,
+    Showing,
+)
 from gateway.api.openai_body import (
     IMAGE_EVENT,
     PARTIAL_EVENT,
@@ -27,6 +35,7 @@ from gateway.orchestrators.job_events import Preview
 from network.errors import ProblemError
 from network.runtime.clock import Clock
 from network.runtime.supervisor import supervise
+from network.runtime.trace import TRACEPARENT
 from network.wire import headers
 
 
@@ -50,56 +59,66 @@ class OpenAiImages:
     async def create(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         """Raises ProblemError in the names of OpenAI's fields."""
         try:
-            return await self._generation.serve(request, exchange, self._read)
+            return await self._generation.serve(request, exchange, self.read)
         except ProblemError as error:
             raise ProblemError(renamed(error.problem)) from None
 
-    def _read(self, body: bytes) -> Asked:
+    def read(self, body: bytes) -> Asked:
+        """What a body asks for. Raises ProblemError."""
         asked = parse_openai(body, self._bounds)
         self._finisher.check(asked.output)
         answer = self._stream if asked.stream else self._answer
-        return Asked(asked.wanted, partial(answer, asked))
+        tell = None if asked.stream else partial(self._tell, asked)
+        return Asked(asked.wanted, partial(answer, asked), tell, renamed, asked.warnings)
 
     async def _answer(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         delivery = await making.delivered()
-        files = await self._files(asked, making, delivery)
-        data = [
-            await self._datum(making, asked, image, file)
-            for image, file in zip(delivery.images, files, strict=True)
-        ]
+        showing = Direct(self._addresses, making.request, making.job_id)
+        files = await self._files(asked, delivery, showing.job_id)
+        told = await self._told(asked, delivery, showing, files)
         await delivery.settled
-        response = json_answer(
-            {"created": self._now(), "data": data, **_about(asked, files[0].format)}
-        )
+        response = json_answer(told)
         response.headers.update(making.headers(delivery))
         if warnings := _warnings(delivery, asked, files):
             response.headers[headers.WARNINGS] = warnings
         return response
 
     async def _files(
-        self, asked: OpenAiRequest, making: Making, delivery: Delivery
+        self, asked: OpenAiRequest, delivered: Delivered, job_id: str
     ) -> list[ImageFile]:
         files = []
-        for image in delivery.images:
-            metadata = metadata_of(
-                asked.output, asked.wanted, image.seed, making.exchange.request_id
-            )
+        for image in delivered.images:
+            metadata = metadata_of(asked.output, asked.wanted, image.seed, job_id)
             files.append(await self._finisher.finish(image.png, asked.output, metadata))
         return files
 
-    async def _datum(
-        self, making: Making, asked: OpenAiRequest, image: Picture, file: ImageFile
+    async def _tell(
+        self, asked: OpenAiRequest, delivered: Delivered, showing: Showing
     ) -> dict[str, object]:
-        # Ours beside OpenAI's: what it takes to draw the same image again, and what was seen in it.
-        told: dict[str, object] = {"seed": image.seed, "nsfw": image.safety.nsfw}
-        if asked.inline:
-            return {"b64_json": b64encode_as_string(file.data), **told}
-        url = await self._addresses.of(making.request, making.job_id, file.data, file.kind)
-        return {"url": url, **told}
+        files = await self._files(asked, delivered, showing.job_id)
+        return await self._told(asked, delivered, showing, files)
+
+    async def _told(
+        self,
+        asked: OpenAiRequest,
+        delivered: Delivered,
+        showing: Showing,
+        files: list[ImageFile],
+    ) -> dict[str, object]:
+        data = [
+            await _datum(showing, asked, image, file)
+            for image, file in zip(delivered.images, files, strict=True)
+        ]
+        return {"created": self._now(), "data": data, **_about(asked, files[0].format)}
 
     async def _stream(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         """Refused before anything was shown, it has a status of its own; later, an event."""
-        stream = EventStream(making.request, {"X-Request-Id": making.exchange.request_id})
+        exchange = making.exchange
+        named = {
+            "X-Request-Id": exchange.request_id,
+            TRACEPARENT: exchange.trail.trace.header,
+        }
+        stream = EventStream(making.request, named)
         try:
             async with supervise(self._clock) as supervisor:
                 if asked.partial_images:
@@ -117,7 +136,7 @@ class OpenAiImages:
             await stream.send(event("error", {"type": "error", "error": told}))
             return await stream.end()
         stream.tell(making.headers(delivery))
-        files = await self._files(asked, making, delivery)
+        files = await self._files(asked, delivery, making.job_id)
         for image, file in zip(delivery.images, files, strict=True):
             sent = self._image_event(
                 asked, IMAGE_EVENT, file.data, output_format=file.format, seed=image.seed
@@ -166,6 +185,16 @@ class OpenAiImages:
 
     def _now(self) -> int:
         return int(self._clock.now())
+
+
+async def _datum(
+    showing: Showing, asked: OpenAiRequest, image: Picture, file: ImageFile
+) -> dict[str, object]:
+    # Ours beside OpenAI's: what it takes to draw the same image again, and what was seen in it.
+    told: dict[str, object] = {"seed": image.seed, "nsfw": image.safety.nsfw}
+    if asked.inline:
+        return {"b64_json": await showing.inline(file.data, file.kind), **told}
+    return {"url": await showing.url(file.data, file.kind), **told}
 
 
 def _about(asked: OpenAiRequest, form: Format) -> dict[str, object]:

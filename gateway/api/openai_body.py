@@ -123,7 +123,7 @@ def renamed(problem: Problem) -> Problem:
         FieldFault((*fault.loc[:1], *_renamed(fault.loc[1:])), fault.message, fault.type)
         for fault in problem.fields
     ]
-    if faults:
+    if faults and faults[0].loc[:1] == ("body",):
         told = problems.invalid_fields(faults)
         return problems.bad_request(told.message, problem.code, told.param)
     param = _NAMES.get(problem.param or "", problem.param)
@@ -133,6 +133,7 @@ def renamed(problem: Problem) -> Problem:
         problem.type,
         problem.code,
         param=param,
+        fields=problem.fields,
         headers=problem.headers,
     )
 

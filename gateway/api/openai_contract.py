@@ -113,6 +113,7 @@ def models_schema() -> Document:
             "object": {"const": "model"},
             "created": {"type": "integer"},
             "owned_by": text,
+            "limner": _limner_schema(),
         },
     }
     return {
@@ -120,6 +121,27 @@ def models_schema() -> Document:
         "type": "object",
         "required": ["object", "data"],
         "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": model}},
+    }
+
+
+def _limner_schema() -> Document:
+    """What is not OpenAI's: how a request for the model would fare now."""
+    flag, number = {"type": "boolean"}, {"type": "integer", "minimum": 0}
+    return {
+        "type": "object",
+        "properties": {
+            "available": flag,
+            "reason": {"type": "string"},
+            "warm": flag,
+            "orchestrators": number,
+            "free": number,
+            "wei_per_pixel": {"type": ["string", "null"], "pattern": "^[0-9]+(/[0-9]+)?$"},
+            "overhead_seconds": {"type": "number", "minimum": 0},
+            "seconds_per_pixel_step": {"type": ["number", "null"], "minimum": 0},
+            "default": flag,
+            "loras": {"type": "array", "items": {"type": "string"}},
+            "limits": {"type": "object"},
+        },
     }
 
 

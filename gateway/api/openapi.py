@@ -9,7 +9,17 @@ from gateway.api.openai_contract import (
     images_response_schema,
     models_schema,
 )
+from gateway.api.openapi_jobs import (
+    REPLAYED_HEADER,
+    accepted,
+    cancelled_schema,
+    job_schema,
+    job_webhook,
+    wish_parameters,
+)
 from gateway.api.output import output_fields
+from gateway.api.own_key import PATH as KEY_PATH
+from gateway.api.own_key import own_key_schema
 from gateway.storage.names import MEDIA
 from network.wire.limits import Limits
 from network.wire.schema import problem_schema, request_schema, response_schema
@@ -28,11 +38,13 @@ _REASONS = {
     "404": "There is no such thing, or this key may not know of it.",
     "405": "The resource does not have this method.",
     "408": "The body took too long to arrive.",
+    "409": "It was cancelled, is at its end already, or its answer is not kept any more.",
     "413": "The body is larger than the gateway reads.",
     "415": "The body is not JSON.",
     "416": "The image has none of the bytes that were asked for.",
     "417": "The only expectation understood is 100-continue.",
-    "422": "A field is missing, of the wrong type or out of bounds.",
+    "422": "A field is missing, of the wrong type or out of bounds, or an idempotency key was used for "
+    "another request.",
     "429": "This key has too many requests under way.",
     "431": "A line of the request's head is too long.",
     "500": "The gateway's own fault.",
@@ -53,7 +65,7 @@ _REQUEST_ID_PARAMETER: Document = {
     "schema": _REQUEST_ID,
 }
 #: What can happen to a request for images.
-_REFUSALS = ("401", "402", "403", "408", "413", "415", "417", "429")
+_REFUSALS = ("401", "402", "403", "408", "409", "413", "415", "417", "422", "429")
 #: What can happen to any request before or beside its route.
 _ALWAYS = ("400", "404", "405", "431", "500", "503")
 
@@ -72,14 +84,17 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
         "tags": [{"name": "generate"}, {"name": "service"}],
         "paths": {
             "/text-to-image": {"post": _text_to_image()},
+            "/quote": {"post": _quote()},
             "/v1/images/generations": {"post": _openai_images()},
             "/v1/models": {"get": _openai_models()},
-            "/jobs/{request_id}": {"get": _job()},
+            KEY_PATH: {"get": _own_key()},
+            "/jobs/{request_id}": {"get": _job(), "delete": _end_job()},
             "/jobs/{request_id}/events": {"get": _job_events()},
             "/stream/{request}/{name}": {"get": _image()},
             "/health": {"get": _health()},
             "/openapi.json": {"get": _openapi()},
         },
+        "webhooks": {"jobEnded": job_webhook({"$ref": "#/components/schemas/Job"})},
         "components": {
             "schemas": {
                 "TextToImageParams": _with_output(request_schema(limits)),
@@ -87,7 +102,9 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
                 "ImagesRequest": images_request_schema(limits),
                 "ImagesResponse": images_response_schema(),
                 "Models": models_schema(),
-                "Progress": _progress_schema(),
+                "Job": job_schema(),
+                "OwnKey": own_key_schema(),
+                "Quote": _quote_schema(),
                 "Problem": problem_schema(),
             },
             "securitySchemes": {"HTTPBearer": {"type": "http", "scheme": "bearer"}},
@@ -110,7 +127,31 @@ def _text_to_image() -> Document:
         "summary": "Make images from a text",
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
-        "parameters": [_REQUEST_ID_PARAMETER],
+        "parameters": [_REQUEST_ID_PARAMETER, *wish_parameters()],
+        "requestBody": {
+            "required": True,
+            "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
+        },
+        "responses": {
+            "200": success,
+            "202": accepted(_request_id_header()),
+            **_problems(*_REFUSALS),
+        },
+    }
+
+
+def _quote() -> Document:
+    success = {
+        "description": "What it would cost, and how long it would take.",
+        "headers": _request_id_header(),
+        "content": _json({"$ref": "#/components/schemas/Quote"}),
+    }
+    return {
+        "operationId": "quoteTextToImage",
+        "summary": "What a request would cost, without making anything",
+        "description": "The body is that of `/text-to-image`, and so are the refusals.",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
         "requestBody": {
             "required": True,
             "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
@@ -137,12 +178,16 @@ def _openai_images() -> Document:
         "summary": "Make images from a text, as OpenAI's clients ask for them",
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
-        "parameters": [_REQUEST_ID_PARAMETER],
+        "parameters": [_REQUEST_ID_PARAMETER, *wish_parameters()],
         "requestBody": {
             "required": True,
             "content": _json({"$ref": "#/components/schemas/ImagesRequest"}),
         },
-        "responses": {"200": success, **_problems(*_REFUSALS)},
+        "responses": {
+            "200": success,
+            "202": accepted(_request_id_header()),
+            **_problems(*_REFUSALS),
+        },
     }
 
 
@@ -161,9 +206,25 @@ def _openai_models() -> Document:
     }
 
 
+def _own_key() -> Document:
+    success = {
+        "description": "What the key that asks may do, and what it spent.",
+        "headers": _request_id_header(),
+        "content": _json({"$ref": "#/components/schemas/OwnKey"}),
+    }
+    return {
+        "operationId": "getKey",
+        "summary": "The key that asks",
+        "tags": ["service"],
+        "security": [{"HTTPBearer": []}],
+        "responses": {"200": success, **_problems("401")},
+    }
+
+
 def _delivery_headers() -> Document:
     return {
         **_request_id_header(),
+        **REPLAYED_HEADER,
         "X-Gateway-Overhead-Ms": {
             "description": "The gateway's own share of the time.",
             "required": True,
@@ -194,17 +255,35 @@ def _delivery_headers() -> Document:
 def _job() -> Document:
     return {
         "operationId": "getJob",
-        "summary": "How far one's own running request is",
+        "summary": "How far one's own request is, or how it ended if its answer is kept",
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
         "parameters": [_path_parameter("request_id", REQUEST_ID_PATTERN)],
         "responses": {
             "200": {
-                "description": "The request is under way.",
+                "description": "Where it stands.",
                 "headers": _request_id_header(),
-                "content": _json({"$ref": "#/components/schemas/Progress"}),
+                "content": _json({"$ref": "#/components/schemas/Job"}),
             },
             **_problems("401"),
+        },
+    }
+
+
+def _end_job() -> Document:
+    return {
+        "operationId": "cancelJob",
+        "summary": "End one's own running request, at no charge",
+        "tags": ["generate"],
+        "security": [{"HTTPBearer": []}],
+        "parameters": [_path_parameter("request_id", REQUEST_ID_PATTERN)],
+        "responses": {
+            "200": {
+                "description": "It is cancelled.",
+                "headers": _request_id_header(),
+                "content": _json(cancelled_schema()),
+            },
+            **_problems("401", "409"),
         },
     }
 
@@ -298,19 +377,20 @@ def _public(operation: str, summary: str, body: Document) -> Document:
     }
 
 
-def _progress_schema() -> Document:
-    return {
-        "title": "Progress",
-        "type": "object",
-        "required": ["id", "state", "done_steps", "total_steps", "position"],
-        "properties": {
-            "id": _REQUEST_ID,
-            "state": {"type": "string", "description": "waiting, sent or running."},
-            "done_steps": {**_INTEGER, "description": "Denoising steps done, over all images."},
-            "total_steps": _INTEGER,
-            "position": {**_INTEGER, "description": "Place in the queue; 0 when in none."},
+def _quote_schema() -> Document:
+    fields = {
+        "model_id": {"type": "string"},
+        "fee_wei": {"type": "string", "pattern": "^[0-9]+$", "description": "Of all images."},
+        "price_wei_per_pixel": {
+            "type": "string",
+            "description": "Exact: a decimal, or as in `7/3`.",
         },
+        "expected_seconds": {"type": "number", "minimum": 0},
+        "orchestrators": {**_INTEGER, "description": "How many could take it now."},
+        "warm": {"type": "boolean", "description": "Whether the model is in memory there."},
+        "waiting": {**_INTEGER, "description": "Requests that wait for a place."},
     }
+    return {"title": "Quote", "type": "object", "required": [*fields], "properties": fields}
 
 
 def _problems(*statuses: str) -> Document:
@@ -325,7 +405,13 @@ def _problems(*statuses: str) -> Document:
 
 
 def _request_id_header() -> Document:
-    return {"X-Request-Id": {"required": True, "schema": _REQUEST_ID}}
+    return {
+        "X-Request-Id": {"required": True, "schema": _REQUEST_ID},
+        "traceparent": {
+            "description": "The request's span: the trace is the client's, if it sent this header.",
+            "schema": {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$"},
+        },
+    }
 
 
 def _path_parameter(name: str, pattern: str) -> Document:

@@ -36,8 +36,17 @@ class Rates:
         """Raises ProblemError 429; 400 for more than there is in any minute."""
         self._take(_limits(grant, "pixels"), pixels)
 
+    def check_pixels(self, grant: KeyGrant, pixels: Pixels) -> None:
+        """Raise what `take_pixels` would, and take nothing."""
+        self._checked(_limits(grant, "pixels"), pixels, self._clock.monotonic())
+
     def _take(self, limits: list[_Limit], amount: int) -> Left | None:
         now = self._clock.monotonic()
+        lefts = [bucket.take(amount, now) for bucket in self._checked(limits, amount, now)]
+        return min(lefts, key=lambda left: left.remaining, default=None)
+
+    def _checked(self, limits: list[_Limit], amount: int, now: float) -> list[Bucket]:
+        """The buckets of the limits, each of which has so much. Raises ProblemError."""
         buckets = [self._bucket(limit, now) for limit in limits]
         # All of them allow it, or none is charged.
         for limit, bucket in zip(limits, buckets, strict=True):
@@ -53,8 +62,7 @@ class Rates:
                 raise ProblemError(
                     problems.rate_limited(wait, message, bucket.left(now).headers())
                 )
-        lefts = [bucket.take(amount, now) for bucket in buckets]
-        return min(lefts, key=lambda left: left.remaining, default=None)
+        return buckets
 
     def _bucket(self, limit: _Limit, now: float) -> Bucket:
         name = (limit.holder, limit.what)

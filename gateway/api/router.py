@@ -29,15 +29,21 @@ class Route:
 
 
 class Router:
-    """Exact paths first, then the longest prefix; what follows a prefix is its handler's to judge."""
+    """Exact paths first, then the longest prefix; what follows a prefix is its handler's to judge.
+
+    A prefix may go on with "*" and a suffix: "/jobs/*/events".
+    """
 
     def __init__(self, exact: Mapping[str, Route], prefixed: Mapping[str, Route]) -> None:
         self._exact = dict(exact)
-        self._prefixed = sorted(prefixed.items(), key=lambda pair: -len(pair[0]))
+        self._prefixed = [
+            (*pattern.partition("*")[::2], route)
+            for pattern, route in sorted(prefixed.items(), key=lambda pair: -len(pair[0]))
+        ]
 
     @property
     def names(self) -> tuple[str, ...]:
-        routes = [*self._exact.values(), *(route for _, route in self._prefixed)]
+        routes = [*self._exact.values(), *(route for *_, route in self._prefixed)]
         return tuple(dict.fromkeys(route.name for route in routes))
 
     def find(self, path: str) -> Route:
@@ -45,7 +51,7 @@ class Router:
         route = self._exact.get(path)
         if route is not None:
             return route
-        for prefix, candidate in self._prefixed:
-            if path.startswith(prefix):
+        for prefix, suffix, candidate in self._prefixed:
+            if path.startswith(prefix) and path.endswith(suffix):
                 return candidate
         raise ProblemError(problems.not_found("path"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.orchestrators.job_events import News
-from network.errors import ProblemError
+from network.errors import Problem, ProblemError
 from network.wire import problems
 from network.wire.messages import TextToImageRequest
 
@@ -51,6 +51,30 @@ class RunningRequest:
     seen: Progress | None = None
     seen_at: float = float("-inf")
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Who makes it, for as long as it can be stopped.
+    _maker: "asyncio.Task[object] | None" = None
+    _is_stopped: bool = False
+
+    def __enter__(self) -> None:
+        """In this block, before its images are charged, it can be stopped."""
+        self._maker = asyncio.current_task()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raises ProblemError 409 where it was stopped."""
+        maker, self._maker = self._maker, None
+        if self._is_stopped and kind is asyncio.CancelledError:
+            if maker is not None:
+                maker.uncancel()
+            raise ProblemError(_stopped()) from None
+
+    def stop(self) -> bool:
+        """End it, at no charge; False where it is too late for that."""
+        if self._maker is None:
+            return False
+        # Whoever makes it waits for something now, and that is in the block: it cannot get away.
+        self._is_stopped = True
+        self._maker.cancel()
+        return True
 
 
 class RunningRequests:
@@ -68,18 +92,20 @@ class RunningRequests:
     @contextmanager
     def track(
         self, key_id: str, request_id: str, job_id: str, request: TextToImageRequest
-    ) -> Iterator[None]:
+    ) -> Iterator[RunningRequest]:
         """List a request while it runs. Raises ProblemError 400 when its id is already running."""
         name = (key_id, request_id)
         if name in self._running:
-            message = "A request with this X-Request-Id is still under way; choose another id."
-            raise ProblemError(problems.bad_request(message, "request_id_in_use", "X-Request-Id"))
+            raise ProblemError(id_in_use("is still under way"))
         steps = request.num_inference_steps * request.num_images_per_prompt
-        self._running[name] = RunningRequest(job_id, key_id, steps)
+        entry = self._running[name] = RunningRequest(job_id, key_id, steps)
         try:
-            yield
+            yield entry
         finally:
             del self._running[name]
+
+    def find(self, key_id: str, request_id: str) -> RunningRequest | None:
+        return self._running.get((key_id, request_id))
 
     async def progress(self, key_id: str, request_id: str, now: float) -> dict[str, object]:
         """The body of `GET /jobs/{id}`; `now` is monotonic. Raises ProblemError 404.
@@ -124,3 +150,14 @@ class RunningRequests:
                 break
             await asyncio.sleep(_LOOK)
         return self._running.get(name)
+
+
+def id_in_use(why: str) -> Problem:
+    message = f"A request with this X-Request-Id {why}; choose another id."
+    return problems.bad_request(message, "request_id_in_use", "X-Request-Id")
+
+
+def _stopped() -> Problem:
+    return problems.conflict(
+        "The request was cancelled by DELETE; nothing was charged.", "cancelled"
+    )

@@ -1,14 +1,17 @@
 """What the operator's `/status` and `limner-gateway orchestrators` say of each orchestrator."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gateway.dispatch.allowing import KeySpending
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.peer import OrchestratorState
 from network.identity import checksum
 from network.units import ModelId, format_price
 
+#: Keys that are listed: the page is for looking at, `limner-gateway usage` has everybody.
+MOST_KEYS = 100
 #: Every state, so that a metric falls to 0 instead of vanishing.
 STATES = ("ready", "paused", "stale", "unreachable", "excluded")
 
@@ -46,8 +49,30 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
         "failures": one.failures,
         "paused_for_seconds": round(one.paused_for, 3),
         "problem": one.problem or one.passed_over,
+        "fault": one.fault,
+        "jobs_allowed": one.allowance,
         "last_fault": one.last_fault,
     }
+
+
+def describe_spending(spending: Sequence[KeySpending]) -> list[dict[str, Any]]:
+    """What keys spent, those who spent most; wei as text. A key's secret is nowhere near."""
+    return [
+        {
+            "key_id": one.grant.key_id,
+            "name": one.grant.name,
+            "team": None if one.grant.team is None else one.grant.team.name,
+            "today_wei": str(one.today),
+            "month_wei": str(one.month),
+            "wei_per_day": _text(one.grant.limits.wei_per_day),
+            "wei_per_month": _text(one.grant.limits.wei_per_month),
+        }
+        for one in spending[:MOST_KEYS]
+    ]
+
+
+def _text(amount: int | None) -> str | None:
+    return None if amount is None else str(amount)
 
 
 def describe_models(offer: Offer, objections: Mapping[ModelId, str]) -> list[dict[str, Any]]:

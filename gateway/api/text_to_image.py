@@ -4,14 +4,16 @@ from functools import partial
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from gateway.api.addresses import Addresses
+from gateway.api.addresses import Addresses, Direct
 from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
 from gateway.api.exchange import Exchange
 from gateway.api.finishing import Finisher
-from gateway.api.generation import Asked, Generation, Making
+from gateway.api.generation import Asked, Delivered, Generation, Making, Showing
 from gateway.api.output import Output, metadata_of, parse_output
+from network.errors import Problem
 from network.wire import headers
+from network.wire.messages import TextToImageRequest
 
 
 class TextToImage:
@@ -26,28 +28,47 @@ class TextToImage:
         self._addresses = addresses
 
     async def create(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
-        return await self._generation.serve(request, exchange, self._read)
+        return await self._generation.serve(request, exchange, self.read)
 
-    def _read(self, body: bytes) -> Asked:
+    def read(self, body: bytes) -> Asked:
+        """What a body asks for. Raises ProblemError."""
         wanted = self._bounds.parse(body)
         output = parse_output(body)
         self._finisher.check(output)
-        return Asked(wanted, partial(self._answer, output))
+        tell = partial(self._tell, output, wanted)
+        return Asked(wanted, partial(self._answer, output), tell, _same)
 
     async def _answer(self, output: Output, making: Making) -> StreamResponse:
         delivery = await making.delivered()
-        media = []
         warnings = [delivery.warnings]
-        for image in delivery.images:
-            metadata = metadata_of(output, making.wanted, image.seed, making.exchange.request_id)
-            file = await self._finisher.finish(image.png, output, metadata)
-            warnings.append(file.warning)
-            url = await self._addresses.of(making.request, making.job_id, file.data, file.kind)
-            safety = image.safety
-            media.append({"url": url, "seed": image.seed, "nsfw": safety.nsfw, "safety": safety})
+        showing = Direct(self._addresses, making.request, making.job_id)
+        told = await self._tell(output, making.wanted, delivery, showing, warnings)
         await delivery.settled
-        response = json_answer({"images": media})
+        response = json_answer(told)
         response.headers.update(making.headers(delivery))
-        if told := "; ".join(dict.fromkeys(filter(None, warnings))):
-            response.headers[headers.WARNINGS] = told
+        if said := "; ".join(dict.fromkeys(filter(None, warnings))):
+            response.headers[headers.WARNINGS] = said
         return response
+
+    async def _tell(
+        self,
+        output: Output,
+        wanted: TextToImageRequest,
+        delivered: Delivered,
+        showing: Showing,
+        warnings: list[str] | None = None,
+    ) -> dict[str, object]:
+        media = []
+        for image in delivered.images:
+            metadata = metadata_of(output, wanted, image.seed, showing.job_id)
+            file = await self._finisher.finish(image.png, output, metadata)
+            if warnings is not None:
+                warnings.append(file.warning)
+            told: dict[str, object] = {"url": await showing.url(file.data, file.kind)}
+            safety = image.safety
+            media.append(told | {"seed": image.seed, "nsfw": safety.nsfw, "safety": safety})
+        return {"images": media}
+
+
+def _same(problem: Problem) -> Problem:
+    return problem

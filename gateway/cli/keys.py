@@ -10,10 +10,11 @@ import click
 import orjson
 from typing_extensions import override
 
-from gateway.cli.limits import limit_options, limits_of, shown_limits, team_of
+from gateway.cli.audit import audited
+from gateway.cli.limits import in_words, limit_options, limits_of, shown_limits, team_of
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
-from gateway.home import open_gateway_database
+from gateway.home import open_gateway_database, webhook_secret
 from gateway.keys import (
     KeyGrant,
     KeyRecord,
@@ -24,6 +25,7 @@ from gateway.keys import (
     price_text,
     revoke_key,
 )
+from gateway.promises.signing import key_secret, shown_secret
 from network.prices import Price, parse_price
 from network.runtime.clock import SystemClock
 from network.units import ModelId
@@ -111,10 +113,23 @@ def create(
                 metadata=dict(_note(note) for note in notes),
             )
 
-    try:
-        grant, bearer = in_loop(store())
-    except ValueError as error:
-        raise fail(str(error), 2) from error
+    with audited(settings) as note:
+        try:
+            grant, bearer = in_loop(store())
+        except ValueError as error:
+            raise fail(str(error), 2) from error
+        given = {name: value for name, value in limits_of(limits).items() if value is not None}
+        note(
+            "key made",
+            key_id=grant.key_id,
+            name=name,
+            expires_at=grant.expires_at,
+            models=sorted(grant.models or ()),
+            max_price=None if max_price is None else price_text(max_price),
+            max_in_flight=max_in_flight,
+            team=team,
+            **in_words(given),
+        )
     if as_json:
         shown = {
             "key": bearer,
@@ -174,9 +189,13 @@ def limit(
         async with open_gateway_database(settings) as database:
             return await limit_key(database, SystemClock(), key_id, limits_of(limits))
 
-    record = in_loop(write())
-    if record is None:
-        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    with audited(settings) as note:
+        record = in_loop(write())
+        if record is None:
+            raise fail(
+                f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them"
+            )
+        note("key limited", key_id=key_id, **in_words(limits_of(limits)))
     click.echo(f"{key_id} ({record.grant.name}): {shown_limits(record.grant.limits)}")
 
 
@@ -194,10 +213,35 @@ def revoke(*, key_id: str, config: Path | None, data_dir: Path | None) -> None:
         async with open_gateway_database(settings) as database:
             return await revoke_key(database, SystemClock(), key_id)
 
-    record = in_loop(write())
-    if record is None:
-        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    with audited(settings) as note:
+        record = in_loop(write())
+        if record is None:
+            raise fail(
+                f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them"
+            )
+        note("key revoked", key_id=key_id, name=record.grant.name)
     click.echo(f"{key_id} ({record.grant.name}) is revoked")
+
+
+@command.command("webhook-secret")
+@click.argument("key_id")
+@settings_options
+def webhook_secret_of(key_id: str, config: Path | None, data_dir: Path | None) -> None:
+    """Show what webhooks of the key with this KEY_ID are signed with, for its holder.
+
+    Receivers check them with any library for Standard Webhooks.
+    """
+    settings = load_settings(config, data_dir)
+
+    async def read() -> bytes | None:
+        async with open_gateway_database(settings) as database:
+            known = {record.grant.key_id for record in await list_keys(database)}
+        return await webhook_secret(settings) if key_id in known else None
+
+    master = in_loop(read())
+    if master is None:
+        raise fail(f"there is no key with id {key_id!r}; `limner-gateway keys list` shows them")
+    click.echo(shown_secret(key_secret(master, key_id)))
 
 
 def _line(record: KeyRecord, now: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 from typing_extensions import override
 
+from gateway.cli.audit import audited
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
 from gateway.home import open_gateway_database
 from gateway.keys import Team, UseLimits, list_teams, set_team
@@ -69,6 +70,11 @@ def limits_of(options: Mapping[str, int | None]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value != _AS_IT_IS}
 
 
+def in_words(limits: Mapping[str, int | None]) -> dict[str, str]:
+    """As text, for wei outgrow JSON's numbers."""
+    return {name: _LIFTED if value is None else str(value) for name, value in limits.items()}
+
+
 def shown_limits(limits: UseLimits) -> str:
     given = {name.replace("_", " "): v for name, v in asdict(limits).items() if v is not None}
     return ", ".join(f"{value} {name}" for name, value in given.items()) or "no limits"
@@ -91,7 +97,12 @@ def team_of(
             return (await set_team(database, SystemClock(), name, limits_of(limits)),)
 
     try:
-        teams = in_loop(work())
+        if name is None:
+            teams = in_loop(work())
+        else:
+            with audited(settings) as note:
+                teams = in_loop(work())
+                note("team set", team=name, **in_words(limits_of(limits)))
     except ValueError as error:
         raise fail(str(error), 2) from error
     for team in teams:

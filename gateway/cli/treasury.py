@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.audit import audited
 from gateway.cli.options import fail, in_loop, load_settings, with_passphrase
 from gateway.config import GatewaySettings
 from gateway.home import open_gateway_chain, open_identity
@@ -83,7 +84,15 @@ def spend(
     _show(prospect)
     if not is_agreed and not click.confirm("Send it?", err=True):
         raise fail("nothing was sent")
-    receipt = in_loop(_send(settings, plan, build))
+    with audited(settings) as note:
+        what = prospect.step.what
+        about = {"account": checksum(prospect.wallet.account), "network": prospect.network}
+        # Before: whatever becomes of this process, the transaction may be on its way.
+        note("transaction begun", what=what, sends_wei=str(prospect.step.value), **about)
+        receipt = in_loop(_send(settings, plan, build))
+        outcome = "transaction done" if receipt.is_successful else "transaction reverted"
+        sent = f"0x{receipt.transaction_hash.hex()}"
+        note(outcome, what=what, transaction=sent, gas_wei=str(receipt.cost), **about)
     if not receipt.is_successful:
         raise fail(
             f"transaction 0x{receipt.transaction_hash.hex()} was reverted; its gas is spent"

@@ -143,7 +143,7 @@ async def open_discovery(
     def tell(source: str, admitted: Admitted) -> None:
         # In this order: nobody is to be paid before it is known who may be.
         roster.update(source, admitted)
-        directory.list_from(source, admitted.accounts.keys())
+        directory.list_from(source, admitted.accounts.keys(), are_strangers=True)
 
     async with AsyncExitStack() as stack:
         followers = [

@@ -1,12 +1,13 @@
 """Whose money a request spends: its key's, and that of the key's team."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.accounting.events import DailySpending
 from gateway.dispatch.journey import Buyer
-from gateway.keys import KeyRecord, Team, UseLimits
-from gateway.payments.allowance import Allowance, Exceeded, Spent
+from gateway.keys import KeyGrant, KeyRecord, Team, UseLimits
+from gateway.payments.allowance import Allowance, Allowances, Exceeded, Period, Spent
 from network.errors import Problem
 from network.units import Wei
 from network.wire import problems
@@ -36,6 +37,30 @@ def spent_before(
         if one.key_id in teams:
             found.append(Spent(_team(teams[one.key_id]), one.day_began, one.fee))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpending:
+    """What a key spent in this day and month of UTC, in wei."""
+
+    grant: KeyGrant
+    today: Wei
+    month: Wei
+
+
+def spending_of(
+    allowances: Allowances, grants: Iterable[KeyGrant], now: float
+) -> tuple[KeySpending, ...]:
+    """Those who spent the most in this month first; `now` in Unix seconds."""
+    found = [
+        KeySpending(
+            grant,
+            allowances.spent(_key(grant.key_id), Period.DAY, now),
+            allowances.spent(_key(grant.key_id), Period.MONTH, now),
+        )
+        for grant in grants
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.month, one.grant.name, one.grant.key_id)))
 
 
 def budget_problem(exceeded: Exceeded, fee: Wei, now: float) -> Problem:

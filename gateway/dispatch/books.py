@@ -86,9 +86,9 @@ class Books:
             _ = self._journal.record(*receipts)
 
     def settle(
-        self, journey: Journey, fee: Wei, node_job_id: str, receipts: Sequence[Receipt] = ()
+        self, journey: Journey, fee: Wei, node_job_id: str, beside: Sequence[Event] = ()
     ) -> Awaitable[None]:
-        """The attempt delivered: its fee and the request's are written together.
+        """The attempt delivered: its fee and the request's are written together, and what is `beside`.
 
         Await the answer for them to be durable; it does not raise.
         """
@@ -97,7 +97,7 @@ class Books:
         uri = "" if place is None else place.uri
         settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
         self._tell(journey, "settled", fee=fee, orchestrator=uri)
-        return self._journal.record(*([outcome] if outcome else ()), settlement, *receipts)
+        return self._journal.record(*([outcome] if outcome else ()), settlement, *beside)
 
     def close(self, journey: Journey, state: RequestState, reason: str) -> Awaitable[None]:
         """Settle for nothing, together with the attempt that was under way. As `settle`."""

@@ -4,30 +4,39 @@ import asyncio
 import itertools
 import random
 import re
-import secrets
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Final
 
 import structlog
 
+from gateway.accounting.events import Event
 from gateway.accounting.journal import AttemptState, Journal
 from gateway.dispatch.allowing import allowances_of, budget_problem
 from gateway.dispatch.books import Books
+from gateway.dispatch.foresight import Quote, Survey, foresee
 from gateway.dispatch.journey import (
     Buyer,
     DispatchResult,
     Journey,
+    Keep,
     Place,
     Routing,
     Running,
+    Witness,
+    delivery_of,
+    kept_of,
+    need_of,
     order_for,
     owed,
     set_out,
 )
 from gateway.dispatch.paying import CappedError, OffChain, Paying
+from gateway.dispatch.retrying import RetryBudget
 from gateway.dispatch.watching import Watching
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
+    DeliveredWrongly,
     OrchestratorFailed,
     OrchestratorLost,
     OrchestratorRefused,
@@ -37,21 +46,24 @@ from gateway.orchestrators.answers import (
 from gateway.orchestrators.client import NodeAnswer, OrchestratorClient
 from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
-from gateway.orchestrators.selection import Policy, Ranking, rank
+from gateway.orchestrators.selection import Candidate, Need, Policy, Ranking, rank
 from gateway.orchestrators.standing import Fault
-from gateway.payments.allowance import Allowances
+from gateway.orchestrators.trail import note_wait
+from gateway.payments.allowance import Allowance, Allowances
 from gateway.payments.budget import Budget, NotHeld, Shortfall
 from gateway.payments.payer import StaleQuoteError, UnpayableError
 from gateway.payments.purse import PreparedPayment
 from network.errors import DatabaseError, ProblemError
 from network.prices import NoRateError
 from network.runtime.clock import Clock
-from network.units import ModelId
+from network.runtime.randomness import RandomBytes
+from network.units import ModelId, Wei
 from network.wire import problems
 from network.wire.messages import LARGEST_SEED, TextToImageRequest
 
 _log: Final = structlog.get_logger(__name__)
 
+_attempt_ids: Final = RandomBytes()
 #: An orchestrator may refuse the same request for want of a place this often, as places come and
 #: go; one that advertises places it never gives is given up then.
 _MOST_BUSY: Final = 20
@@ -61,6 +73,8 @@ _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 _MOST_MENDED: Final = 2
 #: So many orchestrators' tickets may be above a cap until the request is given up.
 _MOST_CAPPED: Final = 8
+#: A retry looks no further when so many of the best would come too late.
+_MOST_TOO_SLOW: Final = 8
 #: Seconds; a price feed is asked again about so soon.
 _NO_RATE_RETRY: Final = 30.0
 #: Of these an orchestrator is thought worse when they go on.
@@ -93,6 +107,7 @@ class Dispatcher:
         self._budget = budget
         self._policy = policy
         self._routing = routing
+        self._retries = RetryBudget(routing.retry_share, routing.retry_spare)
         self._clock = clock
         self._randomness = randomness
         self._arrivals = itertools.count()
@@ -102,8 +117,15 @@ class Dispatcher:
         self.watching = Watching(
             client, self._journeys.get, lambda journey: self._line.position(journey.arrival)
         )
+        #: Told of every delivery.
+        self.witness: Witness | None = None
         self._is_advancing = False
         directory.subscribe(self._advance_soon)
+
+    @property
+    def routing(self) -> Routing:
+        """The settings by which it goes."""
+        return self._routing
 
     @property
     def in_flight(self) -> int:
@@ -116,10 +138,17 @@ class Dispatcher:
         return len(self._line)
 
     async def run(
-        self, request_id: str, buyer: Buyer, request: TextToImageRequest
+        self,
+        request_id: str,
+        buyer: Buyer,
+        request: TextToImageRequest,
+        keep: Keep | None = None,
+        *,
+        avoided: Collection[str] = (),
     ) -> DispatchResult:
         """Deliver images or raise ProblemError with the true reason.
 
+        `avoided` are URIs that are not asked; what is made in spite of them is no delivery to tell of.
         `request.model_id` names a model (the default is already put in). Cancelling the awaiting
         task closes the connection to the orchestrator, which frees its place. Raises
         DatabaseError when the request cannot be written down; nothing has been sent then.
@@ -127,6 +156,7 @@ class Dispatcher:
         model_id = ModelId(request.model_id)
         self._check_model(model_id, buyer)
         self._count_in(request_id, buyer)
+        self._retries.earn()
         try:
             journey = set_out(
                 request_id,
@@ -138,12 +168,59 @@ class Dispatcher:
                 now=self._clock.monotonic(),
             )
             journey.allowances = allowances_of(buyer)
+            journey.keep = keep
+            journey.tried.update(avoided)
             self._journeys[request_id] = journey
-            return await self._travel(journey)
+            result = await self._travel(journey)
+            if self.witness is not None and not avoided:
+                self.witness(request_id, request, result)
+            return result
         finally:
             self._journeys.pop(request_id, None)
             self._budget.release(request_id)
             self._allowances.release(request_id)
+
+    # Foretelling
+
+    def quote(self, request_id: str, buyer: Buyer, request: TextToImageRequest) -> Quote:
+        """What `run` would cost and take if it began now; nothing is claimed, held or sent.
+
+        Raises ProblemError as `run` would, but for what only orchestrators and payments can tell.
+        """
+        model_id = ModelId(request.model_id)
+        self._check_model(model_id, buyer)
+        self._count_in(request_id, buyer)
+        try:
+            survey = self.survey(need_of(request, self._cap(buyer, model_id)))
+            foreseen = foresee(survey)
+            self._hold(request_id, allowances_of(buyer), foreseen.best.fee)
+        finally:
+            self._budget.release(request_id)
+            self._allowances.release(request_id)
+        best = foreseen.best
+        offer = self._directory.offer(best.uri)
+        return Quote(
+            model_id=model_id,
+            fee=best.fee,
+            price=best.prospect.price,
+            expected_seconds=foreseen.wait + best.expected_seconds,
+            orchestrators=foreseen.free,
+            warm=offer is not None and offer.models[model_id].warm,
+            waiting=survey.waiting,
+        )
+
+    def survey(self, need: Need) -> Survey:
+        """What a request that needs this would meet now."""
+        now = self._clock.monotonic()
+        prospects = self._directory.prospects(need.model_id)
+        return Survey(
+            ranking=rank(need, prospects, self._policy, now),
+            others=self._directory.others(need.model_id),
+            jobs=self._jobs(need.model_id),
+            waiting=self.waiting,
+            max_waiting=self._routing.max_waiting,
+            now=now,
+        )
 
     # Setting out
 
@@ -248,17 +325,24 @@ class Dispatcher:
             ) from None
         finally:
             journey.waited += self._clock.monotonic() - began
+            note_wait(self._clock.monotonic() - began)
 
     def _try(self, journey: Journey) -> Place | None:
         """Claim a place now, or answer None where waiting may help. Raises ProblemError."""
-        best = self._directory.best(journey.need, self._clock.monotonic(), journey.tried)
+        best = self._best(journey)
         if best is None:
             self._nobody(journey)
             return None
         offer = self._directory.offer(best.uri)
         if offer is None:
             return None
-        held = self._budget.hold(journey.request_id, best.fee)
+        self._hold(journey.request_id, journey.allowances, best.fee)
+        self._directory.claim(best.uri, journey.need.model_id)
+        return Place(best, journey.need.model_id, offer)
+
+    def _hold(self, request_id: str, allowances: Sequence[Allowance], fee: Wei) -> None:
+        """Promise a request its fee. Raises ProblemError naming the limit that forbids it."""
+        held = self._budget.hold(request_id, fee)
         if isinstance(held, NotHeld):
             raise ProblemError(
                 problems.rate_limited(
@@ -268,11 +352,27 @@ class Dispatcher:
                 )
             )
         now = self._clock.now()
-        exceeded = self._allowances.hold(journey.request_id, journey.allowances, best.fee, now)
+        exceeded = self._allowances.hold(request_id, allowances, fee, now)
         if exceeded is not None:
-            raise ProblemError(budget_problem(exceeded, best.fee, now))
-        self._directory.claim(best.uri, journey.need.model_id)
-        return Place(best, journey.need.model_id, offer)
+            raise ProblemError(budget_problem(exceeded, fee, now))
+
+    def _best(self, journey: Journey) -> Candidate | None:
+        """None where nobody is free. Raises ProblemError where a retry would come too late."""
+        now = self._clock.monotonic()
+        best = self._directory.best(journey.need, now, journey.tried)
+        if not journey.failures:
+            return best
+        left = journey.started + self._routing.deadline - now
+        too_slow: set[str] = set()
+        while best is not None and best.expected_seconds > left:
+            too_slow.add(best.uri)
+            if len(too_slow) >= _MOST_TOO_SLOW:
+                break
+            best = self._directory.best(journey.need, now, journey.tried | too_slow)
+        else:
+            if best is not None or not too_slow:
+                return best
+        raise ProblemError(outlook.too_late(journey.failures, left))
 
     def _nobody(self, journey: Journey) -> None:
         """Where waiting may help; else raises ProblemError with why nobody takes it."""
@@ -303,7 +403,7 @@ class Dispatcher:
             self._give_back(place)
             await self._directory.refresh(uri, model_id, 0.0)
             return None
-        attempt_id = secrets.token_hex(16)
+        attempt_id = _attempt_ids.hex(16)
         seen_at = 0.0
         was_sent = was_busy = was_answered = False
         try:
@@ -312,7 +412,9 @@ class Dispatcher:
             self._directory.note_sent(uri, model_id)
             was_sent = True
             answer = await self._ask(journey, place, running, payment)
-            return self._settle(journey, place, running, answer)
+            kept = await kept_of(journey, place, answer) if journey.keep is not None else ()
+            # Nothing is awaited from here on: who cancels the request from now on is too late.
+            return self._settle(journey, place, running, answer, kept)
         except StaleQuoteError as stale:
             seen_at = self._clock.monotonic()
             self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
@@ -360,15 +462,19 @@ class Dispatcher:
     # Arriving
 
     def _settle(
-        self, journey: Journey, place: Place, running: Running, answer: NodeAnswer
+        self,
+        journey: Journey,
+        place: Place,
+        running: Running,
+        answer: NodeAnswer,
+        kept: tuple[Event, ...],
     ) -> DispatchResult:
         fee = owed(place, answer)
         seconds = self._clock.monotonic() - running.started
         receipts = self._paying.delivered(running.attempt_id, answer, fee)
         self._allowances.settle(journey.request_id, fee, self._clock.now())
-        settled = self._books.settle(journey, fee, answer.node_job_id, receipts)
-        need = journey.need
-        self._directory.note_success(place.uri, need.model_id, need.pixels, need.steps, seconds)
+        settled = self._books.settle(journey, fee, answer.node_job_id, (*receipts, *kept))
+        self._directory.note_success(place.uri, delivery_of(journey, place, seconds))
         return DispatchResult(
             answer.images,
             fee,
@@ -412,10 +518,13 @@ class Dispatcher:
         reason = journey.scrubbed(str(failure))
         receipts = self._paying.refused(attempt_id, failure)
         self._books.end_attempt(journey, "failed", reason, receipts)
-        is_unreachable = isinstance(failure, OrchestratorUnreachable | OrchestratorLost)
-        fault = Fault.UNREACHABLE if is_unreachable else Fault.FAULTY
-        self._directory.note_failure(uri, fault, reason)
+        self._directory.note_failure(uri, _fault(failure), reason)
         self._give_up(journey, uri, reason)
+        # Where no connection was made, nobody had any work of it.
+        if isinstance(failure, OrchestratorUnreachable):
+            return
+        if not self._retries.spend(self._clock.monotonic()):
+            raise ProblemError(outlook.not_retried(journey.failures))
 
     def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
         journey.tried.add(uri)
@@ -434,3 +543,10 @@ class Dispatcher:
     def _advance(self) -> None:
         self._is_advancing = False
         self._line.advance()
+
+
+def _fault(failure: OrchestratorFailed) -> Fault:
+    if isinstance(failure, DeliveredWrongly):
+        return Fault.WRONG
+    is_unreachable = isinstance(failure, OrchestratorUnreachable | OrchestratorLost)
+    return Fault.UNREACHABLE if is_unreachable else Fault.FAULTY

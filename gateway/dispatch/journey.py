@@ -1,17 +1,19 @@
 """What one request carries with it from its arrival to its answer."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
+from gateway.accounting.events import Event
 from gateway.keys import Team, UseLimits
-from gateway.orchestrators.answers import Expected, OrchestratorFailed, Picture, Refused
+from gateway.orchestrators.answers import DeliveredWrongly, Expected, Picture, Refused
 from gateway.orchestrators.client import NodeAnswer, Order
 from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
+from gateway.orchestrators.standing import Delivery
 from gateway.payments.allowance import Allowance
 from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
@@ -60,11 +62,18 @@ class Routing:
     max_waiting: int = 1000
     #: How many orchestrators may fail one request.
     max_failures: int = 4
+    #: Over all requests, this share of them may be sent to another orchestrator after a failure,
+    retry_share: float = 0.2
+    #: and so many more within a minute.
+    retry_spare: int = 50
+
+    def max_price_of(self, model_id: ModelId) -> Price | None:
+        """The model's own cap, or that of all models that have none."""
+        return self.max_prices.get(model_id, self.max_prices.get(None))
 
     def cap(self, buyer: Buyer, model_id: ModelId) -> Fraction | None:
         """The most wei per pixel that `buyer` pays now for a model; None for any. Raises NoRateError."""
-        of_the_model = self.max_prices.get(model_id, self.max_prices.get(None))
-        stated = (buyer.max_price, self.max_price, of_the_model)
+        stated = (buyer.max_price, self.max_price, self.max_price_of(model_id))
         caps = [in_wei(cap, self.rates.current) for cap in stated if cap is not None]
         return min(caps, default=None)
 
@@ -89,6 +98,28 @@ class DispatchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """What came for a request whose answer is kept: not settled yet. As in DispatchResult."""
+
+    images: tuple[Picture, ...]
+    fee: Wei
+    orchestrator: str
+    attempts: int
+    orchestrator_seconds: float
+    warnings: str = ""
+
+
+class Keep(Protocol):
+    """Makes the answer to a delivered request, with its images on disk.
+
+    The event is written in one record with the request's settlement: no client is charged for an
+    answer that a crash takes away. It does not raise.
+    """
+
+    async def __call__(self, delivered: Delivered, /) -> Event: ...
+
+
+@dataclass(frozen=True, slots=True)
 class RequestProgress:
     """Where a request in flight stands."""
 
@@ -98,6 +129,10 @@ class RequestProgress:
     total_steps: int
     #: Place in the gateway's or the orchestrator's queue, the first being 1; 0 when not waiting.
     position: int
+
+
+#: Told of each delivery: the request's id, the request, and what came of it. Returns at once.
+Witness: TypeAlias = Callable[[str, TextToImageRequest, DispatchResult], None]
 
 
 class Place(NamedTuple):
@@ -151,6 +186,7 @@ class Journey:
     #: Seconds spent on orchestrators' answers.
     asked: float = 0.0
     running: Running | None = None
+    keep: Keep | None = None
     #: What orchestrators did wrong, one sentence each.
     failures: list[str] = field(default_factory=list)
     #: Caps that forbade a payment for it.
@@ -179,12 +215,10 @@ def set_out(
 ) -> Journey:
     """A journey at its start. `max_price` in wei per pixel; `seed` counts up over the images; `now` is monotonic seconds."""
     images = request.num_images_per_prompt
-    model_id = ModelId(request.model_id)
-    pixels = pixels_of(request.width, request.height, images)
     return Journey(
         request_id=request_id,
         buyer=buyer,
-        need=Need(model_id, pixels, request.num_inference_steps, max_price),
+        need=need_of(request, max_price),
         expected=Expected(images, request.width, request.height, seed),
         body=_body(request, seed),
         # As they would stand in one line of text.
@@ -196,6 +230,13 @@ def set_out(
         arrival=arrival,
         started=now,
     )
+
+
+def need_of(request: TextToImageRequest, max_price: Fraction | None) -> Need:
+    """What routing looks at; `max_price` in wei per pixel."""
+    images = request.num_images_per_prompt
+    pixels = pixels_of(request.width, request.height, images)
+    return Need(ModelId(request.model_id), pixels, request.num_inference_steps, max_price, images)
 
 
 def order_for(
@@ -217,16 +258,31 @@ def owed(place: Place, answer: NodeAnswer) -> Wei:
     """What is paid: what the orchestrator charged, and never more than was agreed.
 
     Less is charged where its price fell since we asked, or is known only from above.
-    Raises OrchestratorFailed for a receipt over more.
+    Raises DeliveredWrongly for a receipt over more.
     """
     quoted, charged = place.candidate.fee, answer.fee
     if charged is None:
         return quoted
     if charged > quoted:
-        failure = OrchestratorFailed(f"it charged {charged} wei where {quoted} were agreed")
+        failure = DeliveredWrongly(f"it charged {charged} wei where {quoted} were agreed")
         failure.was_answered = True
         raise failure
     return charged
+
+
+async def kept_of(journey: Journey, place: Place, answer: NodeAnswer) -> tuple[Event, ...]:
+    """The answer as it is kept, where it is. Raises OrchestratorFailed, as `owed`."""
+    if journey.keep is None:
+        return ()
+    delivered = Delivered(
+        answer.images,
+        owed(place, answer),
+        place.uri,
+        journey.attempts,
+        journey.asked,
+        answer.warnings,
+    )
+    return (await journey.keep(delivered),)
 
 
 def _body(request: TextToImageRequest, seed: int) -> bytes:
@@ -234,3 +290,16 @@ def _body(request: TextToImageRequest, seed: int) -> bytes:
     if not request.deterministic:
         del fields["deterministic"]  # other makes of orchestrators do not know it
     return orjson.dumps(fields)
+
+
+def delivery_of(journey: Journey, place: Place, seconds: float) -> Delivery:
+    """What the time of a delivered job tells of the orchestrator."""
+    need = journey.need
+    return Delivery(
+        need.model_id,
+        need.pixels,
+        need.steps,
+        seconds,
+        images=need.images,
+        was_cold=place.candidate.prospect.is_cold,
+    )

@@ -90,7 +90,7 @@ async def look_at_public_url(
 ) -> tuple[Finding, ...]:
     """See whether public_url leads to this gateway, as links in answers need it."""
     if not settings.public_url:
-        return (skip(_PUBLIC, "not set: image URLs are relative"),)
+        return (skip(_PUBLIC, "not set: image URLs name the host by which each client called"),)
     if standing is None:
         return (skip(_PUBLIC, "not tried: no gateway runs here", "start it, and try again"),)
     try:

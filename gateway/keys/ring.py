@@ -46,6 +46,16 @@ class KeyRing:
         now = self._clock.now()
         return sum(record.is_live(now) for record in self._records.values())
 
+    def grants(self) -> tuple[KeyGrant, ...]:
+        """Those of the live keys, as last read."""
+        now = self._clock.now()
+        return tuple(one.grant for one in self._records.values() if one.is_live(now))
+
+    def grant_of(self, key_id: str) -> KeyGrant | None:
+        """What the live key of this id grants, as last read."""
+        record = self._records.get(key_id)
+        return record.grant if record is not None and record.is_live(self._clock.now()) else None
+
     async def check(self, bearer: str) -> KeyGrant | None:
         """The grant of a presented key, or None. The first use of a new key reads the database."""
         grant, is_known = self._lookup(bearer)

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, TypeVar
 
@@ -13,6 +13,7 @@ import msgspec
 from yarl import URL
 
 from gateway.orchestrators.answers import (
+    DeliveredWrongly,
     Expected,
     Link,
     Medium,
@@ -23,6 +24,7 @@ from gateway.orchestrators.answers import (
     check_all_pixels,
     check_pictures,
     parse_answer,
+    parse_parts,
     printable,
     refusal,
 )
@@ -33,10 +35,13 @@ from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
 from gateway.orchestrators.reach import Beyond, GuardedResolver, MayBePrivate, anything
 from gateway.orchestrators.receipts import NoReceipt, ReceiptDesk, credit_of, fee_of, statement_of
+from gateway.orchestrators.trail import DELIVERED, attempting
 from network.capabilities import Capabilities, job_capabilities
 from network.identity import Signer, session_request_signature
+from network.runtime.trace import Trace
 from network.units import Address, ModelId, Wei
 from network.wire import headers as wire_headers
+from network.wire import image_parts
 from network.wire.codec import (
     AuthToken,
     OrchestratorInfo,
@@ -177,13 +182,17 @@ class OrchestratorClient:
 
         Raises OrchestratorRefused for a refusal in known words, OrchestratorFailed otherwise.
         """
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await self._post(offer, order)
-        except TimeoutError:
-            raise OrchestratorFailed(f"no images within {timeout_seconds:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise OrchestratorFailed(f"an image it keeps cannot be had: {_named(error)}") from None
+        with attempting(order.attempt_id, offer.uri) as attempt:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    answer = await self._post(offer, order, attempt.trace)
+            except TimeoutError:
+                raise OrchestratorFailed(f"no images within {timeout_seconds:g} s") from None
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                shown = _named(error)
+                raise OrchestratorFailed(f"an image it keeps cannot be had: {shown}") from None
+            attempt.outcome, attempt.node_job_id = DELIVERED, answer.node_job_id
+            return answer
 
     async def progress(self, offer: Offer, attempt_id: str) -> JobProgress | None:
         """How far a job is; None where the orchestrator does not tell."""
@@ -216,15 +225,16 @@ class OrchestratorClient:
         """What became of an attempt's payment. Raises OrchestratorFailed."""
         return await self._receipts.ask(_at(offer.transcoder, f"jobs/{attempt_id}/receipt"))
 
-    async def _post(self, offer: Offer, order: Order) -> NodeAnswer:
+    async def _post(self, offer: Offer, order: Order, trace: Trace) -> NodeAnswer:
         origin, head = self._head(offer, order.model_id, order.credentials)
         payment = order.payment or self._payment(order.price)
-        request = b"%b%b: %b\r\n%b: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        request = b"%b%b: %b\r\n%b: %b\r\ntraceparent: %b\r\nContent-Length: %d\r\n\r\n%b" % (
             head,
             wire_headers.PAYMENT.encode(),
             payment.encode(),
             wire_headers.JOB_ID.encode(),
             order.attempt_id.encode(),
+            trace.header.encode(),
             len(order.body),
             order.body,
         )
@@ -232,12 +242,13 @@ class OrchestratorClient:
         headers = answer.headers
         try:
             credit = credit_of(headers)
-            if not answer.is_json:
+            if not answer.is_delivery:
                 raise refusal(answer.status, answer.body.decode("utf-8", "replace"))
             fee = fee_of(headers)
             node_job_id = printable(headers.get(wire_headers.JOB_ID.lower(), ""), 128)
-            media = parse_answer(answer.body, order.expected.images)
-            answer = replace(answer, body=b"")  # megabytes, and links may take seconds
+            parse = parse_parts if answer.has_parts else parse_answer
+            media = parse(answer.body, order.expected.images)
+            answer.body = b""  # megabytes, and links may take seconds
             pictures = await self._fetched(media, offer, order.expected)
             images = check_pictures(pictures, order.expected)
             if self._inflates:
@@ -263,6 +274,7 @@ class OrchestratorClient:
             fields = {
                 "Host": host,
                 "User-Agent": f"limner-gateway/{self._version}",
+                "Accept": image_parts.ACCEPT,
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "Authorization": wire_headers.PROTOCOL_MARK,
@@ -383,7 +395,7 @@ def own_url(url: str, transcoder: str) -> URL:
             return link
     except ValueError:
         pass
-    raise OrchestratorFailed("an image url leads to another host")
+    raise DeliveredWrongly("an image url leads to another host")
 
 
 @asynccontextmanager

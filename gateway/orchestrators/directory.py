@@ -20,21 +20,33 @@ from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.inquiry import Inquiry
 from gateway.orchestrators.market import Market, Markets
 from gateway.orchestrators.offer import Offer
+from gateway.orchestrators.pace import Beliefs
 from gateway.orchestrators.peer import OrchestratorState, Peer, Viewpoint
-from gateway.orchestrators.selection import Candidate, Need, Policy, Prospect, Reason, Refusal
+from gateway.orchestrators.selection import (
+    Candidate,
+    Need,
+    Policy,
+    Prospect,
+    Reason,
+    Refusal,
+    pace_of,
+)
 from gateway.orchestrators.standing import (
+    Delivery,
     Fault,
     Pausing,
+    Standing,
     after_failure,
     after_sign_of_life,
     after_success,
-    measured_pace,
+    has_moved,
+    newcomer,
 )
 from gateway.orchestrators.terms import Terms
 from network.errors import WireError
 from network.link.news import News
 from network.runtime.clock import Clock
-from network.units import ModelId, Pixels
+from network.units import ModelId
 from network.wire.codec import OrchestratorInfo
 
 _log = structlog.get_logger(__name__)
@@ -100,7 +112,11 @@ class Directory:
         self._refreshing = refreshing
         self._pausing = pausing
         self._viewpoint = Viewpoint(
-            policy, version, needs_quote=appraiser is not None, terms=terms
+            policy,
+            version,
+            needs_quote=appraiser is not None,
+            terms=terms,
+            beliefs=Beliefs(policy.unmeasured_pace, policy.cold_load),
         )
         self._terms = terms
         #: Offers of an earlier process, of orchestrators that nobody has listed yet.
@@ -120,8 +136,10 @@ class Directory:
 
     # Who is known
 
-    def list_from(self, source: str, uris: Collection[str]) -> None:
-        """Replace what `source` lists. New ones are asked at once.
+    def list_from(
+        self, source: str, uris: Collection[str], *, are_strangers: bool = False
+    ) -> None:
+        """Replace what `source` lists. New ones are asked at once; strangers have to prove themselves.
 
         Those that no source lists any more get no new jobs, and leave when theirs are over.
         """
@@ -130,7 +148,7 @@ class Directory:
         new = [uri for uri in dict.fromkeys(uris) if uri not in self._peers]
         # Those that answered an earlier process first: they most likely do so now.
         for uri in sorted(new, key=lambda uri: uri not in self._remembered):
-            self._admit(uri)
+            self._admit(uri, is_stranger=are_strangers)
         for uri in self._peers.keys() - listed:
             self._dismiss(uri)
         self._changed()
@@ -147,12 +165,13 @@ class Directory:
         """What an earlier process knew, for those that will be listed: used until they are asked."""
         self._remembered = {offer.uri: offer for offer in offers}
 
-    def _admit(self, uri: str) -> None:
+    def _admit(self, uri: str, *, is_stranger: bool) -> None:
         peer = self._leaving.pop(uri, None)
         if peer is None:
             settings = self._refreshing
             inquiry = Inquiry(uri, settings.discovery_interval, settings.priced_models)
-            peer = Peer(uri, inquiry, self._remembered.pop(uri, None))
+            standing = newcomer() if is_stranger else Standing()
+            peer = Peer(uri, inquiry, self._remembered.pop(uri, None), standing)
             if peer.offer is not None:
                 # However many places were free then, a look tells how many are now.
                 peer.places = {name: max(one.free, 1) for name, one in peer.offer.models.items()}
@@ -167,6 +186,7 @@ class Directory:
         peer = self._peers.pop(uri)
         peer.dismiss()
         self._markets.dismiss(uri)
+        self._viewpoint.beliefs.forget(uri)
         self._note_asked(uri)
         if peer.in_flight.total():
             self._leaving[uri] = peer
@@ -260,6 +280,7 @@ class Directory:
             _log.info("orchestrator_answers", uri=peer.uri, problem=offer.problem)
         peer.offer = offer
         peer.mismatches.clear()
+        peer.warmed.clear()
         peer.problem = offer.problem
         peer.is_reachable = True
         peer.refresh_failures = 0
@@ -325,6 +346,11 @@ class Directory:
                 self.hurry(*market)
         return market
 
+    def glance(self, model_id: ModelId) -> list[Prospect]:
+        """As `prospects`, for those who only look: nothing is remembered or asked for by it."""
+        seen = (self._viewpoint.prospect(peer, model_id) for peer in self._peers.values())
+        return [prospect for prospect in seen if prospect is not None]
+
     def others(self, model_id: ModelId) -> tuple[Refusal, ...]:
         """Everybody who is not among `prospects`, and why."""
         refusals = []
@@ -374,25 +400,38 @@ class Directory:
         """The peer that a job of ours keeps from being forgotten."""
         return self._leaving[uri] if uri in self._leaving else self._peers[uri]
 
-    def note_success(
-        self, uri: str, model_id: ModelId, pixels: Pixels, steps: int, seconds: float
-    ) -> None:
+    def note_success(self, uri: str, job: Delivery) -> None:
         """Call it before the job's place is released."""
         peer = self._holder(uri)
-        model = None if peer.offer is None else peer.offer.models.get(model_id)
-        # A cold model spent an unknown part of the time on loading.
-        pace = measured_pace(seconds, pixels, steps) if model is not None and model.warm else None
-        was_spared = peer.standing.fault is not None
-        peer.standing = after_success(peer.standing, model_id, pace)
-        if was_spared:
+        before, model_id = peer.standing, job.model_id
+        peer.standing = after_success(before, job, self._believed(peer, job))
+        if uri in self._peers:
+            self._viewpoint.learn(peer, job)
+        if (
+            before.fault is not None
+            or before.allowance is not None
+            or job.was_cold
+            or has_moved(before.pace(model_id, job.size), peer.standing.pace(model_id, job.size))
+        ):
             self._reassess(peer)
+
+    def _believed(self, peer: Peer, job: Delivery) -> int:
+        """Of a job, femtoseconds per pixel and step."""
+        prospect = self._viewpoint.prospect(peer, job.model_id) if job.was_cold else None
+        return 0 if prospect is None else pace_of(prospect, job.size)
 
     def note_failure(self, uri: str, fault: Fault, reason: str) -> None:
         peer = self._known(uri)
         if peer is None:
             return
         now = self._clock.monotonic()
+        before = peer.standing.suspended_until
         peer.standing = after_failure(peer.standing, fault, reason, self._pausing, now)
+        if peer.standing.suspended_until != before:
+            seconds = round(peer.standing.suspended_until - now, 1)
+            _log.warning(
+                "orchestrator_paused", uri=uri, fault=fault.value, reason=reason, seconds=seconds
+            )
         self._reassess(peer)
         self.hurry(uri)
 
@@ -457,9 +496,12 @@ class Directory:
     # Keeping prospects
 
     def _recount(self, peer: Peer, model_id: ModelId) -> None:
-        market = self._markets.of(model_id)
-        if market is not None:
-            market.recount(peer.uri, peer.places[model_id])
+        if peer.standing.allowance is None:
+            self._markets.recount(peer.uri, model_id, peer.free(model_id))
+            return
+        # A job on one model takes of what it may have on all.
+        for each in peer.places:
+            self._markets.recount(peer.uri, each, peer.free(each))
 
     def _reassess(self, peer: Peer) -> None:
         if peer.uri in self._peers:

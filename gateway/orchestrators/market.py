@@ -7,7 +7,6 @@ the minimum that `selection.rank` finds by looking at everybody.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -121,7 +120,7 @@ class Market:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._known: dict[str, Prospect] = {}
-        self._shapes: dict[tuple[int, int, object], _Shape] = {}
+        self._shapes: dict[tuple[int, int, int, object], _Shape] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -150,7 +149,7 @@ class Market:
         old = self._known.get(uri)
         if old is None:
             return
-        new = self._known[uri] = replace(old, free=free)
+        new = self._known[uri] = old.with_free(free)
         if old.free <= 0 < free:
             for shape in self._shapes.values():
                 shape.put(old, new)
@@ -165,7 +164,7 @@ class Market:
 
     def best(self, need: Need, now: float, tried: Collection[str] = ()) -> Candidate | None:
         """As `selection.rank(...).best`. `now` is monotonic seconds and never goes back."""
-        key = (int(need.pixels), need.steps, need.price_cap)
+        key = (int(need.pixels), need.images, need.steps, need.price_cap)
         shape = self._shapes.pop(key, None)
         if shape is None:
             shape = _Shape(need, self._policy, self._known.values())
@@ -194,6 +193,11 @@ class Markets:
             return None
         self._markets[model_id] = market
         return market
+
+    def recount(self, uri: str, model_id: ModelId, free: int) -> None:
+        market = self._markets.get(model_id)
+        if market is not None:
+            market.recount(uri, free)
 
     def reassess(self, uri: str, prospect: Callable[[ModelId], Prospect | None]) -> None:
         """Take in what one orchestrator is to each market now."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
-from gateway.orchestrators.selection import FEMTOSECONDS, Ranking, Reason, Refusal
+from gateway.orchestrators.selection import FEMTOSECONDS, Ranking, Reason, Refusal, expected_of
 from network.errors import Problem
 from network.units import format_price
 from network.wire import problems
@@ -24,9 +24,8 @@ def retry_after(ranking: Ranking, jobs: int, ahead: int) -> float:
 
     `jobs` of ours are under way on the model, `ahead` requests wait before this one.
     """
-    work = int(ranking.need.pixels) * ranking.need.steps
     times = [
-        (prospect.overhead + work * prospect.pace) / FEMTOSECONDS
+        expected_of(prospect, ranking.need) / FEMTOSECONDS
         for prospect, reason in ranking.passed_over
         if reason is Reason.BUSY
     ]
@@ -79,6 +78,22 @@ def all_failed(failures: Sequence[str]) -> Problem:
         )
     return problems.orchestrators_failed(
         f"All {len(failures)} orchestrators that were asked failed. The last: {failures[-1]}."
+    )
+
+
+def too_late(failures: Sequence[str], left: float) -> Problem:
+    """Nobody who is free would deliver before the request's deadline, after others failed."""
+    return problems.timed_out(
+        f"An orchestrator failed, and no other that is free is expected to deliver within the "
+        f"{max(left, 0.0):.1f} s that are left. The failure: {failures[-1]}."
+    )
+
+
+def not_retried(failures: Sequence[str]) -> Problem:
+    """So many requests fail that this one is not tried elsewhere."""
+    return problems.orchestrators_failed(
+        f"An orchestrator failed, and so many requests failed in the last minute that this one was "
+        f"not sent to another. The failure: {failures[-1]}."
     )
 
 

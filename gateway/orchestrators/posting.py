@@ -9,6 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple, cast
 
 import httptools
@@ -25,10 +26,12 @@ from gateway.orchestrators.connecting import Connector, linked_account, no_links
 from gateway.orchestrators.reach import MayBePrivate, anything, check_reached, public_addresses
 from network.link.transport import LinkLostError
 from network.units import Address
+from network.wire import image_parts
 
 _OK: Final = 200
 _LONGEST_REFUSAL: Final = 4096
 _LARGEST_HEAD: Final = 128 * 1024
+_DESK_BYTES: Final = 256 * 1024
 #: A chunk of one byte takes this many on the wire.
 _FRAMING: Final = 6
 #: Seconds for a body once it has begun: a slow drip is a fault, a slow link is not.
@@ -58,18 +61,23 @@ class Origin(NamedTuple):
         return cls(url.host, url.port, url.scheme == "https")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PostAnswer:
-    """What came back: JSON with status 200 whole, of anything else the first kilobytes."""
+    """What came back: images with status 200 whole, of anything else the first kilobytes."""
 
     status: int
     #: Names in lower case.
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | bytearray
 
     @property
-    def is_json(self) -> bool:
-        return _is_json(self.status, self.headers)
+    def is_delivery(self) -> bool:
+        """Whether it says to be images, in JSON or as parts."""
+        return _is_delivery(self.status, self.headers)
+
+    @property
+    def has_parts(self) -> bool:
+        return self.headers.get("content-type", "") == image_parts.CONTENT_TYPE
 
 
 class _Exchange:
@@ -87,6 +95,8 @@ class _Exchange:
         self._may_be_followed = False
         self._chunks: list[bytes] = []
         self._size = 0
+        #: Where the rest of a body of known length goes, past the parser.
+        self._body: bytearray | None = None
 
     @property
     def is_in_body(self) -> bool:
@@ -103,7 +113,19 @@ class _Exchange:
         # The parser and this object hold each other: left alone, they would wait for the collector.
         self._parser = None
 
-    def feed(self, data: bytes) -> None:
+    @property
+    def room(self) -> memoryview | None:
+        """Where the next bytes belong, if that is known; to be told of by `filled`."""
+        return None if self._body is None else memoryview(self._body)[self._size :]
+
+    def filled(self, count: int) -> None:
+        """So many bytes were put into `room`."""
+        self._size += count
+        if self._body is not None and self._size == len(self._body):
+            self._is_whole = True
+            self.conclude()
+
+    def feed(self, data: memoryview) -> None:
         """Take what arrived. Raises OrchestratorFailed."""
         if self._parser is None:
             return
@@ -117,19 +139,34 @@ class _Exchange:
             if self._read > _LARGEST_HEAD:
                 raise OrchestratorFailed(f"its answer's head is above {_LARGEST_HEAD} bytes")
             return
-        if _is_json(self._status, self._head):
+        if _is_delivery(self._status, self._head):
             self._refuse_too_much()
         elif self._size >= _LONGEST_REFUSAL or self._read > _LARGEST_HEAD + _LONGEST_REFUSAL:
             self.conclude()
         if self._is_whole:
             self.conclude()
+        else:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Images are megabytes: no copy is made of what is still to come of a body of known length."""
+        length = self._head.get("content-length", "")
+        is_framed = "transfer-encoding" in self._head
+        if is_framed or not length.isdigit() or not _is_delivery(self._status, self._head):
+            return
+        parser, self._parser = self._parser, None
+        self._may_be_followed = parser is not None and parser.should_keep_alive()
+        self._body = bytearray(int(length))
+        self._body[: self._size] = b"".join(self._chunks)
+        self._chunks.clear()
 
     def conclude(self) -> None:
         """Answer with what is there."""
         if not self.answer.done():
-            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            body = self._body if self._body is not None else b"".join(self._chunks)
+            self._body = None
             self._chunks.clear()
-            if not _is_json(self._status, self._head):
+            if not _is_delivery(self._status, self._head):
                 body = body[:_LONGEST_REFUSAL]
             self.answer.set_result(PostAnswer(self._status, self._head, body))
 
@@ -177,10 +214,12 @@ class _Exchange:
             self._head.clear()
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One connection; it carries one exchange at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, desk: memoryview) -> None:
+        """`desk` is where bytes arrive that have no place yet; all connections may share one."""
+        self._desk = desk
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.WriteTransport | None = None
         self._exchange: _Exchange | None = None
@@ -198,13 +237,22 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.WriteTransport", transport)
 
     @override
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        room = None if self._exchange is None else self._exchange.room
+        return self._desk if room is None else room
+
+    @override
+    def buffer_updated(self, nbytes: int) -> None:
         exchange = self._exchange
         if exchange is None or exchange.answer.done():
             self.abort()  # it speaks without being asked
             return
+        if exchange.room is not None:
+            exchange.filled(nbytes)
+            return
         try:
-            exchange.feed(data)
+            exchange.feed(self._desk[:nbytes])
         except OrchestratorFailed as error:
             exchange.answer.set_exception(error)
             return
@@ -263,6 +311,8 @@ class Poster:
         self._may_be_private = may_be_private
         self._over_link = connect
         self._loop = asyncio.get_running_loop()
+        # What is put there is taken away before anything else happens.
+        self._desk = memoryview(bytearray(_DESK_BYTES))
         #: By origin, the longest idle first.
         self._idle: dict[Origin, deque[_Connection]] = {}
         self._busy: set[_Connection] = set()
@@ -316,10 +366,10 @@ class Poster:
     async def _connect(self, origin: Origin) -> _Connection:
         try:
             if origin.linked is not None:
-                return self._over_link(origin.linked, _Connection)[1]
+                return self._over_link(origin.linked, partial(_Connection, self._desk))[1]
             async with asyncio.timeout(_CONNECT_SECONDS):
                 transport, connection = await self._loop.create_connection(
-                    _Connection,
+                    partial(_Connection, self._desk),
                     await self._address(origin),
                     origin.port,
                     ssl=self._tls if origin.is_tls else None,
@@ -343,8 +393,9 @@ class Poster:
         return (await public_addresses(origin.host, origin.port))[0]
 
 
-def _is_json(status: int, head: Mapping[str, str]) -> bool:
-    return status == _OK and "json" in head.get("content-type", "").lower()
+def _is_delivery(status: int, head: Mapping[str, str]) -> bool:
+    told = head.get("content-type", "")
+    return status == _OK and ("json" in told.lower() or told == image_parts.CONTENT_TYPE)
 
 
 def _named(error: Exception) -> str:

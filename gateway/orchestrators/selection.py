@@ -6,12 +6,13 @@ nanosecond for one pixel of one step.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
+from gateway.orchestrators.pace import size_class
 from network.units import ModelId, Pixels, Wei
 
 FEMTOSECONDS = 10**15
@@ -27,6 +28,12 @@ class Need:
     steps: int
     #: The most wei per pixel that may be paid: the lower of the key's and the gateway's limit.
     price_cap: Fraction | None
+    images: int = 1
+    #: Of one image.
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", size_class(self.pixels // self.images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +42,9 @@ class Policy:
 
     #: Wei that one second of waiting is worth. 0 buys the cheapest, a large value the fastest.
     time_value: Fraction = Fraction(0)
-    #: Femtoseconds per pixel and step where no job of that orchestrator has been measured.
+    #: Femtoseconds per pixel and step where nobody's job with the model has been measured.
     unmeasured_pace: int = 500_000_000
-    #: Femtoseconds a cold model takes to load.
+    #: Femtoseconds a cold model takes to load, where that was not measured either.
     cold_load: int = 30 * FEMTOSECONDS
     #: Seconds after which an offer that was not refreshed is no longer believed.
     max_age: float = 60.0
@@ -67,9 +74,10 @@ class Prospect:
     uri: str
     price_numerator: int
     price_denominator: int
-    #: Free places less our own jobs that the advertisement does not count yet.
+    #: Free places less our own jobs that the advertisement does not count yet; fewer where the
+    #: orchestrator is new or back from a pause.
     free: int
-    #: Femtoseconds per pixel and step.
+    #: Femtoseconds per pixel and step; at 512 x 512, where sizes differ.
     pace: int
     #: Femtoseconds before the first step: the way there and, for a cold model, loading.
     overhead: int
@@ -81,6 +89,27 @@ class Prospect:
     #: unpriced, unpayable.
     barred: Reason | None = None
     detail: str = ""
+    #: `pace` by size class; empty where it is the same at all sizes.
+    paces: tuple[int, ...] = ()
+    #: Its model is not loaded; `overhead` counts the loading in.
+    is_cold: bool = False
+
+    def with_free(self, free: int) -> "Prospect":
+        """As `dataclasses.replace`, at a third of its price: this is done twice in each request."""
+        return Prospect(
+            self.uri,
+            self.price_numerator,
+            self.price_denominator,
+            free,
+            self.pace,
+            self.overhead,
+            self.fresh_until,
+            self.suspended_until,
+            self.barred,
+            self.detail,
+            self.paces,
+            self.is_cold,
+        )
 
     @property
     def price(self) -> Fraction:
@@ -172,14 +201,24 @@ def score_of(one: Prospect, need: Need, policy: Policy) -> int:
     pixels, value = need.pixels, policy.time_value
     price, unit = one.price_numerator, one.price_denominator
     owed = pixels * price if unit == 1 else _fee(pixels, price, unit)
-    expected = one.overhead + pixels * need.steps * one.pace
+    pace = one.paces[need.size] if one.paces else one.pace
+    expected = one.overhead + pixels * need.steps * pace
     return owed * FEMTOSECONDS * value.denominator + value.numerator * expected
 
 
 def candidate_of(score: int, one: Prospect, need: Need) -> Candidate:
     owed = _fee(need.pixels, one.price_numerator, one.price_denominator)
-    expected = one.overhead + need.pixels * need.steps * one.pace
-    return Candidate(score, one.uri, owed, expected, one)
+    return Candidate(score, one.uri, owed, expected_of(one, need), one)
+
+
+def expected_of(one: Prospect, need: Need) -> int:
+    """Femtoseconds until the images are there."""
+    return one.overhead + need.pixels * need.steps * pace_of(one, need.size)
+
+
+def pace_of(one: Prospect, size: int) -> int:
+    """Femtoseconds per pixel and step of images of a size class."""
+    return one.paces[size] if one.paces else one.pace
 
 
 def rank(

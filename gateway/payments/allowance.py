@@ -149,6 +149,10 @@ class Allowances:
         account = self._accounts.get(holder, _Account())
         return Wei(account.spent[period, period.begin(now)])
 
+    def held(self, holder: str) -> Wei:
+        """What its requests under way may come to."""
+        return Wei(self._accounts.get(holder, _Account()).held)
+
     def _spend(self, holder: str, amount: Wei, at: float) -> None:
         spent = self._accounts.setdefault(holder, _Account()).spent
         for period in Period:

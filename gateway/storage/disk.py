@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -26,10 +26,14 @@ _log = structlog.get_logger(__name__)
 
 #: How long images gather before the writer is woken for them all.
 FLUSH_SECONDS = 0.02
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class DiskImageStore:
-    """Keeps images under `<root>/<request>/<name>.<kind>` for a lifetime, within a total size.
+    """Keeps images as `<root>/<n>/<request>.<name>.<kind>` for a lifetime, within a total size.
+
+    `<n>` is the first character of the name: a folder for each request would cost many times what
+    its image does.
 
     `put` returns before the disk is asked: until then the image is served from memory. When the
     disk falls behind or fails, `put` waits for it, so memory stays bounded and a full disk shows.
@@ -69,6 +73,17 @@ class DiskImageStore:
         elif self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
         return name.path
+
+    async def secure(self, paths: Sequence[str]) -> None:
+        """Return when images that were put outlive a power cut. Raises ImageNotStoredError."""
+        names = [name for path in paths if (name := parse_path(path)) is not None]
+        _ = self._flush()
+        loop = asyncio.get_running_loop()
+        try:
+            # The writer's next job: the files are there then, unless the disk refused them.
+            await loop.run_in_executor(self._writer, _sync, [self._file(name) for name in names])
+        except OSError as error:
+            raise ImageNotStoredError(str(error)) from error
 
     def _flush(self) -> asyncio.Future[list[OSError | None]]:
         """Hand everything that gathered to the writer: waking it once costs less than often."""
@@ -155,7 +170,7 @@ class DiskImageStore:
         self._reader.shutdown(wait=False)
 
     def _file(self, name: ImageName) -> str:
-        return f"{self._root}/{name.request}/{name.file}"
+        return _file_of(self._root, name)
 
 
 @asynccontextmanager
@@ -172,11 +187,16 @@ async def open_disk_store(
         await store.close()
 
 
+def _file_of(root: Path, name: ImageName) -> str:
+    return f"{root}/{name.name[0]}/{name.request}.{name.file}"
+
+
 def _scan(root: Path) -> list[tuple[ImageName, Held]]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: list[tuple[ImageName, Held]] = []
     for file in root.glob("*/*.*"):
-        name = parse_path(f"/stream/{file.parent.name}/{file.name}")
+        request, _, rest = file.name.partition(".")
+        name = parse_path(f"/stream/{request}/{rest}")
         with suppress(OSError):
             status = file.stat()
             if name is not None:
@@ -200,23 +220,34 @@ def _attempt(file: str, png: bytes) -> OSError | None:
 
 
 def _write(file: str, png: bytes) -> None:
-    directory = os.path.dirname(file)  # noqa: PTH120 - plain strings: this runs for every image
-    with suppress(FileExistsError):
-        os.mkdir(directory, 0o700)  # noqa: PTH102
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb", buffering=0) as stream:  # noqa: PTH123
+    try:
+        descriptor = os.open(file, _NEW, 0o600)
+    except FileNotFoundError:  # the first image in its folder
+        Path(file).parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(file, _NEW, 0o600)
+    try:
         view = memoryview(png)
         while view:
-            view = view[stream.write(view) :]
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+
+
+def _sync(files: list[str]) -> None:
+    """Bring files to the disk, with the directories that name them. Raises OSError."""
+    folders = {os.path.dirname(file) for file in files}  # noqa: PTH120
+    for path in (*files, *folders, *{os.path.dirname(folder) for folder in folders}):  # noqa: PTH120
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove(files: list[str]) -> None:
     for file in files:
-        path = Path(file)
         with suppress(OSError):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # other images of the same request may still be there
-            path.parent.rmdir()
+            os.unlink(file)  # noqa: PTH108 - plain strings: this runs for every image
 
 
 def _open(file: str) -> tuple[int, int]:

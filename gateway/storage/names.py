@@ -1,13 +1,15 @@
 """Names of stored images. A name is the whole permission to read its image, so it is drawn, never derived."""
 
 import re
-import secrets
 from dataclasses import dataclass
 from typing import Final, Literal, cast, get_args
+
+from network.runtime.randomness import RandomBytes
 
 #: 192 random bits, URL-safe: guessing one of a billion live images takes 2**162 tries on average.
 NAME_BYTES = 24
 
+_random: Final = RandomBytes()
 #: Suffixes of stored files.
 Kind = Literal["png", "jpg", "webp"]
 MEDIA: Final[dict[Kind, str]] = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
@@ -41,7 +43,7 @@ class ImageName:
 
 def draw_name(request: str, kind: Kind = "png") -> ImageName:
     """An unguessable name for one more image of `request`."""
-    return ImageName(request, secrets.token_urlsafe(NAME_BYTES), kind)
+    return ImageName(request, _random.urlsafe(NAME_BYTES), kind)
 
 
 def parse_path(path: str) -> ImageName | None:

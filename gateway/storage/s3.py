@@ -5,7 +5,7 @@ shelf knows what this gateway has put there, or found at its start, and removes 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -221,6 +221,14 @@ class S3ImageStore:
                 yield bytes(chunk)
         except (BaseError, OSError) as error:
             raise ConnectionError(f"a stored image ended early: {_said(error)}") from None
+
+    async def secure(self, paths: Sequence[str]) -> None:
+        """What the bucket has is safe there. Raises ImageNotStoredError."""
+        names = {name for path in paths if (name := parse_path(path)) is not None}
+        while not self._fails and names & self._unwritten.keys():
+            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        if names & self._unwritten.keys() or any(name not in self._shelf for name in names):
+            raise ImageNotStoredError("the bucket does not take images at the moment")
 
     async def sweep(self) -> int:
         leaving = self._shelf.expire(self._clock.now())

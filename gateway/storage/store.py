@@ -1,6 +1,6 @@
 """What every image store does, and what it may fail with."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -43,6 +43,10 @@ class ImageStore(Protocol):
 
         Raises ImageNotStoredError.
         """
+        ...
+
+    async def secure(self, paths: Sequence[str]) -> None:
+        """Return when a crash of this machine leaves these images there. Raises ImageNotStoredError."""
         ...
 
     async def open(self, name: ImageName) -> StoredImage | None:

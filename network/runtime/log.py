@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
 
 import orjson
@@ -18,6 +19,8 @@ _SECRET_WORDS: Final = frozenset(
 )
 _PLURALS: Final = frozenset(word + "s" for word in _SECRET_WORDS)
 _DEEPEST: Final = 4
+#: What holds no other fields: most of what lines say.
+_PLAIN: Final = (str, int, float)
 
 
 def configure(level: str = "info", fmt: Format = "auto", stream: TextIO | None = None) -> None:
@@ -62,11 +65,13 @@ def redact(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """A structlog processor that blanks fields by their names, nested ones too."""
-    for name in event:
-        event[name] = _redacted(name, event[name], _DEEPEST)
+    for name, value in event.items():
+        if is_secret(name) or not isinstance(value, _PLAIN):
+            event[name] = _redacted(name, value, _DEEPEST)
     return event
 
 
+@lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
     """Whether a field or setting called `name` holds what must never be shown."""
     last = name.lower().replace("-", "_").rsplit("_", 1)[-1]

@@ -97,6 +97,26 @@ def bad_request(message: str, code: str = "invalid_request", param: str | None =
     return Problem(400, message, _INVALID, code, param=param)
 
 
+def conflict(message: str, code: str, param: str | None = None) -> Problem:
+    """What is asked does not go together with what happened before."""
+    return Problem(409, message, _INVALID, code, param=param)
+
+
+def key_reused() -> Problem:
+    return Problem(
+        422,
+        "This Idempotency-Key was used for another request; take a new key for each.",
+        _INVALID,
+        "idempotency_key_reused",
+        param="Idempotency-Key",
+        fields=(
+            FieldFault(
+                ("header", "Idempotency-Key"), "was used for another request", "key_reused"
+            ),
+        ),
+    )
+
+
 def unsafe(message: str) -> Problem:
     """The images were made and found unsafe; the code is the one OpenAI's clients know."""
     return Problem(400, message, _INVALID, "content_policy_violation", param="prompt")

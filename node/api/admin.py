@@ -1,20 +1,23 @@
 """The operator's port: metrics, liveness and status. It is for this machine, not for strangers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from network.identity import checksum
 from network.prices import NoRateError, rate_facts, written
 from network.runtime.clock import Clock
+from network.runtime.console import Asset
 from network.units import Address, ModelId, format_price
 from node.accounting.journal import Journal
 from node.accounting.model import NOBODY
 from node.accounting.pricing import PriceList
 from node.api.health import HealthService
 from node.api.metrics import Metrics
+from node.api.recent import RecentJobs
 from node.api.refusals import answering
 from node.discovery.reachability import SelfCheck
 from node.engine.backend import Engine
@@ -38,6 +41,9 @@ class AdminService:
     health: HealthService
     metrics: Metrics
     clock: Clock
+    recent: RecentJobs
+    #: The page's files by path.
+    page: Mapping[str, Asset]
     #: None off-chain.
     earning: Earning | None = None
     #: None where the settings want none.
@@ -121,10 +127,20 @@ def _price(prices: PriceList, model_id: ModelId) -> str | None:
         return None
 
 
+def _serving(asset: Asset) -> Handler:
+    async def show(_request: web.Request) -> web.Response:
+        return web.Response(body=asset.body, headers=asset.headers)
+
+    return show
+
+
 def admin_application(service: AdminService) -> web.Application:
     """Return the admin port's application."""
     app = web.Application(middlewares=[answering(lambda _reason: None)])
     app.router.add_get("/metrics", service.get_metrics)
     app.router.add_get("/healthz", service.get_healthz)
     app.router.add_get("/status", service.get_status)
+    app.router.add_get("/history", service.recent.get_history)
+    for path, asset in service.page.items():
+        app.router.add_get(path, _serving(asset))
     return app

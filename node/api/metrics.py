@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from network.units import ModelId
 from node.accounting.model import Outcome
+from node.discovery.hardware import GpuReading
 from node.engine.backend import Engine
 from node.jobs.board import ModelLoad
 from node.jobs.model import JobReport
@@ -41,6 +42,27 @@ class _Loads(Collector):
             waiting.add_metric([model_id], load.waiting)
             free.add_metric([model_id], load.free)
         return running, waiting, free
+
+
+class _Gpus(Collector):
+    """Shows the devices as they were last read."""
+
+    def __init__(self, latest: Callable[[], Iterable[GpuReading]]) -> None:
+        self._latest = latest
+
+    @override
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        use = GaugeMetricFamily(
+            "limner_node_gpu_utilization_ratio", "Share of the time it computes", labels=["gpu"]
+        )
+        total = GaugeMetricFamily("limner_node_gpu_memory_bytes", "Memory", labels=["gpu"])
+        used = GaugeMetricFamily("limner_node_gpu_memory_used_bytes", "In use", labels=["gpu"])
+        for index, reading in enumerate(self._latest()):
+            label = [str(index)]
+            use.add_metric(label, reading.utilization_compute / 100)
+            total.add_metric(label, reading.gpu.memory_total)
+            used.add_metric(label, reading.gpu.memory_total - reading.gpu.memory_free)
+        return use, total, used
 
 
 class _Tickets(Collector):
@@ -99,10 +121,17 @@ class Metrics:
         self._worker_pid = engine.worker_pid()
         self._report: Callable[[], Awaitable[TicketReport]] | None = None
         self._tickets: _Tickets | None = None
+        self._told: Callable[[str], None] | None = None
+
+    def tell_refusals(self, listener: Callable[[str], None]) -> None:
+        """Tell `listener` the reason of every refusal, too, from now on."""
+        self._told = listener
 
     def refused(self, reason: str) -> None:
         """Count a refusal."""
         self._refusals.labels(reason).inc()
+        if self._told is not None:
+            self._told(reason)
 
     def job_ended(self, report: JobReport) -> None:
         """Count the end of a job."""
@@ -122,6 +151,10 @@ class Metrics:
             if self._worker_pid is not None:
                 self._restarts.inc()
             self._worker_pid = pid
+
+    def watch_gpus(self, latest: Callable[[], Iterable[GpuReading]]) -> None:
+        """Show the devices, too, from now on."""
+        self._registry.register(_Gpus(latest))
 
     def watch_tickets(self, report: Callable[[], Awaitable[TicketReport]]) -> None:
         """Show winning tickets, too, from now on."""

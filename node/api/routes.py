@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from network.runtime.spans import Spans
 from node.api.health import HealthService, ProgressService
 from node.api.job_events import JobEventService
 from node.api.listener import Connections
 from node.api.receipts import ReceiptService
 from node.api.refusals import answering
 from node.api.text_to_image import ImageService
+from node.api.tracing import tracing
 
 
 def http_application(
@@ -23,14 +25,15 @@ def http_application(
     refused: Callable[[str], None],
     connections: Connections,
     surfaces: Iterable[Callable[[web.Application], None]] = (),
+    spans: Spans | None = None,
 ) -> web.Application:
-    """Return the application that serves gateways. `refused` counts refusals by reason.
+    """Return the application that serves gateways. `refused` counts refusals by reason; `spans` take work.
 
     Each of `surfaces` adds routes of its own.
     """
     app = web.Application(
         client_max_size=images.max_body_bytes + 1,  # aiohttp refuses the bound itself
-        middlewares=[listening(connections), answering(refused)],
+        middlewares=[listening(connections), tracing(spans), answering(refused)],
     )
     app.on_response_prepare.append(name_server)
     _twins(app, "POST", "/text-to-image", images.post)

@@ -8,12 +8,13 @@ from typing import Final
 from aiohttp import web
 
 from network.units import ModelId
+from network.wire import image_parts
 from network.wire.headers import JOB_ID
 from network.wire.messages import parse_request
 from node.accounting.pricing import Declined, judge_offer
 from node.api.bodies import read_body
 from node.api.credentials import Doorkeeper, Grant
-from node.apps.answers import json_answer
+from node.apps.answers import json_answer, parts_answer
 from node.apps.images import Commission, ImageDesk
 from node.apps.paying import Paying
 from node.apps.refusal import Refusal
@@ -49,6 +50,8 @@ class ImageService:
             result = await self.desk.make(order, paying.pay)
         except Refusal as refusal:
             raise paying.told(refusal) from None
+        if image_parts.are_accepted(request.headers.get("Accept", "")):
+            return parts_answer(order, result, paying.headers)
         return await json_answer(order, result, paying.headers)
 
     def _agreed(self, commission: Commission, grant: Grant) -> Commission:

@@ -20,6 +20,7 @@ from node.accounting.pricing import PriceList
 from node.api.bounds import limits_of
 from node.api.health import HealthService
 from node.api.metrics import Metrics
+from node.api.recent import RecentJobs
 from node.apps.calls import AppCalls
 from node.apps.images import ImageDesk
 from node.config.catalogue import Catalogue, profiles
@@ -62,6 +63,7 @@ class Core:
     metrics: Metrics
     prices: PriceList
     hardware: Hardware
+    recent: RecentJobs
     payments: Payments | None
     earning: Earning | None
 
@@ -93,13 +95,16 @@ async def open_core(
     runner = JobRunner(engine, journal, clock, capacities=capacities, policy=policy)
     metrics = Metrics(VERSION, engine, runner.loads)
     calls = AppCalls(journal, clock)
-    for observer in (log_job, metrics.job_ended):
+    hardware = Hardware(clock)
+    recent = RecentJobs(clock, hardware)
+    metrics.tell_refusals(recent.refused)
+    for observer in (log_job, metrics.job_ended, recent.job_ended):
         runner.observe(observer)
         calls.observe(observer)
     stack.callback(runner.follow_engine())
     stack.callback(engine.subscribe(metrics.engine_changed))
-    hardware = Hardware(clock)
     await hardware.refresh()
+    metrics.watch_gpus(lambda: hardware.latest)
     core = Core(
         settings=settings,
         clock=clock,
@@ -112,6 +117,7 @@ async def open_core(
         metrics=metrics,
         prices=price_list(settings, models, fixed_usd(settings.usd_per_eth)),
         hardware=hardware,
+        recent=recent,
         payments=None,
         earning=None,
     )

@@ -1,5 +1,6 @@
 """The operator's own port, and the node's look at itself."""
 
+import asyncio
 import socket
 from contextlib import AsyncExitStack
 
@@ -8,8 +9,10 @@ from aiohttp import web
 from network.chain.profiles import ARBITRUM_ONE
 from network.reachability.judgement import Expectation
 from network.runtime.certificates import ServedCertificate
+from network.runtime.console import read_page
 from network.units import Address, ModelId
 from node.api.admin import AdminService, admin_application
+from node.api.recent import PAGE
 from node.api.runners import RunnerService
 from node.app.core import VERSION, Core, health_of
 from node.app.public import bound
@@ -60,6 +63,8 @@ async def open_admin(
         health=health_of(core),
         metrics=core.metrics,
         clock=core.clock,
+        recent=core.recent,
+        page=await asyncio.to_thread(read_page, PAGE),
         earning=core.earning,
         reachability=check,
         runners=None if runners is None else runners.status,

@@ -1,5 +1,6 @@
 """The port that gateways and clients reach."""
 
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from network.errors import ConfigError
+from network.runtime.spans import open_spans
 from node.api.credentials import Doorkeeper
 from node.api.health import ProgressService
 from node.api.info import grpc_methods
@@ -25,7 +27,7 @@ from node.api.listener import (
 from node.api.receipts import ReceiptService
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
-from node.app.core import Core, health_of, is_under_way
+from node.app.core import VERSION, Core, health_of, is_under_way
 from node.apps.images import ImageDesk
 from node.discovery.advertiser import Advertiser
 
@@ -70,6 +72,7 @@ async def open_public(
         refused=core.metrics.refused,
         connections=connections,
         surfaces=surfaces,
+        spans=await stack.enter_async_context(open_spans("limner-node", VERSION, os.environ)),
     )
     http = web.AppRunner(
         app,

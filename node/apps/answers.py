@@ -1,17 +1,18 @@
-"""Images as answers: the network's JSON, or the bare PNG."""
+"""Images as answers: the network's JSON, our own gateway's parts, or the bare PNG."""
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import pybase64
 from aiohttp import web
 
 from network.units import format_price
+from network.wire import image_parts
 from network.wire.headers import FEE, GUIDANCE, JOB_ID, PRICE, SAFETY, SEED, STEPS, WARNINGS
 from node.apps.images import Order
-from node.engine.work import ImageResult
+from node.engine.work import EncodedImage, ImageResult
 
 #: Encoding more than this takes longer than a thread costs.
 _INLINE_BYTES: Final = 512 * 1024
@@ -28,6 +29,15 @@ async def json_answer(
         body = _body(result)
     told = {**(headers or {}), **_told(order, result)}
     return web.Response(body=body, content_type="application/json", headers=told)
+
+
+def parts_answer(
+    order: Order, result: ImageResult, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """The same without base64, for a gateway that takes it (`network.wire.image_parts`)."""
+    body = image_parts.encode([(image.png, _facts(image)) for image in result.images])
+    told = {**(headers or {}), **_told(order, result)}
+    return web.Response(body=body, content_type=image_parts.CONTENT_TYPE, headers=told)
 
 
 def png_answer(order: Order, result: ImageResult) -> web.Response:
@@ -55,10 +65,12 @@ def _body(result: ImageResult) -> bytes:
     images = [
         {
             "url": _DATA_URL + pybase64.b64encode_as_string(image.png),
-            "seed": image.seed,
-            "nsfw": image.safety.nsfw,
-            "safety": image.safety,
+            **_facts(image),
         }
         for image in result.images
     ]
     return orjson.dumps({"images": images})
+
+
+def _facts(image: EncodedImage) -> dict[str, Any]:
+    return {"seed": image.seed, "nsfw": image.safety.nsfw, "safety": image.safety}

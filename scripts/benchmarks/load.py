@@ -124,6 +124,43 @@ class Load:
                 connection.close()
         return Measured(tuple(sorted(latencies)), time.perf_counter() - started)
 
+    async def run_at(self, rate: float, *, seconds: float, connections: int) -> Measured:
+        """Open loop: a request falls due every 1/`rate` seconds, whether or not others were answered.
+
+        Latencies count from when a request was due, so that whoever stalls is charged for all that
+        it keeps waiting; at most `connections` are under way. As `run`.
+        """
+        loop = asyncio.get_running_loop()
+        clock = time.perf_counter  # uvloop's own counts whole milliseconds
+        opened = [
+            (await loop.create_connection(_Connection, *self._address))[1]
+            for _ in range(connections)
+        ]
+        latencies: list[float] = []
+        due: asyncio.Queue[float | None] = asyncio.Queue()
+        started = clock()
+
+        async def keep_sending(connection: _Connection) -> None:
+            while (moment := await due.get()) is not None:
+                await connection.exchange(self._make_request())
+                latencies.append(clock() - moment)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for connection in opened:
+                    group.create_task(keep_sending(connection))
+                for number in range(round(rate * seconds)):
+                    moment = started + number / rate
+                    if moment > clock():
+                        await asyncio.sleep(moment - clock())
+                    due.put_nowait(moment)
+                for _ in opened:
+                    due.put_nowait(None)
+        finally:
+            for connection in opened:
+                connection.close()
+        return Measured(tuple(sorted(latencies)), clock() - started)
+
     async def answer(self) -> bytes:
         """One whole answer, head and body."""
         loop = asyncio.get_running_loop()

@@ -22,7 +22,7 @@ from rich.table import Table
 from gateway.orchestrators.market import Market
 from gateway.orchestrators.selection import Need, Policy, Prospect, rank
 from network.units import ModelId, Pixels
-from scripts.benchmarks.simulation import STRATEGIES, Outcome, Simulation
+from scripts.benchmarks.simulation import STRATEGIES, WORLDS, Outcome, Simulation
 
 _POLICY: Final = Policy(time_value=Fraction(10**12))
 _SHAPES: Final = tuple(
@@ -113,6 +113,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--requests", type=int, default=20_000, help="simulated (default 20000)")
     parser.add_argument("--orchestrators", type=int, default=1000, help="simulated (default 1000)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="simulate our choice with less and more knowledge, too: what its regret comes from",
+    )
     options = parser.parse_args(arguments)
     figures: dict[str, float] = {}
     for count in (1000, 10_000):
@@ -132,6 +137,13 @@ def main(arguments: Sequence[str]) -> int:
     for name, outcome in outcomes.items():
         figures[f"regret_{name}"] = round(outcome.regret, 4)
         figures[f"p99_s_{name}"] = round(outcome.p99_seconds, 3)
+    if options.parts:
+        for name, world in WORLDS.items():
+            randomness = Random(options.seed)  # noqa: S311
+            simulation = Simulation(options.orchestrators, STRATEGIES["ours"], randomness, world)
+            outcome = simulation.run(options.requests, per_second=options.orchestrators / 4)
+            figures[f"regret_with_{name}"] = round(outcome.regret, 4)
+            outcomes[f"ours, {name.replace('_', ' ')}"] = outcome
     _report(figures, outcomes)
     print(json.dumps(figures))
     return 0

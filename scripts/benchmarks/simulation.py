@@ -10,20 +10,23 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from fractions import Fraction
 from functools import partial
 from random import Random
 from typing import Final
 
 from gateway.orchestrators.market import Market
+from gateway.orchestrators.pace import Beliefs
 from gateway.orchestrators.selection import FEMTOSECONDS, Need, Policy, Prospect
 from gateway.orchestrators.standing import (
+    Delivery,
     Fault,
     Pausing,
     Standing,
     after_failure,
     after_success,
-    measured_pace,
+    newcomer,
 )
 from network.units import ModelId, Pixels
 
@@ -51,7 +54,9 @@ class Orchestrator:
     fails: bool
     ours: int = 0
     others: int = 0
-    standing: Standing = field(default_factory=Standing)
+    #: Free places as advertised, less our jobs since.
+    seen: int = 0
+    standing: Standing = field(default_factory=newcomer)
     #: Of one job, time included, in wei.
     cost: float = 0.0
 
@@ -62,10 +67,40 @@ class Orchestrator:
     def free(self) -> int:
         return self.places - self.ours - self.others
 
+    @property
+    def offered(self) -> int:
+        """Free places as we know of them, and no more than it has earned."""
+        allowance = self.standing.allowance
+        return self.seen if allowance is None else min(self.seen, allowance - self.ours)
+
     def ask(self, price: Fraction) -> None:
         """Change the price, in wei per pixel."""
         self.price = price
         self.cost = float(price * NEED.pixels) + float(TIME_VALUE) * self.pace
+
+
+class Paces(Enum):
+    """What is known of the time that those take who were not measured."""
+
+    #: The same constant of all.
+    CONSTANT = "constant"
+    #: What those who were measured tell.
+    LEARNED = "learned"
+    #: Everybody's true pace, from the start.
+    KNOWN = "known"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the gateway knows, and how well others behave."""
+
+    paces: Paces = Paces.LEARNED
+    #: Prices and free places are known as soon as they change.
+    is_fresh: bool = False
+    #: Nobody fails.
+    is_sound: bool = False
+    #: Newcomers may have all their places filled at once.
+    is_trusting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +122,20 @@ Strategy = Callable[["Simulation", set[str]], str | None]
 class Simulation:
     """One run; `randomness` decides everything that is not the strategy's."""
 
-    def __init__(self, count: int, strategy: Strategy, randomness: Random) -> None:
+    def __init__(
+        self,
+        count: int,
+        strategy: Strategy,
+        randomness: Random,
+        world: World = World(),
+    ) -> None:
         self._random = randomness
+        self._world = world
         self._strategy = strategy
         self.orchestrators = {one.uri: one for one in self._make(count)}
         self.uris = list(self.orchestrators)
         self.market = Market(Policy(time_value=TIME_VALUE))
+        self.beliefs = Beliefs(Policy().unmeasured_pace, Policy().cold_load)
         self.turn = 0
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -133,8 +176,11 @@ class Simulation:
             price = Fraction(self._random.randrange(1_000_000, 4_000_000))
             places = self._random.randrange(1, 5)
             pace = self._random.uniform(0.6, 3.0) * (10 if slow else 1)
-            fails = self._random.random() < _FAILING
-            made.append(Orchestrator(f"https://o{number}", price, places, pace, fails))
+            fails = self._random.random() < _FAILING and not self._world.is_sound
+            one = Orchestrator(f"https://o{number}", price, places, pace, fails)
+            if self._world.is_trusting:
+                one.standing = Standing()
+            made.append(one)
         return made
 
     def _at(self, when: float, act: Callable[[], None]) -> None:
@@ -149,18 +195,23 @@ class Simulation:
         if self._random.random() < _FLAPS:
             one.ask(one.price * Fraction(self._random.choice([8, 9, 11, 12]), 10))
         one.others = min(self._random.randrange(0, 4) // 2, max(one.places - one.ours, 0))
+        if self._world.is_fresh:
+            self._refresh(one)
         self._at(self.now + self._random.uniform(0, 2 * _REFRESH), partial(self._live, one))
 
     def _refresh(self, one: Orchestrator) -> None:
-        pace = one.standing.pace(MODEL)
-        unmeasured = Policy().unmeasured_pace
+        one.seen = one.free
+        self._tell(one)
+
+    def _tell(self, one: Orchestrator) -> None:
+        """What became known of it is what the next choice is made of."""
         self.market.put(
             Prospect(
                 one.uri,
                 one.price.numerator,
                 one.price.denominator,
-                free=one.free,
-                pace=unmeasured if pace is None else pace,
+                free=one.offered,
+                pace=self._pace(one),
                 overhead=FEMTOSECONDS // 50,
                 fresh_until=self.now + 60,
                 suspended_until=one.standing.suspended_until,
@@ -168,10 +219,21 @@ class Simulation:
         )
 
     def _count(self, uri: str, change: int) -> None:
-        self.orchestrators[uri].ours += change
-        known = self.market.get(uri)
-        if known is not None:
-            self.market.recount(uri, known.free - change)
+        one = self.orchestrators[uri]
+        one.ours += change
+        one.seen -= change
+        self.market.recount(uri, one.offered)
+
+    def _pace(self, one: Orchestrator) -> int:
+        """Femtoseconds per pixel and step."""
+        if self._world.paces is Paces.KNOWN:
+            return round(one.pace * FEMTOSECONDS / (NEED.pixels * NEED.steps))
+        pace = one.standing.pace(MODEL, NEED.size)
+        if pace is not None:
+            return pace
+        if self._world.paces is Paces.CONSTANT:
+            return Policy().unmeasured_pace
+        return self.beliefs.paces(MODEL)[NEED.size]
 
     def _best_truth(self) -> float:
         free = (one.cost for one in self.orchestrators.values() if one.free > 0 and not one.fails)
@@ -187,9 +249,8 @@ class Simulation:
         if one.free <= 0:
             # Somebody else was there first: what it advertised is old.
             self._counts["refused"] += 1
-            known = self.market.get(uri)
-            if known is not None:
-                self.market.recount(uri, 0)
+            one.seen = 0
+            self.market.recount(uri, one.offered)
             self._at(self.now + _REFUSAL, partial(self._try, began, tried))
             return
         best = self._best_truth()
@@ -203,14 +264,17 @@ class Simulation:
     def _failed(self, one: Orchestrator, began: float, tried: set[str]) -> None:
         self._count(one.uri, -1)
         one.standing = after_failure(one.standing, Fault.FAULTY, "", Pausing(), self.now)
-        self._refresh(one)
+        self._tell(one)
         self._try(began, tried)
 
     def _delivered(self, one: Orchestrator, began: float, sent: float, best: float) -> None:
         self._count(one.uri, -1)
-        pace = measured_pace(self.now - sent, NEED.pixels, NEED.steps)
-        one.standing = after_success(one.standing, MODEL, pace)
-        self._refresh(one)
+        job = Delivery(MODEL, NEED.pixels, NEED.steps, self.now - sent)
+        one.standing = after_success(one.standing, job, believed=0)
+        pace = one.standing.pace(MODEL, NEED.size)
+        if pace is not None:
+            self.beliefs.learn_pace(one.uri, MODEL, NEED.size, pace)
+        self._tell(one)
         self._seconds.append(self.now - began)
         cost = float(one.price * NEED.pixels) + float(TIME_VALUE) * (self.now - began)
         self._regrets.append(cost / best - 1 if best else 0.0)
@@ -248,4 +312,15 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     "ours": ours,
     "round_robin": round_robin,
     "least_busy": least_busy,
+}
+
+#: Our own choice where it knows less or more: each line differs from the one before it by one thing.
+WORLDS: Final[dict[str, World]] = {
+    "constant_pace": World(Paces.CONSTANT, is_trusting=True),
+    "learned_pace": World(is_trusting=True),
+    "newcomers_one_by_one": World(),
+    "known_pace": World(Paces.KNOWN),
+    "known_pace_trusting": World(Paces.KNOWN, is_trusting=True),
+    "fresh_as_well": World(Paces.KNOWN, is_fresh=True, is_trusting=True),
+    "nobody_fails": World(Paces.KNOWN, is_fresh=True, is_sound=True, is_trusting=True),
 }

@@ -1,7 +1,8 @@
 """An orchestrator that costs almost nothing: it answers every job at once with the same PNG.
 
 Two ports: GetOrchestrator and Ping by grpclib, and `POST /text-to-image` by a bare protocol that parses only what it
-must. Fee and seeds in its answers are true, so that a gateway which checks them is content.
+must, in JSON or, to those who take them, as parts. Fee and seeds in its answers are true, so that a gateway which checks them is content. The second port also
+answers OpenAI's `POST /v1/images/generations`, with the image in the answer, for gateways that buy from such.
 """
 
 import argparse
@@ -10,9 +11,9 @@ import itertools
 import struct
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import orjson
 import pybase64
@@ -23,7 +24,7 @@ from typing_extensions import override
 from network.capabilities import TEXT_TO_IMAGE, ModelConstraint, node_capabilities
 from network.runtime.clock import SystemClock
 from network.units import fee, pixels_of
-from network.wire import headers
+from network.wire import headers, image_parts
 from network.wire.codec import AuthToken, OrchestratorInfo, PriceInfo, encode_orchestrator_info
 from network.wire.generated import lp_rpc_grpc, lp_rpc_pb2
 
@@ -33,6 +34,7 @@ CAPACITY = 1000
 TOKEN_LIFETIME_SECONDS = 1800
 #: A job of this size is answered with an image of about 1.5 MB; all others with a few hundred bytes.
 LARGE = (1024, 512)
+OPENAI_PATH = b"/v1/images/generations"
 
 
 def png(width: int, height: int, *, noisy: bool) -> bytes:
@@ -92,31 +94,58 @@ class Answers:
     """The bytes of an answer, encoded once for each size of image; only seed and job id are filled in."""
 
     def __init__(self) -> None:
-        self._urls: dict[tuple[int, int], bytes] = {}
+        self._pngs: dict[tuple[int, int], bytes] = {}
+        self._encoded: dict[tuple[int, int], bytes] = {}
         self._numbers = itertools.count(1)
 
-    def to(self, body: bytes) -> bytes:
+    def to(self, head: bytes, body: bytes) -> bytes:
+        """The answer to a request, whose head is in lower case."""
         request = orjson.loads(body)
+        path = head.split(b" ", 2)[1]
+        if path == OPENAI_PATH:
+            return self._openai(request)
         size = (request["width"], request["height"])
-        url = self._urls.get(size)
-        if url is None:
-            encoded = pybase64.b64encode(png(*size, noisy=size == LARGE))
-            url = self._urls[size] = b"data:image/png;base64," + encoded
         count, seed = request["num_images_per_prompt"], request["seed"]
-        media = [
-            b'{"url":"%b","seed":%d,"nsfw":false}' % (url, seed + number)
-            for number in range(count)
-        ]
-        content = b'{"images":[%b]}' % b",".join(media)
-        head = (
-            "HTTP/1.1 200 OK\r\n"
-            "Content-Type: application/json\r\n"
-            f"Content-Length: {len(content)}\r\n"
+        told = (
             f"{headers.JOB_ID}: {next(self._numbers):032x}\r\n"
             f"{headers.FEE}: {fee(pixels_of(*size, count), PRICE)}\r\n"
-            f"{headers.PRICE}: {PRICE}\r\n\r\n"
+            f"{headers.PRICE}: {PRICE}\r\n"
         )
-        return head.encode() + content
+        if image_parts.CONTENT_TYPE.encode() in head:
+            facts = [{"seed": seed + number, "nsfw": False} for number in range(count)]
+            parts = image_parts.encode([(self._png(size), one) for one in facts])
+            return _answer(parts, told, image_parts.CONTENT_TYPE)
+        image = self._image(size)
+        media = [
+            b'{"url":"data:image/png;base64,%b","seed":%d,"nsfw":false}' % (image, seed + number)
+            for number in range(count)
+        ]
+        return _answer(b'{"images":[%b]}' % b",".join(media), told)
+
+    def _openai(self, request: Mapping[str, Any]) -> bytes:
+        width, _, height = request["size"].partition("x")
+        datum = b'{"b64_json":"%b"}' % self._image((int(width), int(height)))
+        return _answer(b'{"created":1,"data":[%b]}' % b",".join([datum] * request["n"]))
+
+    def _image(self, size: tuple[int, int]) -> bytes:
+        """A PNG of this size in base64."""
+        found = self._encoded.get(size)
+        if found is None:
+            found = self._encoded[size] = pybase64.b64encode(self._png(size))
+        return found
+
+    def _png(self, size: tuple[int, int]) -> bytes:
+        found = self._pngs.get(size)
+        if found is None:
+            found = self._pngs[size] = png(*size, noisy=size == LARGE)
+        return found
+
+
+def _answer(content: bytes, told: str = "", media: str = "application/json") -> bytes:
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nContent-Length: {len(content)}\r\n{told}\r\n"
+    )
+    return head.encode() + content
 
 
 class JobProtocol(asyncio.Protocol):
@@ -142,7 +171,7 @@ class JobProtocol(asyncio.Protocol):
                 return
             body = bytes(self._received[end + 4 : end + 4 + length])
             del self._received[: end + 4 + length]
-            self._transport.write(self._answers.to(body))
+            self._transport.write(self._answers.to(head, body))
 
 
 async def serve(port: int, job_port: int) -> None:

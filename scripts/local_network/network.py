@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Wei per pixel; about 0.0000014 ETH for an image of 1024 x 576 pixels.
 DEFAULT_PRICE = "2400000"
 
-Settings: TypeAlias = Mapping[str, str | int | float | bool]
+Settings: TypeAlias = Mapping[str, str | int | float | bool | list[str]]
 
 
 def free_port() -> int:
@@ -204,7 +204,8 @@ def start_gateway(
     config = folder / "gateway.toml"
     tables: list[tuple[str, Settings]] = [("orchestrators", {"uri": uri}) for uri in orchestrators]
     # The built-in model's own bound, so that the gateway refuses what the node would.
-    tables.append(("models", {"id": MODEL, "size_multiple": 32}))
+    loras = ["limner/night", "limner/outlines"]
+    tables.append(("models", {"id": MODEL, "size_multiple": 32, "loras": loras}))
     config.write_text(toml(values, tables))
     data_dir = data_dir or folder / "data"
     command = [str(BIN / "limner-gateway"), "run", "--data-dir", str(data_dir)]

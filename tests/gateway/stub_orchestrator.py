@@ -7,7 +7,7 @@ import asyncio
 import struct
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -119,6 +119,8 @@ class StubOrchestrator:
     capabilities: Capabilities | None = None
     transcoder: str | None = None
     image_bytes: int = 200
+    #: Makes a PNG of width, height and seed, in place of one without pixels.
+    draw: Callable[[int, int, int], bytes] | None = None
     #: What it warns of, in a header.
     warnings: str = ""
     #: Added to what it says of each image.
@@ -354,7 +356,11 @@ class StubOrchestrator:
         for index in range(count):
             if behaviour == "wrong_size":
                 width = 8
-            data = png(width, height, self.image_bytes, marker=seed + index)
+            data = (
+                png(width, height, self.image_bytes, marker=seed + index)
+                if self.draw is None
+                else self.draw(width, height, seed + index)
+            )
             url = self._url(behaviour, data, f"{seed + index}.png")
             shown = seed + index + (behaviour == "wrong_seed")
             images.append({"url": url, "seed": shown, "nsfw": False, **self.verdict})

@@ -338,3 +338,22 @@ def test_a_size_that_the_built_in_model_cannot_draw_is_refused_without_any_confi
     with pytest.raises(ProblemError, match="multiple of 32; the nearest are 96 and 128"):
         bounds.parse(b'{"prompt": "a ring", "width": 120}')
     assert bounds.parse(b'{"prompt": "a ring", "model_id": "other", "width": 120}').width == 120
+
+
+async def test_the_page_knows_what_models_cost_and_can_be_switched_off(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    async with serving(settings_for(tmp_path / "on", orchestrator.uri)) as stage:
+        async with stage.client.get(f"{stage.gateway.url}/") as page:
+            assert page.status == 200
+        bearer = {"Authorization": f"Bearer {stage.key}"}
+        async with stage.client.get(f"{stage.gateway.url}/v1/models", headers=bearer) as told:
+            (model,) = (await told.json())["data"]
+        assert (model["id"], model["limner"]["wei_per_pixel"]) == ("m", "1")
+        assert (model["limner"]["available"], model["limner"]["default"]) == (True, True)
+        await stage.post()
+        async with stage.client.get(f"{stage.gateway.url}/key", headers=bearer) as own:
+            assert (await own.json())["spent_today_wei"] == str(64 * 64)
+    off = settings_for(tmp_path / "off", orchestrator.uri, page=False)
+    async with serving(off) as stage, stage.client.get(f"{stage.gateway.url}/") as page:
+        assert page.status == 404

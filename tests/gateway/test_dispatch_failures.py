@@ -24,6 +24,24 @@ CLIENTS_FAULT = {
     "unsafe": f"{REFUSED_AS_UNSAFE}: it objects",
 }
 SLOW = {"hang", "slow_drip", "huge_announced"}
+#: What weighs more than a slow answer or a broken connection.
+WRONG = {
+    "empty_200",
+    "no_images",
+    "too_many_images",
+    "wrong_size",
+    "wrong_seed",
+    "null_fields",
+    "repeated_payload",
+    "foreign_link",
+    "jpeg",
+    "gif",
+    "broken_base64",
+    "cut_png",
+    "overcharge",
+    "not_json",
+    "deep_json",
+}
 FAULTS = [
     behaviour
     for behaviour in get_args(Behaviour)
@@ -53,7 +71,8 @@ async def test_after_a_fault_the_next_orchestrator_delivers(
         await result.settled
         assert (result.orchestrator, result.attempts) == (good.uri, 2)
         states = {state.uri: state for state in desk.directory.states()}
-        assert states[bad.uri].failures == 1
+        assert states[bad.uri].fault == ("wrong" if behaviour in WRONG else "faulty")
+        assert states[bad.uri].failures == (3 if behaviour in WRONG else 1)
         assert states[bad.uri].last_fault
         assert states[good.uri].failures == 0
         totals = {total.orchestrator: total for total in await desk.journal.orchestrator_totals()}

@@ -11,6 +11,7 @@ from scripts.local_network.network import NetworkFactory, NodePlan
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 
+@pytest.mark.timeout(240)
 def test_schemathesis_finds_no_failure(network_of: NetworkFactory, tmp_path: Path) -> None:
     # Every request that the document allows is carried out: small bounds keep that quick.
     network = network_of(
@@ -24,9 +25,11 @@ def test_schemathesis_finds_no_failure(network_of: NetworkFactory, tmp_path: Pat
     gateway = network.gateway
     command = [str(Path(sys.executable).parent / "schemathesis"), "run"]
     command += [f"{gateway.url}/openapi.json", "--header", f"Authorization: Bearer {gateway.key}"]
-    command += ["--max-examples", "25", "--seed", "1", "--no-color"]
+    command += ["--max-examples", "8", "--seed", "1", "--no-color"]
+    # It waits for a request that may be on its way; `tests/gateway/api` asks it with less patience.
+    command += ["--exclude-path", "/jobs/{request_id}/events"]
     said = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200
     )
     assert said.returncode == 0, said.stdout[-6000:] + said.stderr[-1000:]
     network.stop()

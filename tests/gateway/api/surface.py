@@ -1,35 +1,47 @@
 """The public surface on a real socket, with a scripted dispatcher behind it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.api import images, jobs
 from gateway.api.addresses import Addresses
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
 from gateway.api.finishing import open_finisher
 from gateway.api.frontend import Frontend
-from gateway.api.generation import Generation
+from gateway.api.generation import Generation, Keep
+from gateway.api.keeping import KeptAnswers, Resources, open_kept_answers
 from gateway.api.listener import listen
 from gateway.api.metrics import Gauges, Metrics
 from gateway.api.models import Models
 from gateway.api.openai import OpenAiImages
 from gateway.api.openapi import document
+from gateway.api.own_key import OwnKey
+from gateway.api.page import open_page
+from gateway.api.quotes import Quotes
 from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests
-from gateway.api.site import public_router
+from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
 from gateway.api.text_to_image import TextToImage
-from gateway.dispatch import RequestProgress
-from gateway.keys import KeyGrant
+from gateway.config import GatewaySettings, ImageSettings, JobSettings, ServerSettings
+from gateway.dispatch import RequestProgress, Showing
+from gateway.dispatch.foresight import Quote
+from gateway.keys import KeyGrant, Team, UseLimits
 from gateway.orchestrators.job_events import News
+from gateway.payments.allowance import Allowances
 from gateway.storage.disk import DiskImageStore, open_disk_store
+from network.prices import fixed_usd
 from network.runtime.clock import SystemClock
+from network.runtime.database import open_database
 from network.units import ModelId, Wei
 from network.wire.limits import Limits
 from network.wire.messages import TextToImageRequest
@@ -38,12 +50,30 @@ from tests.gateway.stub_orchestrator import png
 from tests.gateway.waiting import until
 
 DEFAULT = ModelId("limner/shapes")
+#: What the secrets of webhooks are made from.
+MASTER = bytes(range(32))
 LIMITS = Limits(max_width=1024, max_height=1024, max_steps=60, max_images=3, prompt_parts=1)
 GRANTS = {
     "good": KeyGrant("k1", "good"),
     "other": KeyGrant("k2", "other"),
     "one-at-a-time": KeyGrant("k3", "narrow", max_in_flight=1),
+    "limited": KeyGrant(
+        "k4",
+        "limited",
+        limits=UseLimits(wei_per_day=Wei(1000), wei_per_month=Wei(5000)),
+        team=Team("studio", UseLimits(wei_per_month=Wei(2000))),
+    ),
 }
+#: What anybody sees of any model.
+SHOWING = Showing(
+    reason="",
+    warm=True,
+    orchestrators=2,
+    free=3,
+    price=Fraction(7, 2),
+    overhead=0.25,
+    pace=1e-8,
+)
 
 
 class FixedKeys:
@@ -88,12 +118,18 @@ class ScriptedDispatcher:
     news: list[News] = field(default_factory=list)
     #: In place of files with a PNG's outside only.
     picture: bytes = b""
+    #: Where answers are written down that are kept.
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         self.gate.set()
 
     async def run(
-        self, request_id: str, buyer: KeyGrant, request: TextToImageRequest
+        self,
+        request_id: str,
+        buyer: KeyGrant,
+        request: TextToImageRequest,
+        keep: Keep | None = None,
     ) -> FixedDelivery:
         self.seen.append((request_id, buyer.key_id, request))
         self.under_way += 1
@@ -117,9 +153,19 @@ class ScriptedDispatcher:
         )
         settled = asyncio.get_running_loop().create_future()
         settled.set_result(None)
-        return FixedDelivery(
+        delivery = FixedDelivery(
             pictures, Wei(12345), "http://127.0.0.1:9", 1, 0.0, settled, self.warnings
         )
+        if keep is not None and self.journal is not None:
+            await self.journal.record(await keep(delivery))
+        return delivery
+
+    def quote(self, request_id: str, buyer: KeyGrant, request: TextToImageRequest) -> Quote:
+        del request_id, buyer
+        if self.failure is not None:
+            raise self.failure
+        model_id = ModelId(request.model_id)
+        return Quote(model_id, Wei(12345), Fraction(7, 2), 1.5, 2, warm=True, waiting=0)
 
     async def watch(self, request_id: str, key_id: str) -> AsyncGenerator[News]:
         """The scripted news, then whatever is put in later, until the request is over."""
@@ -150,6 +196,15 @@ class Surface:
     running: RunningRequests
     metrics: Metrics
     contract: dict[str, Any]
+    allowances: Allowances
+    kept: KeptAnswers | None
+    folder: Path
+    #: Whether the gateway stops in the middle of what it does.
+    is_forsaken: bool = False
+
+    def forsake(self) -> None:
+        """Leave the block without waiting for what is under way."""
+        self.is_forsaken = True
 
     async def post(
         self, body: dict[str, object] | bytes | None = None, key: str = "good", **headers: str
@@ -197,12 +252,17 @@ async def open_surface(
     body_timeout_seconds: float = 0.3,
     max_connections: int = 100,
     max_bytes: int = 10_000_000,
+    keeps: JobSettings | None = None,
+    dead_keys: Collection[str] = (),
 ) -> AsyncIterator[Surface]:
+    """`keeps` None keeps no answers: it spares most tests a database."""
     clock = SystemClock()
     dispatcher = ScriptedDispatcher()
     async with (
         open_disk_store(folder, lifetime=lifetime, max_bytes=max_bytes, clock=clock) as store,
         open_finisher() as finisher,
+        open_finisher() as finisher,
+        AsyncExitStack() as stack,
     ):
         running = RunningRequests(dispatcher, patience=0.1)
         admission = Admission(total=total, per_key=per_key)
@@ -217,26 +277,86 @@ async def open_surface(
             )
         )
         bounds = Bounds(DEFAULT, limits, {ModelId("big"): Limits(max_width=2048)})
+        rates = Rates(clock)
+        addresses = Addresses(store, public_url)
+        kept: KeptAnswers | None = None
+        if keeps is not None:
+            url = f"sqlite:///{folder.parent / 'gateway.db'}"
+            database = await stack.enter_async_context(open_database(url, MIGRATIONS))
+            ahead = folder.parent / "journal.ahead"
+            dispatcher.journal = await stack.enter_async_context(open_journal(database, ahead))
+            resources = Resources(
+                database=database,
+                journal=dispatcher.journal,
+                images=store,
+                addresses=addresses,
+                dispatcher=dispatcher,
+                admission=admission,
+                running=running,
+                rates=rates,
+                watchers=(metrics,),
+                clock=clock,
+                randomness=random.Random(1),  # noqa: S311
+                master=MASTER,
+            )
+            settings = GatewaySettings(
+                jobs=keeps,
+                images=ImageSettings(lifetime_seconds=lifetime),
+                server=ServerSettings(body_timeout_seconds=body_timeout_seconds),
+            )
+            kept = await stack.enter_async_context(open_kept_answers(settings, resources))
         generation = Generation(
             keys=FixedKeys(),
-            rates=Rates(clock),
+            rates=rates,
             admission=admission,
             dispatcher=dispatcher,
             running=running,
             max_body_bytes=limits.max_body_bytes,
             body_timeout_seconds=body_timeout_seconds,
             reveal_orchestrator=True,
+            keeping=None if kept is None else kept.promising,
         )
-        addresses = Addresses(store, public_url)
+        text_to_image = TextToImage(generation, bounds, addresses, finisher)
+        openai_images = OpenAiImages(generation, bounds, addresses, finisher, clock)
+        if kept is not None:
+            grants = {
+                grant.key_id: grant for grant in GRANTS.values() if grant.key_id not in dead_keys
+            }
+            readers = {TEXT_TO_IMAGE: text_to_image.read, OPENAI_IMAGES: openai_images.read}
+            await kept.resume(grants.get, readers)
+        allowances = Allowances()
         contract = document(limits, "0.1.0", public_url)
         router = public_router(
-            text_to_image=TextToImage(generation, bounds, addresses, finisher),
-            openai_images=OpenAiImages(generation, bounds, addresses, finisher, clock),
-            models=Models(FixedKeys(), lambda: (DEFAULT, ModelId("big")), 1_700_000_000),
-            running_jobs=jobs.Jobs(keys=FixedKeys(), running=running, clock=clock),
+            text_to_image=text_to_image,
+            openai_images=openai_images,
+            models=Models(
+                FixedKeys(),
+                lambda: (DEFAULT, ModelId("big")),
+                1_700_000_000,
+                look=lambda _model_id, _grant: SHOWING,
+                bounds=bounds,
+                loras={DEFAULT: ("b/two", "a/one")},
+            ),
+            quotes=Quotes(
+                keys=FixedKeys(),
+                rates=rates,
+                admission=admission,
+                bounds=bounds,
+                quoting=dispatcher,
+                max_body_bytes=limits.max_body_bytes,
+                body_timeout_seconds=body_timeout_seconds,
+            ),
+            running_jobs=jobs.Jobs(keys=FixedKeys(), running=running, clock=clock, endings=kept),
             stored_images=images.Images(store),
             contract=contract,
             version="0.1.0",
+            own_key=OwnKey(
+                keys=FixedKeys(),
+                allowances=allowances,
+                rates=fixed_usd(Fraction(2500)),
+                clock=clock,
+            ),
+            page=await open_page(),
         )
         async with (
             listen(
@@ -250,7 +370,7 @@ async def open_surface(
             aiohttp.ClientSession() as client,
         ):
             host, _, port = url.removeprefix("http://").rpartition(":")
-            yield Surface(
+            opened = Surface(
                 url,
                 host,
                 int(port),
@@ -261,7 +381,12 @@ async def open_surface(
                 running,
                 metrics,
                 contract,
+                allowances,
+                kept,
+                folder,
             )
+            yield opened
             # Whatever a test did, nothing of it may stay behind.
-            dispatcher.gate.set()
-            await until(lambda: not admission.in_flight and not len(running))
+            if not opened.is_forsaken:
+                dispatcher.gate.set()
+                await until(lambda: not admission.in_flight and not len(running))

@@ -28,8 +28,8 @@ async def test_metrics_count_requests_fees_and_refusals(surface: Surface) -> Non
     )
     assert samples["limner_gateway_requests_total", "401", "invalid_api_key", "text-to-image"] == 1
     assert samples["limner_gateway_spent_wei_total",] == 2 * 12345
-    assert samples["limner_gateway_request_seconds_count",] == 2
-    assert samples["limner_gateway_overhead_seconds_count",] == 2
+    assert samples["limner_gateway_request_seconds_count", "text-to-image"] == 2
+    assert samples["limner_gateway_overhead_seconds_count", "text-to-image"] == 2
     assert samples["limner_gateway_stored_images",] == 2
     assert samples["limner_gateway_in_flight",] == 0
     assert samples["limner_gateway_orchestrators", "ready"] == 1

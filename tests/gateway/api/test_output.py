@@ -105,7 +105,8 @@ async def test_metadata_tells_how_to_draw_the_image_again_and_no_prompt(
     fields = {"output_format": form, "embed_metadata": True, "seed": 7}
     _, _, data = await fetched(surface, **fields)
     told = metadata_in(opened(data))
-    assert (told["seed"], told["model_id"], told["request_id"]) == (7, "limner/shapes", ID)
+    assert (told["seed"], told["model_id"]) == (7, "limner/shapes")
+    assert told["request_id"] == surface.dispatcher.seen[-1][0], "as Limner-Job-Id tells it"
     assert (told["width"], told["num_inference_steps"]) == (64, 50)
     assert b"secret" not in data
     _, _, data = await fetched(surface, **fields, embed_prompt=True)

@@ -237,7 +237,7 @@ async def test_options_tells_the_methods(surface: Surface) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/text-to-image/x", "/jobs", "/%00", "/TEXT-TO-IMAGE"]
+    "path", ["//", "/nothing", "/text-to-image/x", "/jobs", "/%00", "/TEXT-TO-IMAGE"]
 )
 async def test_an_unknown_path_gets_404(surface: Surface, path: str) -> None:
     async with surface.client.get(surface.url + path) as response:

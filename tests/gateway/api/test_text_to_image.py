@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from gateway.storage.disk import ImageNotStoredError
+from gateway.storage.store import ImageNotStoredError
 from network.errors import ProblemError
 from network.wire import problems
 from network.wire.messages import response_schema

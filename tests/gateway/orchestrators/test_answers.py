@@ -17,8 +17,10 @@ from gateway.orchestrators.answers import (
     Refused,
     check_pictures,
     parse_answer,
+    parse_parts,
     refusal,
 )
+from network.wire import image_parts
 from network.wire.safety import REFUSED_AS_UNSAFE, Safety
 from tests.gateway.stub_orchestrator import png
 
@@ -185,3 +187,49 @@ def test_a_refusals_text_is_short_clean_and_without_the_prefix() -> None:
     assert isinstance(error, OrchestratorRefused)
     assert error.text.startswith("too  long Set-Cookie: a")
     assert len(error.text) <= 500
+
+
+def parts(*images: bytes, seed: int = 5) -> bytes:
+    return image_parts.encode(
+        [(image, {"seed": seed + n, "nsfw": n == 1}) for n, image in enumerate(images)]
+    )
+
+
+def test_parts_come_out_as_they_went_in() -> None:
+    images = [png(64, 32, marker=1), png(64, 32, marker=2)]
+    pictures = check_pictures(parse_parts(bytearray(parts(*images)), 2), WANTED)
+    assert [p.png for p in pictures] == images
+    assert [(p.seed, p.safety) for p in pictures] == [(5, Safety.UNKNOWN), (6, Safety.FLAGGED)]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=4))
+def test_parts_are_cut_where_they_were_joined(images: list[bytes]) -> None:
+    media = parse_parts(parts(*images), len(images))
+    assert [medium.image for medium in media] == images
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (parts(_PNG, _PNG)[:-1], "has not the images"),
+        (parts(_PNG, _PNG) + b"x", "goes on after"),
+        (parts(_PNG), "sent 1 images where 2"),
+        (parts(_PNG, b""), "has not the images"),
+        (
+            b'{"images":[{"url":-1,"seed":5,"nsfw":false},{"url":2,"seed":6,"nsfw":false}]}\nx',
+            "not",
+        ),
+        (answer(entry(), entry(seed=6)) + b"\n", "has not the images"),
+        (b"x" * 20_000 + b"\n", "not the JSON"),
+        (b"", "not the JSON"),
+    ],
+)
+def test_parts_that_do_not_fit_are_a_fault(body: bytes, reason: str) -> None:
+    with pytest.raises(OrchestratorFailed, match=reason):
+        parse_parts(body, 2)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_as_parts_are_read_or_refused(body: bytes) -> None:
+    with suppress(OrchestratorFailed):
+        parse_parts(body, 1)

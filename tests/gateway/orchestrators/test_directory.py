@@ -16,9 +16,10 @@ from gateway.orchestrators.client import OrchestratorClient, open_client
 from gateway.orchestrators.directory import Directory, Refreshing
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.selection import Policy, Prospect, Reason
-from gateway.orchestrators.standing import Fault, Pausing
+from gateway.orchestrators.standing import Delivery, Fault, Pausing
 from gateway.orchestrators.terms import Terms
 from network.capabilities import TEXT_TO_IMAGE, Capabilities, ModelConstraint
+from network.errors import ProblemError
 from network.identity import verify_session_request
 from network.runtime.clock import SystemClock
 from network.runtime.supervisor import supervise
@@ -233,7 +234,7 @@ async def test_failures_pause_an_orchestrator_and_connections_mend_at_once() -> 
         known.directory.note_failure(stub.uri, Fault.FAULTY, "it sent a GIF")
         assert known.prospect(stub).suspended_until > now + 25
         assert known.directory.states()[0].last_fault == "it sent a GIF"
-        known.directory.note_success(stub.uri, M, pixels=64, steps=1, seconds=0.1)  # type: ignore[arg-type]
+        known.directory.note_success(stub.uri, Delivery(M, pixels=64, steps=1, seconds=0.1))
         assert known.prospect(stub).suspended_until == 0
         known.directory.note_failure(stub.uri, Fault.UNREACHABLE, "no connection")
         assert known.prospect(stub).suspended_until > now + 25
@@ -245,6 +246,77 @@ async def test_cold_models_are_known_to_take_longer() -> None:
     async with running(stub), knowing([stub.uri]) as known:
         warm, cold = known.prospect(stub), known.prospect(stub, ModelId("cold"))
         assert cold.overhead - warm.overhead == Policy().cold_load
+
+
+async def test_strangers_get_one_job_at_a_time_until_they_deliver() -> None:
+    stub = StubOrchestrator({"m": StubModel(), "n": StubModel()}, capacity=8)
+    n = ModelId("n")
+    async with running(stub), knowing([], Refreshing(interval=60.0)) as known:
+        directory = known.directory
+        directory.list_from("chain", [stub.uri], are_strangers=True)
+        await until(lambda: directory.prospects(M) and directory.prospects(n))
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (1, 1)
+        assert directory.states()[0].allowance == 1
+        # What one model's job takes is taken from all.
+        directory.claim(stub.uri, M)
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (0, 0)
+        directory.note_success(stub.uri, Delivery(M, 100, 1, 1.0))
+        directory.release(stub.uri, M, was_sent=False)
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (2, 2)
+        for _ in range(15):
+            directory.note_success(stub.uri, Delivery(M, 100, 1, 1.0))
+        assert (known.prospect(stub).free, known.prospect(stub, n).free) == (8, 8)
+        assert directory.states()[0].allowance is None
+
+
+async def test_after_a_pause_one_job_at_a_time_until_one_is_delivered(tmp_path: Path) -> None:
+    stub = StubOrchestrator(capacity=4)
+    async with running(stub), open_desk(tmp_path, [stub], pausing=Pausing(0.05)) as desk:
+        stub.script.append("crash_500")
+        with pytest.raises(ProblemError):
+            await desk.dispatcher.run("r", Key(), request_for())
+        await asyncio.sleep(0.1)
+        stub.job_seconds, stub.most_under_way = 0.05, 0
+        most: list[int] = []
+
+        async def one(number: int) -> None:
+            await desk.dispatcher.run(f"r{number}", Key(), request_for())
+            most.append(stub.most_under_way)
+
+        await asyncio.gather(*(one(number) for number in range(8)))
+        assert most[0] == 1
+        assert 2 <= most[-1] <= 4
+
+
+async def test_what_loading_took_is_learned_from_the_first_job_on_a_cold_model() -> None:
+    cold = StubOrchestrator({"m": StubModel(warm=False)})
+    other = StubOrchestrator({"m": StubModel(warm=False)})
+    seldom = Refreshing(interval=60.0)
+    async with running(cold), running(other), knowing([cold.uri, other.uri], seldom) as known:
+        assert known.prospect(cold).is_cold
+        way = known.prospect(other).overhead - Policy().cold_load
+        # One second of work by the pace that is believed, and ten of loading.
+        work = Delivery(M, pixels=10**6, steps=2, seconds=11.0, was_cold=True)
+        known.directory.note_success(cold.uri, work)
+        assert not known.prospect(cold).is_cold
+        assert known.prospect(cold).overhead < 10**15
+        assert known.prospect(cold).pace == Policy().unmeasured_pace
+        # What one of them took is believed of the other, until that is measured itself.
+        await known.directory.refresh(other.uri, M, 1e12)
+        assert known.prospect(other).is_cold
+        assert abs(known.prospect(other).overhead - way - 10 * 10**15) < 10**15
+
+
+async def test_a_measured_pace_counts_at_once_and_tells_of_those_not_measured() -> None:
+    one, other = StubOrchestrator(), StubOrchestrator()
+    seldom = Refreshing(interval=60.0)
+    async with running(one), running(other), knowing([one.uri, other.uri], seldom) as known:
+        assert known.prospect(one).pace == known.prospect(other).pace == Policy().unmeasured_pace
+        known.directory.note_success(one.uri, Delivery(M, 512 * 512, 20, 1.0))
+        measured = known.prospect(one).pace
+        assert measured * 512 * 512 * 20 == pytest.approx(10**15, rel=1e-6)
+        await known.directory.refresh(other.uri, M, 1e12)
+        assert known.prospect(other).pace == measured
 
 
 async def test_ping_is_answered() -> None:
@@ -398,3 +470,16 @@ async def test_what_is_remembered_of_one_that_is_silent_now_is_not_believed_any_
             await until(lambda: known.prospect(stub).barred is Reason.UNREACHABLE)
             stub.info = "answer"
             await until(lambda: known.prospect(stub).barred is None)
+
+
+async def test_a_glance_sees_what_a_request_would_and_leaves_nothing_behind() -> None:
+    names = [f"m{number}" for number in range(3)]
+    stub = StubOrchestrator({name: StubModel(Fraction(5, 2)) for name in names})
+    refreshing = Refreshing(interval=0.1, least_interval=0.01, priced_models=1)
+    async with running(stub), knowing([stub.uri], refreshing) as known:
+        (seen,) = known.directory.glance(ModelId("m2"))
+        assert seen.barred is Reason.UNPRICED or seen.price == 3
+        assert known.directory.glance(ModelId("made up")) == []
+        assert known.directory._markets.of(ModelId("m2")) is None
+        assert known.directory.prospects(ModelId("m2")) is not None
+        assert known.directory.glance(ModelId("m2")) == [known.prospect(stub, ModelId("m2"))]

@@ -1,6 +1,6 @@
 """The best of a market is the one that looking at everybody finds, whatever changed before."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from random import Random
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gateway.orchestrators.market import Market
+from gateway.orchestrators.pace import spread
 from gateway.orchestrators.selection import Need, Policy, Prospect, Reason, rank
 from network.units import ModelId, Pixels
 
@@ -36,6 +37,7 @@ class Trading(RuleBasedStateMachine):
         unit=st.sampled_from([1, 3]),
         free=st.integers(-1, 2),
         pace=st.sampled_from([10**7, 10**8]),
+        slower=st.sampled_from([1, 1, 3]),
         overhead=st.sampled_from([0, 10**13]),
         life=st.integers(-1, 30),
         pause=st.sampled_from([0, 0, 0, 5, 20]),
@@ -49,6 +51,7 @@ class Trading(RuleBasedStateMachine):
         unit: int,
         free: int,
         pace: int,
+        slower: int,
         overhead: int,
         life: int,
         pause: int,
@@ -64,6 +67,8 @@ class Trading(RuleBasedStateMachine):
             fresh_until=self.now + life,
             suspended_until=self.now + pause if pause else 0.0,
             barred=barred,
+            # Where sizes differ, large images take longer for a pixel.
+            paces=() if slower == 1 else spread({1: pace, 11: 2 * pace, 13: slower * pace}),
         )
         self.market.put(self.known[uri])
 
@@ -89,17 +94,26 @@ class Trading(RuleBasedStateMachine):
 
     @rule(
         pixels=st.sampled_from([1, 7, 4096]),
+        images=st.sampled_from([1, 4]),
         steps=st.sampled_from([1, 20]),
         cap=st.sampled_from([None, Fraction(2), Fraction(5, 3)]),
         tried=st.sets(st.sampled_from(URIS), max_size=3),
     )
-    def ask(self, pixels: int, steps: int, cap: Fraction | None, tried: set[str]) -> None:
-        need = Need(ModelId("m"), Pixels(pixels), steps, cap)
+    def ask(
+        self, pixels: int, images: int, steps: int, cap: Fraction | None, tried: set[str]
+    ) -> None:
+        need = Need(ModelId("m"), Pixels(pixels), steps, cap, images)
         exhaustive = rank(need, self.known.values(), self.policy, self.now, tried).best
         assert self.market.best(need, self.now, tried) == exhaustive
 
 
 TestTrading = Trading.TestCase
+
+
+def test_only_the_free_places_are_others() -> None:
+    filled = {one.name: (one.name, "any") for one in fields(Prospect)}
+    of_all = Prospect(**filled)  # type: ignore[arg-type]
+    assert of_all.with_free(5) == replace(of_all, free=5)
 
 
 @pytest.mark.parametrize("shapes", [1, 40])

@@ -78,7 +78,7 @@ async def test_a_whole_answer_leaves_its_connection_to_the_next() -> None:
     async with serving(WHOLE) as (server, poster):
         for _ in range(3):
             answer = await poster.post(server.origin, REQUEST, 100)
-            assert (answer.status, answer.body, answer.is_json) == (200, b"{}", True)
+            assert (answer.status, answer.body, answer.is_delivery) == (200, b"{}", True)
             assert answer.headers["content-type"] == "application/json"
         assert (server.connections, poster.idle) == (1, 1)
 
@@ -97,6 +97,60 @@ async def test_every_way_to_send_a_whole_answer_is_understood(answer: bytes) -> 
         for _ in range(2):
             assert (await poster.post(server.origin, REQUEST, 100)).body == b"{}"
         assert server.connections == 1
+
+
+LONG = bytes(range(256)) * 8000
+LONG_WHOLE = JSON + b"Content-Length: %d\r\n\r\n%b" % (len(LONG), LONG)
+
+
+async def test_a_long_body_is_had_whole_and_leaves_its_connection_to_the_next() -> None:
+    async with serving(LONG_WHOLE) as (server, poster):
+        for _ in range(3):
+            assert (await poster.post(server.origin, REQUEST, len(LONG))).body == LONG
+        assert (server.connections, poster.idle) == (1, 1)
+
+
+async def test_a_long_body_in_chunks_is_had_whole() -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(LONG) // 8, LONG[i::8]) for i in range(8))
+    async with serving(CHUNKED + chunks + b"0\r\n\r\n") as (server, poster):
+        found = (await poster.post(server.origin, REQUEST, len(LONG))).body
+        assert found == b"".join(LONG[i::8] for i in range(8))
+
+
+async def test_what_follows_a_long_body_is_no_part_of_it() -> None:
+    async with serving(LONG_WHOLE + WHOLE) as (server, poster):
+        assert (await poster.post(server.origin, REQUEST, len(LONG))).body == LONG
+        await until(lambda: server.lost == 1)
+        assert (await poster.post(server.origin, REQUEST, len(LONG))).body == LONG
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("last", [b"Connection: close\r\n", b""])
+async def test_after_a_long_last_body_another_connection_is_used(last: bytes) -> None:
+    answer = LONG_WHOLE.replace(b"\r\n\r\n", b"\r\n" + last + b"\r\n", 1)
+    if not last:
+        answer = answer.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    async with serving(answer) as (server, poster):
+        await poster.post(server.origin, REQUEST, len(LONG))
+        assert poster.idle == 0
+
+
+async def test_a_long_body_that_breaks_off_is_a_fault() -> None:
+    async with serving(LONG_WHOLE[:-1], hangs_up=True) as (server, poster):
+        with pytest.raises(OrchestratorFailed, match="broke"):
+            await poster.post(server.origin, REQUEST, len(LONG))
+
+
+async def test_answers_at_the_same_time_do_not_mix() -> None:
+    others = LONG_WHOLE.replace(LONG, LONG[::-1])
+    async with serving(LONG_WHOLE) as (server, poster), serving(others) as (other, _):
+        asked = [
+            poster.post(one.origin, REQUEST, len(LONG))
+            for _ in range(8)
+            for one in (server, other)
+        ]
+        found = [answer.body for answer in await asyncio.gather(*asked)]
+    assert found == [LONG, LONG[::-1]] * 8
 
 
 async def test_an_answer_may_end_with_its_connection() -> None:
@@ -190,7 +244,7 @@ async def test_of_a_refusal_only_the_beginning_is_read() -> None:
     endless = b"HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\n\r\n" + b"no " * 50_000
     async with serving(endless) as (server, poster):
         answer = await poster.post(server.origin, REQUEST, 100)
-        assert (answer.status, answer.is_json) == (503, False)
+        assert (answer.status, answer.is_delivery) == (503, False)
         assert answer.body == (b"no " * 2000)[:4096]
 
 

@@ -1,6 +1,7 @@
 """`limner-gateway wallet|fund|unlock|withdraw` on a real chain with the contracts' own rules."""
 
 import asyncio
+import json
 import os
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -50,6 +51,11 @@ async def test_money_goes_in_and_after_its_rounds_comes_out(
     assert told["state"].startswith("locked")
     spent = 2 * ETHER - ETHER * 3 // 4 - int(told["ether"])
     assert 0 < spent < ETHER // 100, "only gas"
+
+    noted = json.loads((await operator.run("audit", "--json")).out)
+    assert [one["action"] for one in noted] == ["transaction begun", "transaction done"]
+    assert noted[0]["sends_wei"] == str(ETHER * 3 // 4)
+    assert noted[1]["transaction"].startswith("0x")
 
     assert "no unlock request in progress" in await refused(operator, "withdraw")
     await succeed(operator, "unlock")

@@ -66,7 +66,9 @@ def _disk_place(folder: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, f"No space left for {len(data)} bytes", file)
 
     async def files() -> set[str]:
-        return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+        # Kept as <folder>/<request>.<name>.<kind>.
+        found = [file.name for file in root.rglob("*") if file.is_file()]
+        return {name.replace(".", "/", 1) for name in found}
 
     return Place(
         clock,
@@ -228,6 +230,17 @@ async def test_a_restart_keeps_images_and_their_age(place: Place) -> None:
         assert await read(store, path) is None
         assert await store.sweep() == 1
         await written(place, 0)
+
+
+async def test_what_is_secured_is_there(place: Place, store: ImageStore) -> None:
+    paths = [await store.put("request", bytes([number]) * 20) for number in range(5)]
+    await store.secure(paths)
+    assert await place.files() == {path.removeprefix("/stream/") for path in paths}
+    place.fail()
+    lost = await store.put("request", b"lost")
+    with pytest.raises(ImageNotStoredError):
+        await store.secure([lost])
+    place.recover()
 
 
 async def test_leaving_waits_for_what_is_on_its_way(place: Place) -> None:

@@ -4,11 +4,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from network.capabilities import job_capabilities
 from network.identity import KeySigner, checksum
 from network.units import ModelId
+from network.wire import image_parts
 from network.wire.codec import Payment, encode_payment
 from network.wire.headers import (
     FEE,
@@ -46,6 +48,32 @@ async def test_an_image_comes_with_a_receipt(tmp_path: Path) -> None:
             kind, _, data = image["url"].partition(",")
             assert kind == "data:image/png;base64"
             assert base64.b64decode(data).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+async def test_a_gateway_that_takes_parts_gets_the_same_images_without_base64(
+    tmp_path: Path,
+) -> None:
+    async with running_node(tmp_path) as node, Buyer(node, GATEWAY_KEY) as buyer:
+        told = await buyer.ask(num_images_per_prompt=3)
+        parts = await buyer.ask({"Accept": image_parts.ACCEPT}, num_images_per_prompt=3)
+    assert parts.headers["Content-Type"] == image_parts.CONTENT_TYPE
+    assert parts.headers[FEE] == told.headers[FEE]
+    line, _, rest = parts.body.partition(b"\n")
+    entries = orjson.loads(line)["images"]
+    images = [base64.b64decode(one["url"].partition(",")[2]) for one in told.json["images"]]
+    assert rest == b"".join(images)
+    assert [one.pop("url") for one in entries] == [len(image) for image in images]
+    for one in told.json["images"]:
+        assert entries.pop(0) == {name: one[name] for name in ("seed", "nsfw", "safety")}
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "multipart/mixed, image/*", ""])
+async def test_whoever_does_not_name_parts_gets_json(tmp_path: Path, accept: str) -> None:
+    async with running_node(tmp_path) as node, Buyer(node, GATEWAY_KEY) as buyer:
+        plain = await buyer.ask()
+        answer = await buyer.ask({"Accept": accept})
+    assert answer.headers["Content-Type"] == plain.headers["Content-Type"]
+    assert answer.body == plain.body
 
 
 async def test_warnings_come_in_a_header_and_leave_the_body_as_it_is(tmp_path: Path) -> None:
