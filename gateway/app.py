@@ -40,6 +40,7 @@ from gateway.api.rates import Rates
 from gateway.api.router import Route, Router
 from gateway.api.running import RunningRequests
 from gateway.api.site import OPENAI_IMAGES, TEXT_TO_IMAGE, public_router
+from gateway.api.spans import Recorder
 from gateway.api.status import count_states, describe, describe_spending
 from gateway.api.text_to_image import TextToImage
 from gateway.config import GatewaySettings
@@ -289,8 +290,8 @@ async def _open_listeners(parts: _Parts, stack: AsyncExitStack) -> Gateway:
     _warn_of_exposure(settings, has_tls=tls is not None)
     spans = await stack.enter_async_context(open_spans("limner-gateway", _VERSION, os.environ))
     recent = RecentRequests(parts.clock, partial(_spending, parts))
-    watchers = (metrics, recent)
-    public = Frontend(await _public_router(parts, watchers, stack), watchers, spans)
+    watchers = (metrics, recent, *(() if spans is None else (Recorder(spans),)))
+    public = Frontend(await _public_router(parts, watchers, stack), watchers)
     url = await open_listener("listen", settings.listen, public, tls=tls)
     address = checksum(parts.account)
     admin_url = ""

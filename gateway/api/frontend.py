@@ -11,10 +11,8 @@ from aiohttp.web import BaseRequest, StreamResponse
 from gateway.api.answers import no_content, problem_answer
 from gateway.api.exchange import Exchange, open_exchange
 from gateway.api.router import Router
-from gateway.api.spans import record_request
 from gateway.orchestrators.trail import bind
 from network.errors import ProblemError
-from network.runtime.spans import Spans
 from network.runtime.trace import TRACEPARENT
 from network.wire import problems
 
@@ -40,13 +38,9 @@ class Frontend:
     No application and no middlewares: each layer costs more than all the rest of this path.
     """
 
-    def __init__(
-        self, router: Router, watchers: Watcher | Sequence[Watcher], spans: Spans | None = None
-    ) -> None:
-        """`spans` get the requests for images and their attempts, where somebody wants them."""
+    def __init__(self, router: Router, watchers: Watcher | Sequence[Watcher]) -> None:
         self._router = router
         self._watchers = watchers if isinstance(watchers, Sequence) else (watchers,)
-        self._spans = spans
         # Bound once: the lazy logger would do it anew for every line.
         self._log = _log.bind()
 
@@ -91,8 +85,6 @@ class Frontend:
         own = max(0.0, seconds - exchange.foreign_seconds)
         for watcher in self._watchers:
             watcher.finished(exchange, status, seconds, own)
-        if self._spans is not None and exchange.route in IMAGE_ROUTES:
-            record_request(self._spans, exchange, status, seconds)
         if exchange.route not in IMAGE_ROUTES and not exchange.code:
             return
         write = self._log.error if status == 500 else self._log.info  # noqa: PLR2004

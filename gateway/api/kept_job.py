@@ -18,6 +18,7 @@ from gateway.api.generation import Asked, Delivered, Delivery, Dispatching, deli
 from gateway.api.kept_images import Images, Stored
 from gateway.api.running import RunningRequest, RunningRequests
 from gateway.keys import KeyGrant
+from gateway.orchestrators.trail import bind, branch
 from gateway.promises.model import Promise, delivered, is_lasting, refused
 from gateway.promises.store import PromiseStore
 from network.errors import DatabaseError, Problem, ProblemError
@@ -94,6 +95,8 @@ class Job:
         self._exchange = Exchange(
             perf_counter(),
             self.promise.request_id,
+            trail=branch(),
+            job_id=self.promise.request_id,
             route=_ROUTE,
             key_id=self.promise.key_id,
             model_id=wanted.model_id,
@@ -109,6 +112,7 @@ class Job:
         answered, so that whoever asks again at once finds the place free.
         """
         outcome: Outcome | None = None
+        bind(self._exchange.trail)
         try:
             outcome = await self._made(write_down)
             await self._conclude(outcome.fulfilment)
@@ -221,6 +225,7 @@ class Job:
         _log.info(
             "job",
             request_id=exchange.request_id,
+            trace_id=exchange.trail.trace.trace_id,
             key_id=exchange.key_id,
             status=fulfilment.status,
             state=fulfilment.state,

@@ -36,13 +36,15 @@ class RecentRequests:
     def finished(
         self, exchange: Exchange, status: int, seconds: float, own_seconds: float
     ) -> None:
-        """Count one request, if it was for images."""
+        """Count one request for images, or the job of one whose answer is kept.
+
+        A job's refusal is that of the request that waits for it, and counted there.
+        """
         del status, own_seconds
-        if exchange.route not in IMAGE_ROUTES:
-            return
         now = self.clock.now()
         if exchange.code:
-            self.history.bad(now, exchange.code)
+            if exchange.route in IMAGE_ROUTES:
+                self.history.bad(now, exchange.code)
         elif exchange.fee is not None:
             self.history.good(now, seconds, exchange.fee)
 

@@ -1,14 +1,31 @@
 """A finished request for images as spans: the request, and each of its attempts below it."""
 
+from dataclasses import dataclass
 from time import perf_counter, time_ns
 from typing import Final
 
 from gateway.api.exchange import Exchange
+from gateway.api.frontend import IMAGE_ROUTES
 from gateway.orchestrators.trail import DELIVERED
 from network.runtime.spans import Attribute, Span, Spans
 
 _NANOSECONDS: Final = 10**9
 _OUR_FAULT: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Records what ends (a `gateway.api.frontend.Watcher`)."""
+
+    spans: Spans
+
+    def finished(
+        self, exchange: Exchange, status: int, seconds: float, own_seconds: float
+    ) -> None:
+        """Record a request for images, or a kept one's job; nobody wants spans of the rest."""
+        del own_seconds
+        if exchange.route in IMAGE_ROUTES or exchange.trail.attempts:
+            record_request(self.spans, exchange, status, seconds)
 
 
 def record_request(spans: Spans, exchange: Exchange, status: int, seconds: float) -> None:

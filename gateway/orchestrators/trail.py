@@ -57,6 +57,12 @@ def bind(trail: Trail) -> None:
     _trail.set(trail)
 
 
+def branch() -> Trail:
+    """A trail for work that outlives the request of this context, in the same trace."""
+    trail = _trail.get()
+    return Trail(begin_trace(()) if trail is None else trail.trace.child())
+
+
 def note_wait(seconds: float) -> None:
     """The request of this context waited for a free place."""
     trail = _trail.get()

@@ -16,7 +16,8 @@ class RandomBytes:
     """Bytes that nobody can guess, each given out once."""
 
     def __init__(self) -> None:
-        self._forget()
+        self._lock = threading.Lock()
+        self._drawn, self._used = b"", 0
         # A child process must not give out what its parent does.
         os.register_at_fork(after_in_child=self._forget)
 
@@ -38,5 +39,5 @@ class RandomBytes:
         return urlsafe_b64encode(self.take(size)).rstrip(b"=").decode()
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # another thread may have held it when the child was made
         self._drawn, self._used = b"", 0

@@ -71,7 +71,8 @@ async def aftermath(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[A
             honest.stub.uri,
             *(one.stub.uri for one in hostiles),
             default_model="m0",
-            routing={"refresh_seconds": 60, "attempt_seconds": 2},
+            # So many failures at once would else be taken for an outage.
+            routing={"refresh_seconds": 60, "attempt_seconds": 2, "retry_spare": 1000},
             images={"check_pixels": True},
         )
         stage = await enter(serving(settings))
@@ -120,7 +121,7 @@ async def test_an_attack_costs_its_standing_and_another_delivers(
     assert int(seen.fee) in {64 * 64 * HONEST_PRICE, 64 * 64 * (HONEST_PRICE + 1)}
     assert seen.orchestrator == aftermath.honest
     assert (seen.image, seen.media) == (PLAIN, "image/png")
-    assert seen.failures == 1
+    assert seen.failures >= 1, "wrong images weigh more than broken connections"
     assert seen.last_fault
     assert seen.last_fault.isprintable()
     assert seen.taken < MOST_TAKEN
@@ -150,5 +151,5 @@ async def test_nothing_was_written_but_the_images_that_were_delivered(
     others = {file.name for file in files if file not in images}
     assert others <= {
         *("gateway.sqlite3", "gateway.sqlite3-wal", "gateway.sqlite3-shm", "journal.ahead"),
-        *("keystore.json", "keystore.passphrase"),
+        *("keystore.json", "keystore.passphrase", "webhook.secret"),
     }

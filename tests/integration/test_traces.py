@@ -84,6 +84,20 @@ async def test_without_a_trace_of_the_clients_one_is_drawn(
     assert [line["trace_id"] for line in lines(said, "job")] == traces
 
 
+async def test_a_kept_answers_job_is_of_the_same_trace_and_counted_once(
+    tmp_path: Path, said: io.StringIO
+) -> None:
+    async with both(tmp_path) as stage:
+        key = {"Idempotency-Key": "once", "traceparent": PARENT}
+        assert [(await ask(stage, **key)).status for _ in range(2)] == [200, 200]
+        async with stage.client.get(f"{stage.gateway.admin_url}/history") as response:
+            whole = (await response.json())["whole"]
+    jobs = lines(said, "job")
+    assert {line["trace_id"] for line in jobs} == {TRACE}
+    assert len([line for line in jobs if "outcome" in line]) == 1, "the node's"
+    assert (whole["good"], whole["bad"]) == (1, 0)
+
+
 async def test_spans_of_both_sides_hang_together(
     tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:

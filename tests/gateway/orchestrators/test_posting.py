@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -32,6 +33,9 @@ class Server:
     @property
     def origin(self) -> Origin:
         return Origin("127.0.0.1", self.port, is_tls=False)
+
+    def has_lost(self, connections: int) -> bool:
+        return self.lost == connections
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -139,6 +143,22 @@ async def test_a_long_body_that_breaks_off_is_a_fault() -> None:
     async with serving(LONG_WHOLE[:-1], hangs_up=True) as (server, poster):
         with pytest.raises(OrchestratorFailed, match="broke"):
             await poster.post(server.origin, REQUEST, len(LONG))
+
+
+async def test_what_a_link_hands_over_is_read_the_same() -> None:
+    loop = asyncio.get_running_loop()
+    for answer, goes_on in ((LONG_WHOLE, False), (LONG_WHOLE + b"x", True), (WHOLE, False)):
+        body = answer.partition(b"\r\n\r\n")[2].removesuffix(b"x")
+        async with serving(answer) as (server, _):
+            _, connection = await loop.create_connection(
+                posting._LinkedConnection, "127.0.0.1", server.port
+            )
+            for _ in range(1 if goes_on else 3):
+                assert (await connection.post(REQUEST, len(LONG))).body == body
+            if goes_on:
+                await until(partial(server.has_lost, 1))
+            assert connection.is_open is not goes_on
+            connection.abort()
 
 
 async def test_answers_at_the_same_time_do_not_mix() -> None:
