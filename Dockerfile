@@ -15,7 +15,7 @@ COPY node node
 COPY gateway gateway
 
 FROM base AS gateway
-RUN pip install --constraint requirements.lock --build-constraint requirements.lock ".[gateway]"
+RUN pip install --constraint requirements.lock --build-constraint requirements.lock ".[gateway,s3]"
 ENV LIMNER_GATEWAY__DATA_DIR=/data
 USER 10001
 VOLUME /data

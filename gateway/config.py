@@ -21,6 +21,8 @@ from network.units import ModelId, Wei, parse_wei
 T = TypeVar("T")
 
 _MIB = 1024 * 1024
+#: Seconds that S3 lets a signed URL live.
+_LONGEST_SIGNED = 7 * 86_400
 _PRINTABLE = re.compile("[!-~]+")
 
 
@@ -64,6 +66,13 @@ def _wei(value: object) -> object:
     return parse_wei(value) if isinstance(value, str) else value
 
 
+def _bucket_url(text: str) -> str:
+    if text and not text.startswith("s3://"):
+        raise ValueError('write "s3://bucket/prefix"; leave it empty to keep images on this disk')
+    return text
+
+
+ImageStoreUrl = Annotated[str, AfterValidator(_bucket_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -171,6 +180,23 @@ class ImageSettings(Settings):
     lifetime_seconds: Seconds = 86_400.0
     max_bytes: Annotated[int, Field(ge=16 * _MIB)] = 2048 * _MIB
     sweep_seconds: Seconds = 30.0
+    check_pixels: bool = False
+    store: ImageStoreUrl = ""
+    urls: Literal["proxied", "presigned"] = "proxied"
+    access_key_id: str = Field(default="", repr=False)
+    secret_access_key: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if bool(self.access_key_id) != bool(self.secret_access_key.get_secret_value()):
+            raise ValueError(
+                "access_key_id and secret_access_key go together; set both or neither"
+            )
+        if self.urls == "presigned" and not self.store:
+            raise ValueError('urls = "presigned" is for a store that is a bucket')
+        if self.urls == "presigned" and self.lifetime_seconds > _LONGEST_SIGNED:
+            raise ValueError(f"signed URLs live for at most {_LONGEST_SIGNED} seconds")
+        return self
 
 
 class OrchestratorSettings(Settings):

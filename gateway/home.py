@@ -3,7 +3,7 @@
 import secrets
 from asyncio import to_thread
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,8 @@ from gateway.payments.payer import TicketMaker
 from gateway.payments.remote_signer import RemoteSigner, signer_session
 from gateway.payments.sender import TicketSender
 from gateway.promises.signing import MASTER_BYTES
-from gateway.storage.disk import DiskImageStore, open_disk_store
+from gateway.storage.disk import open_disk_store
+from gateway.storage.store import ImageStore
 from network.chain.contracts import LivepeerChain, open_chain
 from network.chain.profiles import endpoints_of, profile_of
 from network.chain.settings import OFFCHAIN
@@ -156,15 +157,50 @@ async def webhook_secret(settings: GatewaySettings) -> bytes:
     return await to_thread(_drawn_secret, data_dir / _WEBHOOKS)
 
 
-def open_images(
+@asynccontextmanager
+async def open_images(settings: GatewaySettings, clock: Clock) -> AsyncIterator[ImageStore]:
+    """The image store: on this machine's disk, or the bucket of the settings. Raises ConfigError."""
+    bounds = settings.images
+    async with AsyncExitStack() as stack:
+        if bounds.store:
+            opening = await to_thread(_bucket_store, settings, clock)
+            try:
+                store = await stack.enter_async_context(opening)
+            except ValueError as error:
+                raise ConfigError("images.store", str(error)) from error
+            yield store
+            return
+        yield await stack.enter_async_context(
+            open_disk_store(
+                images_folder(settings),
+                lifetime=bounds.lifetime_seconds,
+                max_bytes=bounds.max_bytes,
+                clock=clock,
+            )
+        )
+
+
+def _bucket_store(
     settings: GatewaySettings, clock: Clock
-) -> AbstractAsyncContextManager[DiskImageStore]:
-    """The image store on this machine's disk."""
-    return open_disk_store(
-        images_folder(settings),
-        lifetime=settings.images.lifetime_seconds,
-        max_bytes=settings.images.max_bytes,
+) -> AbstractAsyncContextManager[ImageStore]:
+    bounds = settings.images
+    try:
+        from gateway.storage.s3 import Bucket, open_s3_store  # noqa: PLC0415  an extra
+    except ImportError:
+        raise ConfigError(
+            "images.store", "buckets need an extra: pip install 'limner[s3]'"
+        ) from None
+    try:
+        secret = bounds.secret_access_key.get_secret_value()
+        bucket = Bucket.of(bounds.store).opened(bounds.access_key_id, secret)
+    except ValueError as error:
+        raise ConfigError("images.store", str(error)) from error
+    return open_s3_store(
+        bucket,
+        lifetime=bounds.lifetime_seconds,
+        max_bytes=bounds.max_bytes,
         clock=clock,
+        urls=bounds.urls,
     )
 
 

@@ -34,7 +34,7 @@ def _resolved(*, keep: bool) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
-        command += ["--quiet", "--report", str(report), "-e", f"{ROOT}[node,gateway,devnet]"]
+        command += ["--quiet", "--report", str(report), "-e", f"{ROOT}[node,gateway,s3,devnet]"]
         command += ["--group", f"{PYPROJECT}:dev", *INSTALLERS]
         if keep:
             command += ["-c", str(LOCK)]

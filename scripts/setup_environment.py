@@ -102,7 +102,7 @@ def _install(wanted: str, *, gateway_only: bool) -> None:
     STAMP.unlink(missing_ok=True)
     pins = _pins()
     _pip("pip, the installer itself", f"pip=={pins['pip']}")
-    target = ".[gateway]" if gateway_only else ".[node,gateway,devnet]"
+    target = ".[gateway]" if gateway_only else ".[node,gateway,s3,devnet]"
     groups = [] if gateway_only else ["--group", "dev"]
     locked = ["-c", str(LOCK), "--build-constraint", str(LOCK)]
     if gateway_only:

@@ -8,7 +8,8 @@ import structlog
 from aiohttp.web import BaseRequest
 from pybase64 import b64encode_as_string
 
-from gateway.storage.disk import ImageNotStoredError
+from gateway.storage.names import MEDIA, Kind
+from gateway.storage.store import ImageNotStoredError
 
 _log = structlog.get_logger(__name__)
 
@@ -20,7 +21,7 @@ _HOST: Final = re.compile(
 class Images(Protocol):
     """What `gateway.storage` does for these endpoints."""
 
-    async def put(self, request: str, png: bytes) -> str: ...
+    async def put(self, request: str, png: bytes, kind: Kind = "png") -> str: ...
 
 
 class Addresses:
@@ -35,15 +36,16 @@ class Addresses:
         """What the URLs in the answer to `request` begin with."""
         return self._public_url or _own_url(request)
 
-    async def of(self, request: BaseRequest, job_id: str, png: bytes) -> str:
+    async def of(self, request: BaseRequest, job_id: str, data: bytes, kind: Kind = "png") -> str:
         """The image's URL; a data URL if it cannot be stored."""
         try:
-            path = await self._images.put(job_id, png)
+            address = await self._images.put(job_id, data, kind)
         except ImageNotStoredError as error:
             # The image is made and paid for: it goes into the answer itself.
             _log.error("image_sent_inline", error=str(error))
-            return "data:image/png;base64," + b64encode_as_string(png)
-        return self.base(request) + path
+            return f"data:{MEDIA[kind]};base64,{b64encode_as_string(data)}"
+        # One that is whole already is served elsewhere, by the store itself.
+        return self.base(request) + address if address.startswith("/") else address
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,12 @@ class Direct:
     request: BaseRequest
     job_id: str
 
-    async def url(self, png: bytes) -> str:
-        return await self.addresses.of(self.request, self.job_id, png)
+    async def url(self, data: bytes, kind: Kind) -> str:
+        return await self.addresses.of(self.request, self.job_id, data, kind)
 
-    async def inline(self, png: bytes) -> str:
-        return b64encode_as_string(png)
+    async def inline(self, data: bytes, kind: Kind) -> str:
+        del kind
+        return b64encode_as_string(data)
 
 
 def _own_url(request: BaseRequest) -> str:

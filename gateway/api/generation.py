@@ -17,6 +17,7 @@ from gateway.api.rates import Rates
 from gateway.api.running import RunningRequest, RunningRequests
 from gateway.keys import KeyGrant
 from gateway.orchestrators.job_events import News
+from gateway.storage.names import Kind
 from network.errors import Problem, ProblemError
 from network.units import Wei, pixels_of
 from network.wire import headers, problems
@@ -82,9 +83,13 @@ class Dispatching(Protocol):
 class Showing(Protocol):
     """How an answer shows an image."""
 
-    async def url(self, png: bytes) -> str: ...
+    @property
+    def job_id(self) -> str:
+        """Of the request, as the journal has it."""
 
-    async def inline(self, png: bytes) -> str:
+    async def url(self, data: bytes, kind: Kind) -> str: ...
+
+    async def inline(self, data: bytes, kind: Kind) -> str:
         """In base64."""
 
 

@@ -1,57 +1,100 @@
-"""`GET /stream/{request}/{name}.png`: delivered images. The name is the secret; no key is asked."""
+"""`GET /stream/{request}/{name}`: delivered images. The name is the secret; no key is asked."""
 
 from typing import Final
 
+import structlog
 from aiohttp.web import BaseRequest, StreamResponse
 
 from gateway.api.answers import SERVER
 from gateway.api.exchange import Exchange
-from gateway.storage.disk import DiskImageStore, StoredImage
-from gateway.storage.names import parse_path
-from network.errors import ProblemError
+from gateway.api.ranges import UnsatisfiableRangeError, asked_range, goes_on, knows
+from gateway.storage.names import ImageName, parse_path
+from gateway.storage.store import ImageStore, ImageStoreSilentError, StoredImage
+from network.errors import Problem, ProblemError
 from network.wire import problems
 
+_log = structlog.get_logger(__name__)
+
 PREFIX: Final = "/stream/"
+_RETRY_SECONDS: Final = 5.0
 
 
 class Images:
     """The endpoint. An image never changes under its name, so browsers may keep it for ever."""
 
-    def __init__(self, store: DiskImageStore) -> None:
+    def __init__(self, store: ImageStore) -> None:
         self._store = store
 
     async def show(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         name = parse_path(request.rel_url.raw_path)
-        image = None if name is None else await self._store.open(name)
+        image = None if name is None else await self._opened(name)
         if name is None or image is None:
             raise ProblemError(problems.not_found("image"))
         try:
-            tag = f'"{name.name}"'
-            if request.headers.get("If-None-Match") == tag:
-                return StreamResponse(status=304, headers=_headers(tag, exchange))
-            return await _send(request, image, _headers(tag, exchange))
+            if knows(request.headers.get("If-None-Match"), _tag(name)):
+                return StreamResponse(status=304, headers=_headers(name, exchange))
+            part = _part(request, name, image.size)
+            return await _send(request, image, part, _headers(name, exchange))
         finally:
             image.close()
 
+    async def _opened(self, name: ImageName) -> StoredImage | None:
+        try:
+            return await self._store.open(name)
+        except ImageStoreSilentError as error:
+            _log.error("image_store_silent", error=str(error))
+            message = "The image store does not answer; try again."
+            raise ProblemError(problems.no_capacity(_RETRY_SECONDS, message)) from None
+
+
+def _part(request: BaseRequest, name: ImageName, size: int) -> tuple[int, int] | None:
+    """What of the image is asked for; None is all of it. Raises ProblemError 416."""
+    if request.method != "GET" or not goes_on(request.headers.get("If-Range"), _tag(name)):
+        return None
+    try:
+        return asked_range(request.headers.get("Range"), size)
+    except UnsatisfiableRangeError:
+        raise ProblemError(
+            Problem(
+                416,
+                f"The image has {size} bytes.",
+                "invalid_request_error",
+                "range_not_satisfiable",
+                headers={"Content-Range": f"bytes */{size}"},
+            )
+        ) from None
+
 
 async def _send(
-    request: BaseRequest, image: StoredImage, headers: dict[str, str]
+    request: BaseRequest,
+    image: StoredImage,
+    part: tuple[int, int] | None,
+    headers: dict[str, str],
 ) -> StreamResponse:
+    start, stop = part or (0, image.size)
     response = StreamResponse(headers=headers)
-    response.content_length = image.size
+    if part is not None:
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{image.size}"
+    response.content_length = stop - start
     await response.prepare(request)
     if request.method != "HEAD":
-        async for chunk in image.chunks():
+        async for chunk in image.chunks(start, stop):
             await response.write(chunk)
     await response.write_eof()
     return response
 
 
-def _headers(tag: str, exchange: Exchange) -> dict[str, str]:
+def _tag(name: ImageName) -> str:
+    return f'"{name.name}"'
+
+
+def _headers(name: ImageName, exchange: Exchange) -> dict[str, str]:
     return {
-        "Content-Type": "image/png",
+        "Content-Type": name.media,
         "Cache-Control": "private, max-age=31536000, immutable",
-        "ETag": tag,
+        "ETag": _tag(name),
+        "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
         # An image opened as a page of its own may run nothing and frame nothing.
         "Content-Security-Policy": "default-src 'none'; sandbox",

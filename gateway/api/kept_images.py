@@ -9,8 +9,8 @@ import structlog
 from pybase64 import b64encode_as_string
 
 from gateway.promises.model import ANSWER_LOST
-from gateway.storage.disk import ImageNotStoredError, StoredImage
-from gateway.storage.names import ImageName, parse_path
+from gateway.storage.names import MEDIA, ImageName, Kind, parse_path
+from gateway.storage.store import ImageNotStoredError, StoredImage
 from network.errors import Problem, ProblemError
 from network.wire import problems
 
@@ -23,7 +23,7 @@ _INLINE: Final = b'"b64_json":"/stream/'
 class Images(Protocol):
     """What `gateway.storage` does for answers that are kept."""
 
-    async def put(self, request: str, png: bytes) -> str: ...
+    async def put(self, request: str, png: bytes, kind: Kind = "png") -> str: ...
 
     async def secure(self, paths: Sequence[str]) -> None: ...
 
@@ -41,14 +41,22 @@ class Stored:
     #: An image is in the answer itself, which is therefore not kept.
     is_whole: bool = True
 
-    async def url(self, png: bytes) -> str:
-        path = await self._put(png)
-        if path is None:
-            return "data:image/png;base64," + b64encode_as_string(png)
-        return self.base_url + path
+    @property
+    def job_id(self) -> str:
+        return self.request_id
 
-    async def inline(self, png: bytes) -> str:
-        return await self._put(png) or b64encode_as_string(png)
+    async def url(self, data: bytes, kind: Kind) -> str:
+        address = await self._put(data, kind)
+        if address is None:
+            return f"data:{MEDIA[kind]};base64,{b64encode_as_string(data)}"
+        return self.base_url + address if address.startswith("/") else address
+
+    async def inline(self, data: bytes, kind: Kind) -> str:
+        address = await self._put(data, kind)
+        if address is not None and address.startswith("/"):
+            return address
+        self.is_whole = False
+        return b64encode_as_string(data)
 
     async def secure(self) -> bool:
         """Whether a crash leaves all of the images where they are."""
@@ -59,14 +67,15 @@ class Stored:
             return False
         return self.is_whole
 
-    async def _put(self, png: bytes) -> str | None:
+    async def _put(self, data: bytes, kind: Kind) -> str | None:
         try:
-            path = await self.images.put(self.request_id, png)
+            address = await self.images.put(self.request_id, data, kind)
         except ImageNotStoredError:
             self.is_whole = False
             return None
-        self.paths.append(path)
-        return path
+        if address.startswith("/"):  # what is served elsewhere is there already
+            self.paths.append(address)
+        return address
 
 
 async def filled(answer: bytes, images: Images, fee: str) -> bytes:
@@ -83,7 +92,7 @@ async def filled(answer: bytes, images: Images, fee: str) -> bytes:
             if image is None:
                 raise ProblemError(answer_lost(fee))
             try:
-                png = b"".join([chunk async for chunk in image.chunks()])
+                png = b"".join([chunk async for chunk in image.chunks(0, image.size)])
             finally:
                 image.close()
             datum["b64_json"] = b64encode_as_string(png)

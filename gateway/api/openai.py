@@ -1,5 +1,6 @@
 """OpenAI's interface: `POST /v1/images/generations`."""
 
+from collections.abc import Iterable
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
 from gateway.api.events import EventStream, event
 from gateway.api.exchange import Exchange
+from gateway.api.finishing import Finisher, ImageFile
 from gateway.api.generation import (
     Asked,
     Delivered,
@@ -28,6 +30,7 @@ from gateway.api.openai_body import (
     parse_openai,
     renamed,
 )
+from gateway.api.output import Format, metadata_of
 from gateway.orchestrators.job_events import Preview
 from network.errors import ProblemError
 from network.runtime.clock import Clock
@@ -40,9 +43,15 @@ class OpenAiImages:
     """The endpoint; one per gateway."""
 
     def __init__(
-        self, generation: Generation, bounds: Bounds, addresses: Addresses, clock: Clock
+        self,
+        generation: Generation,
+        bounds: Bounds,
+        addresses: Addresses,
+        finisher: Finisher,
+        clock: Clock,
     ) -> None:
         self._generation = generation
+        self._finisher = finisher
         self._bounds = bounds
         self._addresses = addresses
         self._clock = clock
@@ -57,27 +66,50 @@ class OpenAiImages:
     def read(self, body: bytes) -> Asked:
         """What a body asks for. Raises ProblemError."""
         asked = parse_openai(body, self._bounds)
+        self._finisher.check(asked.output)
         answer = self._stream if asked.stream else self._answer
         tell = None if asked.stream else partial(self._tell, asked)
         return Asked(asked.wanted, partial(answer, asked), tell, renamed, asked.warnings)
 
     async def _answer(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         delivery = await making.delivered()
-        told = await self._tell(
-            asked, delivery, Direct(self._addresses, making.request, making.job_id)
-        )
+        showing = Direct(self._addresses, making.request, making.job_id)
+        files = await self._files(asked, delivery, showing.job_id)
+        told = await self._told(asked, delivery, showing, files)
         await delivery.settled
         response = json_answer(told)
         response.headers.update(making.headers(delivery))
-        if warnings := _warnings(delivery, asked):
+        if warnings := _warnings(delivery, asked, files):
             response.headers[headers.WARNINGS] = warnings
         return response
+
+    async def _files(
+        self, asked: OpenAiRequest, delivered: Delivered, job_id: str
+    ) -> list[ImageFile]:
+        files = []
+        for image in delivered.images:
+            metadata = metadata_of(asked.output, asked.wanted, image.seed, job_id)
+            files.append(await self._finisher.finish(image.png, asked.output, metadata))
+        return files
 
     async def _tell(
         self, asked: OpenAiRequest, delivered: Delivered, showing: Showing
     ) -> dict[str, object]:
-        data = [await _datum(showing, asked, image) for image in delivered.images]
-        return {"created": self._now(), "data": data, **_about(asked)}
+        files = await self._files(asked, delivered, showing.job_id)
+        return await self._told(asked, delivered, showing, files)
+
+    async def _told(
+        self,
+        asked: OpenAiRequest,
+        delivered: Delivered,
+        showing: Showing,
+        files: list[ImageFile],
+    ) -> dict[str, object]:
+        data = [
+            await _datum(showing, asked, image, file)
+            for image, file in zip(delivered.images, files, strict=True)
+        ]
+        return {"created": self._now(), "data": data, **_about(asked, files[0].format)}
 
     async def _stream(self, asked: OpenAiRequest, making: Making) -> StreamResponse:
         """Refused before anything was shown, it has a status of its own; later, an event."""
@@ -104,8 +136,12 @@ class OpenAiImages:
             await stream.send(event("error", {"type": "error", "error": told}))
             return await stream.end()
         stream.tell(making.headers(delivery))
-        for image in delivery.images:
-            await stream.send(self._image_event(asked, IMAGE_EVENT, image.png, seed=image.seed))
+        files = await self._files(asked, delivery, making.job_id)
+        for image, file in zip(delivery.images, files, strict=True):
+            sent = self._image_event(
+                asked, IMAGE_EVENT, file.data, output_format=file.format, seed=image.seed
+            )
+            await stream.send(sent)
         return await stream.end()
 
     async def _show_previews(
@@ -140,7 +176,7 @@ class OpenAiImages:
             "type": name,
             "created_at": self._now(),
             "b64_json": b64encode_as_string(image),
-            **_about(asked),
+            **_about(asked, asked.output.format),
             "background": "opaque",
             "quality": "auto",
             **more,
@@ -151,17 +187,20 @@ class OpenAiImages:
         return int(self._clock.now())
 
 
-async def _datum(showing: Showing, asked: OpenAiRequest, image: Picture) -> dict[str, object]:
+async def _datum(
+    showing: Showing, asked: OpenAiRequest, image: Picture, file: ImageFile
+) -> dict[str, object]:
     # Ours beside OpenAI's: what it takes to draw the same image again, and what was seen in it.
     told: dict[str, object] = {"seed": image.seed, "nsfw": image.safety.nsfw}
     if asked.inline:
-        return {"b64_json": await showing.inline(image.png), **told}
-    return {"url": await showing.url(image.png), **told}
+        return {"b64_json": await showing.inline(file.data, file.kind), **told}
+    return {"url": await showing.url(file.data, file.kind), **told}
 
 
-def _about(asked: OpenAiRequest) -> dict[str, object]:
-    return {"output_format": "png", "size": f"{asked.wanted.width}x{asked.wanted.height}"}
+def _about(asked: OpenAiRequest, form: Format) -> dict[str, object]:
+    return {"output_format": form, "size": f"{asked.wanted.width}x{asked.wanted.height}"}
 
 
-def _warnings(delivery: Delivery, asked: OpenAiRequest) -> str:
-    return "; ".join((*filter(None, [delivery.warnings]), *asked.warnings))
+def _warnings(delivery: Delivery, asked: OpenAiRequest, files: Iterable[ImageFile]) -> str:
+    said = (delivery.warnings, *asked.warnings, *(file.warning for file in files))
+    return "; ".join(dict.fromkeys(filter(None, said)))

@@ -13,6 +13,7 @@ import orjson
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from gateway.api.bounds import Bounds
+from gateway.api.output import Format, Output, Quality
 from network.errors import FieldFault, Problem, ProblemError
 from network.units import ModelId
 from network.wire import problems
@@ -24,6 +25,7 @@ _SIZE: Final = re.compile("([0-9]{1,5})x([0-9]{1,5})")
 _USUAL_SIDE: Final = 1024
 _LISTED_FAULTS: Final = 8
 MOST_PARTIAL_IMAGES: Final = 3
+BEST_QUALITY: Final = 100
 IMAGE_EVENT: Final = "image_generation.completed"
 PARTIAL_EVENT: Final = "image_generation.partial_image"
 #: Livepeer's names, as OpenAI's clients know them.
@@ -44,7 +46,7 @@ _SAME: Final = (
     "deterministic",
 )
 #: Accepted, because clients send them by habit, and told in the warnings to be without effect.
-WITHOUT_EFFECT: Final = ("quality", "style", "moderation", "output_compression", "input_fidelity")
+WITHOUT_EFFECT: Final = ("quality", "style", "moderation", "input_fidelity")
 
 _Str = Annotated[str, Strict()]
 _Bool = Annotated[bool, Strict()]
@@ -59,7 +61,11 @@ class _Body(BaseModel):
     model: _Str = ""
     size: _Str = "auto"
     response_format: Literal["url", "b64_json"] = "url"
-    output_format: Literal["png"] = "png"
+    output_format: Format = "png"
+    #: In spite of its name 100, the default, is the best quality.
+    output_compression: Quality = BEST_QUALITY
+    embed_metadata: _Bool = False
+    embed_prompt: _Bool = False
     background: Literal["auto", "opaque"] = "auto"
     stream: _Bool = False
     partial_images: Annotated[WholeNumber, Field(ge=0, le=MOST_PARTIAL_IMAGES)] = 0
@@ -72,6 +78,7 @@ class OpenAiRequest:
     """What was asked, and how it is to be answered."""
 
     wanted: TextToImageRequest
+    output: Output
     inline: bool
     stream: bool
     partial_images: int
@@ -92,12 +99,21 @@ def parse_openai(body: bytes, bounds: Bounds) -> OpenAiRequest:
         raise ProblemError(_fields_problem(error)) from None
     except ProblemError as error:
         raise ProblemError(renamed(error.problem)) from None
+    without_effect = [name for name in WITHOUT_EFFECT if name in raw]
+    if asked.output_format == "png" and asked.output_compression != BEST_QUALITY:
+        without_effect.append("output_compression")
     return OpenAiRequest(
         wanted=wanted,
+        output=Output(
+            asked.output_format,
+            asked.output_compression,
+            asked.embed_metadata,
+            asked.embed_prompt,
+        ),
         inline=asked.response_format == "b64_json",
         stream=asked.stream,
         partial_images=asked.partial_images,
-        warnings=tuple(f"{name} has no effect here" for name in WITHOUT_EFFECT if name in raw),
+        warnings=tuple(f"{name} has no effect here" for name in without_effect),
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gateway.api.openai_body import IMAGE_EVENT, MOST_PARTIAL_IMAGES, PARTIAL_EVENT, WITHOUT_EFFECT
+from gateway.api.output import KINDS, embedding_fields
 from network.wire.limits import LARGEST_SEED, Limits
 from network.wire.schema import request_schema
 
@@ -26,7 +27,15 @@ def images_request_schema(limits: Limits) -> Document:
             "pattern": _size_pattern(limits),
         },
         "response_format": _choice("url", "b64_json"),
-        "output_format": _choice("png"),
+        "output_format": _choice(*KINDS),
+        "output_compression": {
+            "type": "integer",
+            "description": "The quality of jpeg and webp; 100 is the best.",
+            "minimum": 0,
+            "maximum": 100,
+            "default": 100,
+        },
+        **embedding_fields(),
         "background": _choice("auto", "opaque"),
         "stream": {
             "type": "boolean",
@@ -75,7 +84,7 @@ def images_response_schema() -> Document:
         "properties": {
             "created": {"type": "integer"},
             "data": {"type": "array", "items": image},
-            "output_format": {"const": "png"},
+            "output_format": {"enum": list(KINDS)},
             "size": {"type": "string"},
         },
     }

@@ -17,8 +17,10 @@ from gateway.api.openapi_jobs import (
     job_webhook,
     wish_parameters,
 )
+from gateway.api.output import output_fields
 from gateway.api.own_key import PATH as KEY_PATH
 from gateway.api.own_key import own_key_schema
+from gateway.storage.names import MEDIA
 from network.wire.limits import Limits
 from network.wire.schema import problem_schema, request_schema, response_schema
 
@@ -39,6 +41,7 @@ _REASONS = {
     "409": "It was cancelled, is at its end already, or its answer is not kept any more.",
     "413": "The body is larger than the gateway reads.",
     "415": "The body is not JSON.",
+    "416": "The image has none of the bytes that were asked for.",
     "417": "The only expectation understood is 100-continue.",
     "422": "A field is missing, of the wrong type or out of bounds, or an idempotency key was used for "
     "another request.",
@@ -51,6 +54,7 @@ _EXTRA_HEADERS: dict[str, Document] = {
     "401": {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
     "402": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
     "405": {"Allow": {"required": True, "schema": {"type": "string"}}},
+    "416": {"Content-Range": {"required": True, "schema": {"type": "string"}}},
     "429": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
     "503": {"Retry-After": {"required": True, "schema": {**_INTEGER, "minimum": 1}}},
 }
@@ -86,14 +90,14 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             KEY_PATH: {"get": _own_key()},
             "/jobs/{request_id}": {"get": _job(), "delete": _end_job()},
             "/jobs/{request_id}/events": {"get": _job_events()},
-            "/stream/{request}/{name}.png": {"get": _image()},
+            "/stream/{request}/{name}": {"get": _image()},
             "/health": {"get": _health()},
             "/openapi.json": {"get": _openapi()},
         },
         "webhooks": {"jobEnded": job_webhook({"$ref": "#/components/schemas/Job"})},
         "components": {
             "schemas": {
-                "TextToImageParams": request_schema(limits),
+                "TextToImageParams": _with_output(request_schema(limits)),
                 "ImageResponse": response_schema(),
                 "ImagesRequest": images_request_schema(limits),
                 "ImagesResponse": images_response_schema(),
@@ -106,6 +110,10 @@ def document(limits: Limits, version: str, public_url: str) -> Document:
             "securitySchemes": {"HTTPBearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _with_output(schema: Document) -> Document:
+    return {**schema, "properties": {**schema["properties"], **output_fields()}}
 
 
 def _text_to_image() -> Document:
@@ -305,27 +313,36 @@ def _job_events() -> Document:
 
 
 def _image() -> Document:
-    image = {
+    image: Document = {
         "description": "The image.",
         "headers": {
             **_request_id_header(),
             "Cache-Control": {"required": True, "schema": {"type": "string"}},
             "ETag": {"required": True, "schema": {"type": "string"}},
         },
-        "content": {"image/png": {}},
+        "content": {media: {} for media in MEDIA.values()},
     }
     part = "[A-Za-z0-9_-]{1,64}"
+    file = rf"{part}\.({'|'.join(MEDIA)})"
     return {
         "operationId": "getImage",
         "summary": "A delivered image, for as long as the gateway keeps it",
         "description": "The name is unguessable and stands for the permission.",
         "tags": ["generate"],
         "security": [],
-        "parameters": [_path_parameter("request", part), _path_parameter("name", part)],
+        "parameters": [_path_parameter("request", part), _path_parameter("name", file)],
         "responses": {
             "200": image,
             "304": {"description": "The client has it already.", "headers": _request_id_header()},
-            **_problems(),
+            "206": {
+                **image,
+                "description": "The part of the image that was asked for.",
+                "headers": {
+                    **image["headers"],
+                    "Content-Range": {"required": True, "schema": {"type": "string"}},
+                },
+            },
+            **_problems("416"),
         },
     }
 

@@ -10,6 +10,7 @@ from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
 from gateway.api.bounds import Bounds
 from gateway.api.exchange import Exchange, new_request_id
+from gateway.api.output import parse_output
 from gateway.api.rates import Rates
 from gateway.dispatch.foresight import Quote
 from gateway.keys import KeyGrant
@@ -60,6 +61,7 @@ class Quotes:
                 timeout_seconds=self._body_timeout,
             )
             wanted = self._bounds.parse(body)
+            parse_output(body)  # costs nothing, but what would be refused has no quote
             exchange.model_id = wanted.model_id
             pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             exchange.pixels = pixels

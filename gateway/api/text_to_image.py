@@ -1,20 +1,29 @@
 """`POST /text-to-image`: the product."""
 
+from functools import partial
+
 from aiohttp.web import BaseRequest, StreamResponse
 
 from gateway.api.addresses import Addresses, Direct
 from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
 from gateway.api.exchange import Exchange
+from gateway.api.finishing import Finisher
 from gateway.api.generation import Asked, Delivered, Generation, Making, Showing
+from gateway.api.output import Output, metadata_of, parse_output
 from network.errors import Problem
+from network.wire import headers
+from network.wire.messages import TextToImageRequest
 
 
 class TextToImage:
     """The endpoint; one per gateway."""
 
-    def __init__(self, generation: Generation, bounds: Bounds, addresses: Addresses) -> None:
+    def __init__(
+        self, generation: Generation, bounds: Bounds, addresses: Addresses, finisher: Finisher
+    ) -> None:
         self._generation = generation
+        self._finisher = finisher
         self._bounds = bounds
         self._addresses = addresses
 
@@ -23,28 +32,42 @@ class TextToImage:
 
     def read(self, body: bytes) -> Asked:
         """What a body asks for. Raises ProblemError."""
-        return Asked(self._bounds.parse(body), self._answer, _tell, _same)
+        wanted = self._bounds.parse(body)
+        output = parse_output(body)
+        self._finisher.check(output)
+        tell = partial(self._tell, output, wanted)
+        return Asked(wanted, partial(self._answer, output), tell, _same)
 
-    async def _answer(self, making: Making) -> StreamResponse:
+    async def _answer(self, output: Output, making: Making) -> StreamResponse:
         delivery = await making.delivered()
-        told = await _tell(delivery, Direct(self._addresses, making.request, making.job_id))
+        warnings = [delivery.warnings]
+        showing = Direct(self._addresses, making.request, making.job_id)
+        told = await self._tell(output, making.wanted, delivery, showing, warnings)
         await delivery.settled
         response = json_answer(told)
         response.headers.update(making.headers(delivery))
+        if said := "; ".join(dict.fromkeys(filter(None, warnings))):
+            response.headers[headers.WARNINGS] = said
         return response
 
-
-async def _tell(delivered: Delivered, showing: Showing) -> dict[str, object]:
-    media = [
-        {
-            "url": await showing.url(image.png),
-            "seed": image.seed,
-            "nsfw": image.safety.nsfw,
-            "safety": image.safety,
-        }
-        for image in delivered.images
-    ]
-    return {"images": media}
+    async def _tell(
+        self,
+        output: Output,
+        wanted: TextToImageRequest,
+        delivered: Delivered,
+        showing: Showing,
+        warnings: list[str] | None = None,
+    ) -> dict[str, object]:
+        media = []
+        for image in delivered.images:
+            metadata = metadata_of(output, wanted, image.seed, showing.job_id)
+            file = await self._finisher.finish(image.png, output, metadata)
+            if warnings is not None:
+                warnings.append(file.warning)
+            told: dict[str, object] = {"url": await showing.url(file.data, file.kind)}
+            safety = image.safety
+            media.append(told | {"seed": image.seed, "nsfw": safety.nsfw, "safety": safety})
+        return {"images": media}
 
 
 def _same(problem: Problem) -> Problem:

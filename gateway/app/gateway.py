@@ -18,6 +18,7 @@ from gateway.accounting.journal import Journal
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.exposure import is_local, open_tls
+from gateway.api.finishing import open_finisher
 from gateway.api.frontend import Frontend
 from gateway.api.listener import listen
 from gateway.api.metrics import Metrics
@@ -156,6 +157,7 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
         journal=journal,
         keys=keys,
         store=store,
+        finisher=await stack.enter_async_context(open_finisher()),
         directory=buying.directory,
         dispatcher=buying.dispatcher,
         allowances=buying.allowances,
@@ -199,6 +201,7 @@ async def _open_buying(
             min_version=settings.discovery.min_version,
             may_be_private=roster.may_be_private,
             connect=switchboard.connect,
+            check_pixels=settings.images.check_pixels,
         )
     )
     policy = policy_of(settings)

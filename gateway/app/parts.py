@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.accounting.journal import Journal
 from gateway.api.admission import Admission
+from gateway.api.finishing import Finisher
 from gateway.api.page import Page
 from gateway.api.running import RunningRequests
 from gateway.config import GatewaySettings
@@ -20,7 +21,7 @@ from gateway.keys import KeyRing
 from gateway.link.switchboard import Switchboard
 from gateway.orchestrators.directory import Directory
 from gateway.payments.allowance import Allowances
-from gateway.storage.disk import DiskImageStore
+from gateway.storage.store import ImageStore
 from network.prices import EthRates
 from network.runtime.clock import Clock
 from network.runtime.database import Database
@@ -38,7 +39,8 @@ class Parts:
     database: Database
     journal: Journal
     keys: KeyRing
-    store: DiskImageStore
+    store: ImageStore
+    finisher: Finisher
     directory: Directory
     dispatcher: Dispatcher
     allowances: Allowances

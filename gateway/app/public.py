@@ -56,8 +56,8 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
         reveal_orchestrator=settings.server.reveal_orchestrator,
         keeping=kept.promising,
     )
-    text_to_image = TextToImage(generation, bounds, addresses)
-    openai_images = OpenAiImages(generation, bounds, addresses, parts.clock)
+    text_to_image = TextToImage(generation, bounds, addresses, parts.finisher)
+    openai_images = OpenAiImages(generation, bounds, addresses, parts.finisher, parts.clock)
     await kept.resume(
         parts.keys.grant_of,
         {TEXT_TO_IMAGE: text_to_image.read, OPENAI_IMAGES: openai_images.read},

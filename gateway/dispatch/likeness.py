@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from math import inf, log10
 from typing import TYPE_CHECKING, Final
 
-from gateway.orchestrators.answers import Expected, check_png
+from gateway.orchestrators.answers import Expected, checked_png
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,8 +32,8 @@ def likeness(one: bytes, other: bytes, expected: Expected) -> float:
     """
     from PIL import ImageChops, ImageStat  # noqa: PLC0415  an optional package
 
-    check_png(one, expected)
-    check_png(other, expected)
+    checked_png(one, expected)
+    checked_png(other, expected)
     difference = ImageChops.difference(_small(one), _small(other))
     squares = [channel**2 for channel in ImageStat.Stat(difference).rms]
     mean = sum(squares) / len(squares)

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from gateway.dispatch.journey import Journey, RequestProgress, Running
 from gateway.orchestrators.client import OrchestratorClient
-from gateway.orchestrators.job_events import Advanced, News, NoEvents, Queued, StillThere
+from gateway.orchestrators.job_events import Advanced, Job, News, NoEvents, Queued, StillThere
 
 #: Seconds between two looks where nobody tells us by himself.
 _LOOK: Final = 0.25
@@ -72,8 +72,9 @@ class Watching:
     async def _follow(self, journey: Journey, running: Running) -> AsyncGenerator[News]:
         """One attempt's news: as told, or asked for where nothing is told."""
         offer, attempt_id = running.place.offer, running.attempt_id
+        job = Job(journey.expected.images, journey.need.steps)
         try:
-            async with aclosing(self._client.events(offer, attempt_id)) as events:
+            async with aclosing(self._client.events(offer, attempt_id, job)) as events:
                 async for news in events:
                     yield news
         except NoEvents:

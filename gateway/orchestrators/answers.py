@@ -5,8 +5,6 @@ decoded where they lie; only the small rest goes through a JSON parser.
 """
 
 import binascii
-import struct
-import zlib
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -14,15 +12,12 @@ from fractions import Fraction
 import msgspec
 import pybase64
 
+from gateway.orchestrators.image_files import UnsoundImageError, check_pixels, sound_png
 from network.errors import LimnerError
 from network.units import Wei
 from network.wire.safety import REFUSED_AS_UNSAFE, Safety, told_safety
 
 _PNG_URL = b'"data:image/png;base64,'
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_START = struct.Struct(">8sI4sII5sI")
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-_IHDR_LENGTH = 13
 _LONGEST_TEXT = 500
 _LONGEST_URL = 2048
 #: What is told of the images, before their bytes.
@@ -200,30 +195,35 @@ def check_pictures(media: tuple[Medium, ...], expected: Expected) -> tuple[Pictu
     for index, medium in enumerate(media):
         if isinstance(medium.image, Link):
             raise DeliveredWrongly("it sent a link in place of an image")
-        check_png(medium.image, expected)
+        png = checked_png(medium.image, expected)
         if medium.seed != expected.seed + index:
             raise DeliveredWrongly(
                 f"image {index} has seed {medium.seed} where {expected.seed + index} was asked"
             )
-        pictures.append(Picture(medium.image, medium.seed, medium.safety))
+        pictures.append(Picture(png, medium.seed, medium.safety))
     return tuple(pictures)
 
 
-def check_png(data: bytes, expected: Expected) -> None:
-    """Refuse what is not a whole PNG of the size asked. Pixels are not decoded."""
+def check_all_pixels(pictures: tuple[Picture, ...]) -> None:
+    """Inflate checked images; for a thread. Raises OrchestratorFailed."""
+    try:
+        for picture in pictures:
+            check_pixels(picture.png)
+    except UnsoundImageError as error:
+        raise DeliveredWrongly(f"an image {error}") from None
+
+
+def checked_png(data: bytes, expected: Expected) -> bytes:
+    """The image as it may be passed on: a whole PNG of the size asked, and nothing beside its pixels.
+
+    Raises OrchestratorFailed. Pixels are not decoded.
+    """
     if len(data) > expected.largest_image:
         raise DeliveredWrongly(f"an image of {len(data)} bytes is larger than its pixels allow")
-    if len(data) < _PNG_START.size + len(_PNG_END) or not data.startswith(_PNG_SIGNATURE):
-        raise DeliveredWrongly("an image is not a PNG")
-    _, length, kind, width, height, _, checksum = _PNG_START.unpack_from(data)
-    if length != _IHDR_LENGTH or kind != b"IHDR" or zlib.crc32(data[12:29]) != checksum:
-        raise DeliveredWrongly("an image has a broken PNG header")
-    if (width, height) != (expected.width, expected.height):
-        raise DeliveredWrongly(
-            f"an image is {width}x{height} where {expected.width}x{expected.height} was asked"
-        )
-    if not data.endswith(_PNG_END):
-        raise DeliveredWrongly("an image is cut off")
+    try:
+        return sound_png(data, expected.width, expected.height)
+    except UnsoundImageError as error:
+        raise DeliveredWrongly(f"an image {error}") from None
 
 
 def printable(text: str, most: int) -> str:

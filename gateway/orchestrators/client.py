@@ -21,6 +21,7 @@ from gateway.orchestrators.answers import (
     OrchestratorRefused,
     Picture,
     Statement,
+    check_all_pixels,
     check_pictures,
     parse_answer,
     parse_parts,
@@ -29,10 +30,10 @@ from gateway.orchestrators.answers import (
 )
 from gateway.orchestrators.connecting import Connector, LinkingConnector, no_links
 from gateway.orchestrators.information import Information, grpc_tls, unverified_tls
-from gateway.orchestrators.job_events import JobEvents, News
+from gateway.orchestrators.job_events import Job, JobEvents, News
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.posting import Origin, Poster
-from gateway.orchestrators.reach import GuardedResolver, MayBePrivate, anything
+from gateway.orchestrators.reach import Beyond, GuardedResolver, MayBePrivate, anything
 from gateway.orchestrators.receipts import NoReceipt, ReceiptDesk, credit_of, fee_of, statement_of
 from gateway.orchestrators.trail import DELIVERED, attempting
 from network.capabilities import Capabilities, job_capabilities
@@ -130,7 +131,11 @@ class OrchestratorClient:
         *,
         version: str,
         min_version: str = "",
+        beyond: Beyond,
+        inflates: bool = False,
     ) -> None:
+        self._beyond = beyond
+        self._inflates = inflates
         self._session = session
         self._poster = poster
         self._receipts = ReceiptDesk(session)
@@ -153,6 +158,7 @@ class OrchestratorClient:
 
         Raises OrchestratorFailed, WireError for a reply that is no OrchestratorInfo.
         """
+        self._beyond.note_listed(URL(uri).host or "")
         capabilities = None if model_id is None else self._capabilities(model_id)
         request = OrchestratorRequest(
             address=self._sender,
@@ -211,9 +217,9 @@ class OrchestratorClient:
             # Progress is a courtesy: a request never fails for want of it.
             return None
 
-    def events(self, offer: Offer, attempt_id: str) -> AsyncGenerator[News]:
+    def events(self, offer: Offer, attempt_id: str, job: Job) -> AsyncGenerator[News]:
         """A job's news until it is over. Raises NoEvents where it does not tell."""
-        return self._events.of(_at(offer.transcoder, f"jobs/{attempt_id}/events"))
+        return self._events.of(_at(offer.transcoder, f"jobs/{attempt_id}/events"), job)
 
     async def receipt(self, offer: Offer, attempt_id: str) -> Statement | NoReceipt:
         """What became of an attempt's payment. Raises OrchestratorFailed."""
@@ -245,6 +251,8 @@ class OrchestratorClient:
             answer.body = b""  # megabytes, and links may take seconds
             pictures = await self._fetched(media, offer, order.expected)
             images = check_pictures(pictures, order.expected)
+            if self._inflates:
+                await asyncio.to_thread(check_all_pixels, images)
         except (OrchestratorRefused, OrchestratorFailed) as error:
             error.was_answered, error.status = True, answer.status
             error.statement = statement_of(headers)
@@ -273,6 +281,7 @@ class OrchestratorClient:
                 wire_headers.SEGMENT: credentials or self._segment(model_id, offer.auth_token),
             }
             lines = [f"POST {url.raw_path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+            self._beyond.note_named(url.host or "", URL(offer.uri).host or "")
             found = Origin.of(url), "".join(f"{line}\r\n" for line in lines).encode("ascii")
             _remember(self._heads, key, found)
         return found
@@ -327,23 +336,26 @@ async def open_client(
     min_version: str = "",
     may_be_private: MayBePrivate = anything,
     connect: Connector = no_links,
+    check_pixels: bool = False,
 ) -> AsyncIterator[OrchestratorClient]:
     """A client with its connections, closed at exit. `account` None is Livepeer's off-chain mode.
 
     Orchestrators are told that jobs want `min_version` at least, "" being any. `may_be_private` tells
     which hosts may lead into a private network; connections of others that do are given up. `connect`
-    leads to orchestrators that cannot be called.
+    leads to orchestrators that cannot be called. `check_pixels` inflates every image before it is taken,
+    which costs a core some 10 ms a megapixel.
     """
     information = Information(grpc_tls(), call_timeout, may_be_private, connect)
     tls = unverified_tls()
-    poster = Poster(tls, may_be_private, connect)
+    beyond = Beyond(may_be_private)
+    poster = Poster(tls, beyond.may_be_private, connect)
     connector = LinkingConnector(
         connect,
         limit=0,
         ssl=tls,
         keepalive_timeout=50.0,
         ttl_dns_cache=30,
-        resolver=GuardedResolver(may_be_private),
+        resolver=GuardedResolver(beyond.may_be_private),
     )
     session = aiohttp.ClientSession(
         connector=connector,
@@ -356,7 +368,14 @@ async def open_client(
     async with session:
         try:
             yield OrchestratorClient(
-                session, poster, information, account, version=version, min_version=min_version
+                session,
+                poster,
+                information,
+                account,
+                version=version,
+                min_version=min_version,
+                beyond=beyond,
+                inflates=check_pixels,
             )
         finally:
             poster.close()

@@ -9,9 +9,10 @@ import ssl
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from grpclib.client import Channel
+from grpclib.client import Channel, Handler
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
+from typing_extensions import override
 
 from gateway.orchestrators.answers import (
     CallRefused,
@@ -27,9 +28,26 @@ from network.wire.unary import BytesCodec, unary
 
 _DEFAULT_PORT: Final = 8935
 _LONGEST_REASON: Final = 300
+#: The largest frame that we let peers send, its head among it (RFC 9113, 4.2).
+_LARGEST_FRAME: Final = 16_384 + 9
 
 
-class _Channel(Channel):  # type: ignore[misc]  # grpclib is untyped
+class _Protocol(H2Protocol):  # type: ignore[misc]  # grpclib is untyped
+    """h2 looks at a frame's length when all of it is there, which may be 16 MiB for each peer."""
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if len(self.connection._connection.incoming_buffer._data) > _LARGEST_FRAME:  # noqa: SLF001
+            self.processor.close("a frame is larger than was agreed")
+
+
+class _BoundedChannel(Channel):  # type: ignore[misc]  # grpclib is untyped
+    def _protocol_factory(self) -> H2Protocol:
+        return _Protocol(Handler(), self._config, self._h2_config)
+
+
+class _Channel(_BoundedChannel):
     """One that looks at where it leads before anything is asked there."""
 
     may_be_private: MayBePrivate = staticmethod(anything)
@@ -45,7 +63,7 @@ class _Channel(Channel):  # type: ignore[misc]  # grpclib is untyped
         return protocol
 
 
-class _LinkedChannel(Channel):  # type: ignore[misc]  # grpclib is untyped
+class _LinkedChannel(_BoundedChannel):
     """A channel over a link, for which grpclib has no other way in than its own hook."""
 
     def __init__(self, account: Address, connect: Connector) -> None:

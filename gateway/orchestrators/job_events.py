@@ -4,6 +4,7 @@ import asyncio
 import binascii
 from base64 import b64decode
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,12 +12,21 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from gateway.orchestrators.image_files import check_jpeg
+
 _OK: Final = 200
 #: Seconds until the head of the answer, and between two signs of life: nodes give one each 15.
 _OPEN_SECONDS: Final = 5.0
 _SILENCE_SECONDS: Final = 40.0
-#: A preview is a JPEG of at most 256 pixels a side.
+#: Our nodes' previews are JPEGs of at most 256 pixels a side.
+_LONGEST_SIDE: Final = 512
 _LARGEST_EVENT: Final = 256 * 1024
+#: News of one attempt: as much of each step of each image, and as much again beside.
+_NEWS_A_STEP: Final = 4
+_NEWS_AT_LEAST: Final = 200
+#: A model may take other steps than were asked for.
+_MOST_STEPS: Final = 1000
+_FARTHEST_PLACE: Final = 1_000_000
 _END: Final = b"\n\n"
 
 
@@ -72,13 +82,49 @@ class NoEvents(Exception):  # noqa: N818  an outcome, not an error
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """What news can be about."""
+
+    images: int
+    #: Of each image.
+    steps: int
+
+    def holds(self, news: News) -> bool:
+        """Whether the job can have such news."""
+        match news:
+            case Queued(position):
+                return 0 <= position <= _FARTHEST_PLACE
+            case Advanced(done, total):
+                return 0 <= done <= total <= self.images * _MOST_STEPS
+            case Preview(image, step):
+                return 0 <= image < self.images and 0 <= step <= _MOST_STEPS
+            case StillThere():
+                return True
+
+    @property
+    def most_news(self) -> int:
+        return _NEWS_AT_LEAST + _NEWS_A_STEP * self.images * self.steps
+
+
+@dataclass(frozen=True, slots=True)
 class JobEvents:
     """Reads over the session of the client."""
 
     session: aiohttp.ClientSession
 
-    async def of(self, url: URL) -> AsyncGenerator[News]:
-        """Every piece of news until the job is over. Raises NoEvents."""
+    async def of(self, url: URL, job: Job) -> AsyncGenerator[News]:
+        """Every piece of news until the job is over. Raises NoEvents, also where there is no end of it."""
+        told = 0
+        async with aclosing(self._told(url)) as events:
+            async for event in events:
+                news = read_event(event)
+                told += 1
+                if told > job.most_news or not (news is None or job.holds(news)):
+                    raise NoEvents
+                if news is not None:
+                    yield news
+
+    async def _told(self, url: URL) -> AsyncGenerator[bytes]:
         timeout = aiohttp.ClientTimeout(total=None, sock_read=_SILENCE_SECONDS)
         try:
             async with asyncio.timeout(_OPEN_SECONDS) as opening:
@@ -89,9 +135,7 @@ class JobEvents:
                     if response.status != _OK or response.content_type != "text/event-stream":
                         raise NoEvents
                     async for event in _events(response.content):
-                        news = read_event(event)
-                        if news is not None:
-                            yield news
+                        yield event
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
             raise NoEvents from None
 
@@ -101,6 +145,8 @@ async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
     async for chunk in content.iter_any():
         *whole, gathered = (gathered + chunk).split(_END)
         for event in whole:
+            if len(event) > _LARGEST_EVENT:
+                raise NoEvents
             yield event
         if len(gathered) > _LARGEST_EVENT:
             raise NoEvents
@@ -120,8 +166,7 @@ def read_event(event: bytes) -> News | None:
             case b"preview":
                 shown = msgspec.json.decode(data, type=_Preview)
                 jpeg = b64decode(shown.jpeg, validate=True)
-                if not jpeg.startswith(b"\xff\xd8\xff"):
-                    raise NoEvents
+                check_jpeg(jpeg, _LONGEST_SIDE)
                 return Preview(shown.image, shown.step, jpeg)
             case None if event.startswith(b":"):
                 return StillThere()

@@ -21,7 +21,7 @@ from gateway.orchestrators.answers import (
     printable,
 )
 from gateway.orchestrators.connecting import Connector, linked_account, no_links
-from gateway.orchestrators.reach import MayBePrivate, anything, check_reached
+from gateway.orchestrators.reach import MayBePrivate, anything, check_reached, public_addresses
 from network.link.transport import LinkLostError
 from network.units import Address
 
@@ -245,9 +245,10 @@ class Poster:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 transport, connection = await self._loop.create_connection(
                     partial(_SocketConnection, self._desk),
-                    origin.host,
+                    await self._address(origin),
                     origin.port,
                     ssl=self._tls if origin.is_tls else None,
+                    server_hostname=origin.host if origin.is_tls else None,
                 )
         except TimeoutError:
             raise OrchestratorUnreachable(f"no connection within {_CONNECT_SECONDS:g} s") from None
@@ -259,6 +260,12 @@ class Poster:
             connection.abort()
             raise
         return connection
+
+    async def _address(self, origin: Origin) -> str:
+        """What to connect to: a name that may mean a neighbour of ours is looked up before."""
+        if self._may_be_private(origin.host):
+            return origin.host
+        return (await public_addresses(origin.host, origin.port))[0]
 
 
 def _named(error: Exception) -> str:

@@ -2,45 +2,35 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from gateway.storage.names import ImageName, draw_name, parse_path
+from gateway.storage.names import ImageName, Kind, draw_name, parse_path
 from gateway.storage.shelf import Held, Shelf
+from gateway.storage.store import (
+    CHUNK_BYTES,
+    MAX_UNWRITTEN_BYTES,
+    ImageNotStoredError,
+    StoredImage,
+    nothing_to_close,
+    slices,
+)
 from network.runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)
 
-#: Unwritten images held in memory before `put` starts to wait for the disk.
-MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
 #: How long images gather before the writer is woken for them all.
 FLUSH_SECONDS = 0.02
-#: One read of a stored image; bounds what a slow download costs in memory.
-CHUNK_BYTES = 256 * 1024
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
-class ImageNotStoredError(Exception):
-    """The disk refused an image; the caller still has its bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """An image opened for one download."""
-
-    size: int
-    chunks: Callable[[], AsyncIterator[bytes]]
-    close: Callable[[], None]
-
-
 class DiskImageStore:
-    """Keeps images as `<root>/<n>/<request>.<name>.png` for a lifetime, within a total size.
+    """Keeps images as `<root>/<n>/<request>.<name>.<kind>` for a lifetime, within a total size.
 
     `<n>` is the first character of the name: a folder for each request would cost many times what
     its image does.
@@ -61,7 +51,7 @@ class DiskImageStore:
         self._unsent: list[tuple[ImageName, bytes]] = []
         self._gone: tuple[ImageName, ...] = ()
         self._flushing: asyncio.TimerHandle | None = None
-        self._disk_fails = False
+        self._fails = False
 
     @property
     def total_bytes(self) -> int:
@@ -71,14 +61,14 @@ class DiskImageStore:
     def count(self) -> int:
         return len(self._shelf)
 
-    async def put(self, request: str, png: bytes) -> str:
+    async def put(self, request: str, png: bytes, kind: Kind = "png") -> str:
         """Store one image; returns its path on the gateway. Raises ImageNotStoredError."""
-        name = draw_name(request)
+        name = draw_name(request, kind)
         self._unwritten[name] = png
         self._unwritten_bytes += len(png)
         self._unsent.append((name, png))
         self._gone += self._shelf.put(name, len(png), self._clock.now())
-        if self._disk_fails or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
+        if self._fails or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
             await self._wait_for_disk(name)
         elif self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
@@ -125,15 +115,15 @@ class DiskImageStore:
             return
         for name, error in zip(names, writing.result(), strict=True):
             if error is None:
-                self._disk_fails = False
+                self._fails = False
                 self._release(name)
                 continue
-            if not self._disk_fails:
+            if not self._fails:
                 _log.error("image_not_written", directory=str(self._root), error=str(error))
-            self._disk_fails = True
+            self._fails = True
         # Addresses of unwritten images were given out, so memory serves them: until their lifetime
         # ends, or until the images only memory holds come to more than the bound.
-        while self._disk_fails and self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
+        while self._fails and self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
             oldest = next(iter(self._unwritten))
             self._shelf.forget(oldest)
             self._release(oldest)
@@ -150,7 +140,7 @@ class DiskImageStore:
             return None
         png = self._unwritten.get(name)
         if png is not None:
-            return StoredImage(len(png), partial(_slices, png), _nothing)
+            return StoredImage(len(png), partial(slices, png), nothing_to_close)
         loop = asyncio.get_running_loop()
         try:
             descriptor, size = await loop.run_in_executor(self._reader, _open, self._file(name))
@@ -159,7 +149,7 @@ class DiskImageStore:
             return None
         return StoredImage(
             size,
-            partial(_file_chunks, self._reader, descriptor, size),
+            partial(_file_chunks, self._reader, descriptor),
             partial(os.close, descriptor),
         )
 
@@ -198,13 +188,13 @@ async def open_disk_store(
 
 
 def _file_of(root: Path, name: ImageName) -> str:
-    return f"{root}/{name.name[0]}/{name.request}.{name.name}.png"
+    return f"{root}/{name.name[0]}/{name.request}.{name.file}"
 
 
 def _scan(root: Path) -> list[tuple[ImageName, Held]]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: list[tuple[ImageName, Held]] = []
-    for file in root.glob("*/*.png"):
+    for file in root.glob("*/*.*"):
         request, _, rest = file.name.partition(".")
         name = parse_path(f"/stream/{request}/{rest}")
         with suppress(OSError):
@@ -265,22 +255,14 @@ def _open(file: str) -> tuple[int, int]:
     return descriptor, os.fstat(descriptor).st_size
 
 
-async def _slices(png: bytes) -> AsyncIterator[bytes]:
-    yield png
-
-
 async def _file_chunks(
-    reader: ThreadPoolExecutor, descriptor: int, size: int
+    reader: ThreadPoolExecutor, descriptor: int, start: int, stop: int
 ) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    offset = 0
-    while offset < size:
-        chunk = await loop.run_in_executor(reader, os.pread, descriptor, CHUNK_BYTES, offset)
+    while start < stop:
+        most = min(CHUNK_BYTES, stop - start)
+        chunk = await loop.run_in_executor(reader, os.pread, descriptor, most, start)
         if not chunk:
-            raise ConnectionError(f"a stored image ended {size - offset} bytes early")
-        offset += len(chunk)
+            raise ConnectionError(f"a stored image ended {stop - start} bytes early")
+        start += len(chunk)
         yield chunk
-
-
-def _nothing() -> None:
-    """Images in memory need no closing."""

@@ -2,14 +2,20 @@
 
 import re
 from dataclasses import dataclass
+from typing import Final, Literal, cast, get_args
 
 from network.runtime.randomness import RandomBytes
 
 #: 192 random bits, URL-safe: guessing one of a billion live images takes 2**162 tries on average.
 NAME_BYTES = 24
 
-_random = RandomBytes()
-_PATH = re.compile(r"/stream/([0-9A-Za-z_-]{1,64})/([0-9A-Za-z_-]{1,64})\.png")
+_random: Final = RandomBytes()
+#: Suffixes of stored files.
+Kind = Literal["png", "jpg", "webp"]
+MEDIA: Final[dict[Kind, str]] = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+_PART: Final = "[0-9A-Za-z_-]{1,64}"
+_PATH: Final = re.compile(f"/stream/({_PART})/({_PART})\\.({'|'.join(get_args(Kind))})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +24,26 @@ class ImageName:
 
     request: str
     name: str
+    kind: Kind = "png"
 
     @property
     def path(self) -> str:
         """The image's path on the gateway, ready to follow a scheme and host."""
-        return f"/stream/{self.request}/{self.name}.png"
+        return f"/stream/{self.request}/{self.file}"
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.{self.kind}"
+
+    @property
+    def media(self) -> str:
+        """The content type."""
+        return MEDIA[self.kind]
 
 
-def draw_name(request: str) -> ImageName:
+def draw_name(request: str, kind: Kind = "png") -> ImageName:
     """An unguessable name for one more image of `request`."""
-    return ImageName(request, _random.urlsafe(NAME_BYTES))
+    return ImageName(request, _random.urlsafe(NAME_BYTES), kind)
 
 
 def parse_path(path: str) -> ImageName | None:
@@ -36,4 +52,6 @@ def parse_path(path: str) -> ImageName | None:
     The path is matched undecoded: `%2e%2e`, doubled slashes and encoded letters never match.
     """
     match = _PATH.fullmatch(path)
-    return ImageName(match[1], match[2]) if match else None
+    if match is None:
+        return None
+    return ImageName(match[1], match[2], cast("Kind", match[3]))

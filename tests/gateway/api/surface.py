@@ -16,6 +16,7 @@ from gateway.api import images, jobs
 from gateway.api.addresses import Addresses
 from gateway.api.admission import Admission
 from gateway.api.bounds import Bounds
+from gateway.api.finishing import open_finisher
 from gateway.api.frontend import Frontend
 from gateway.api.generation import Generation, Keep
 from gateway.api.keeping import KeptAnswers, Resources, open_kept_answers
@@ -115,6 +116,8 @@ class ScriptedDispatcher:
     warnings: str = ""
     safety: Safety = Safety.PASSED
     news: list[News] = field(default_factory=list)
+    #: In place of files with a PNG's outside only.
+    picture: bytes = b""
     #: Where answers are written down that are kept.
     journal: Journal | None = None
 
@@ -142,7 +145,9 @@ class ScriptedDispatcher:
         seed = 5 if request.seed is None else request.seed
         pictures = tuple(
             FixedPicture(
-                png(request.width, request.height, self.pixel_bytes), seed + i, self.safety
+                self.picture or png(request.width, request.height, self.pixel_bytes),
+                seed + i,
+                self.safety,
             )
             for i in range(request.num_images_per_prompt)
         )
@@ -255,6 +260,8 @@ async def open_surface(
     dispatcher = ScriptedDispatcher()
     async with (
         open_disk_store(folder, lifetime=lifetime, max_bytes=max_bytes, clock=clock) as store,
+        open_finisher() as finisher,
+        open_finisher() as finisher,
         AsyncExitStack() as stack,
     ):
         running = RunningRequests(dispatcher, patience=0.1)
@@ -309,8 +316,8 @@ async def open_surface(
             reveal_orchestrator=True,
             keeping=None if kept is None else kept.promising,
         )
-        text_to_image = TextToImage(generation, bounds, addresses)
-        openai_images = OpenAiImages(generation, bounds, addresses, clock)
+        text_to_image = TextToImage(generation, bounds, addresses, finisher)
+        openai_images = OpenAiImages(generation, bounds, addresses, finisher, clock)
         if kept is not None:
             grants = {
                 grant.key_id: grant for grant in GRANTS.values() if grant.key_id not in dead_keys

@@ -24,8 +24,9 @@ from gateway.orchestrators.job_events import (
 from network.errors import ProblemError
 from network.wire import problems
 from tests.gateway.api.surface import Surface, open_surface
+from tests.gateway.pictures import jpeg
 
-JPEG = b"\xff\xd8\xff\xe0 not much of a picture"
+JPEG = jpeg(8, 8)
 ID = "a-request-of-16-letters"
 
 

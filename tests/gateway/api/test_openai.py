@@ -126,7 +126,7 @@ async def test_a_stream_ends_with_one_event_for_each_image(tmp_path: Path) -> No
         ({"prompt": "p", "size": "4096x4096"}, "size"),
         ({"prompt": "p", "size": "64x99999"}, "size"),
         ({"prompt": "p", "response_format": "gif"}, "response_format"),
-        ({"prompt": "p", "output_format": "webp"}, "output_format"),
+        ({"prompt": "p", "output_format": "gif"}, "output_format"),
         ({"prompt": "p", "background": "transparent"}, "background"),
         ({"prompt": "p", "seed": -1}, "seed"),
         ({"prompt": "p", "loras": {"a b": 1.0}}, "loras"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.api.output import output_fields
 from gateway.config import JobSettings
 from network.wire.limits import Limits
 from network.wire.messages import TextToImageRequest
@@ -30,8 +31,9 @@ async def test_the_document_states_the_bounds_that_are_enforced(surface: Surface
     fields = document["components"]["schemas"]["TextToImageParams"]["properties"]
     assert fields["width"]["maximum"] == LIMITS.max_width
     assert fields["num_inference_steps"]["maximum"] == LIMITS.max_steps
-    assert set(fields) == set(TextToImageRequest.model_fields)
-    assert len(set(fields) - {"deterministic"}) == 11, "Livepeer's"
+    ours = {"deterministic", *output_fields()}
+    assert set(fields) == set(TextToImageRequest.model_fields) | ours
+    assert len(set(fields) - ours) == 11, "Livepeer's"
 
 
 async def test_every_status_of_the_endpoint_is_documented(surface: Surface) -> None:

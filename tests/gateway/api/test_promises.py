@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from gateway.config import JobSettings
-from gateway.storage.disk import ImageNotStoredError
+from gateway.storage.store import ImageNotStoredError
 from network.errors import Problem, ProblemError
 from network.wire import problems
 from tests.gateway.api.surface import Surface, open_surface

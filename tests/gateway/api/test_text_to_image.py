@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from gateway.storage.disk import ImageNotStoredError
+from gateway.storage.store import ImageNotStoredError
 from network.errors import ProblemError
 from network.wire import problems
 from network.wire.messages import response_schema
@@ -157,8 +157,8 @@ async def test_bounds_are_those_of_the_model_asked_for(surface: Surface) -> None
 async def test_an_image_the_disk_refuses_is_sent_in_the_answer(
     surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full_disk(request: str, png: bytes) -> str:
-        raise ImageNotStoredError(f"no space left for {len(png)} bytes of {request}")
+    async def full_disk(request: str, data: bytes, kind: str) -> str:
+        raise ImageNotStoredError(f"no space left for {len(data)} bytes of {kind} of {request}")
 
     monkeypatch.setattr(surface.store, "put", full_disk)
     response = await surface.post()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.storage import disk
-from gateway.storage.disk import DiskImageStore, ImageNotStoredError, open_disk_store
+from gateway.storage.disk import DiskImageStore, open_disk_store
 from gateway.storage.names import ImageName, parse_path
+from gateway.storage.store import ImageNotStoredError
 from tests.gateway.waiting import pngs, until
 
 
@@ -51,7 +52,7 @@ async def read(store: DiskImageStore, path: str) -> bytes | None:
     if image is None:
         return None
     try:
-        found = b"".join([chunk async for chunk in image.chunks()])
+        found = b"".join([chunk async for chunk in image.chunks(0, image.size)])
         assert len(found) == image.size
         return found
     finally:
@@ -156,7 +157,7 @@ async def test_a_full_disk_shows_and_loses_no_image_already_promised(
     good_write = disk._write
     monkeypatch.setattr(disk, "_write", refuse)
     promised = await store.put("first", b"a picture")
-    await until(lambda: store._disk_fails)
+    await until(lambda: store._fails)
     assert await read(store, promised) == b"a picture"
     with pytest.raises(ImageNotStoredError):
         await store.put("second", b"another")

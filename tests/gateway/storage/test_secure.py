@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.storage.disk import ImageNotStoredError, open_disk_store
+from gateway.storage.disk import open_disk_store
+from gateway.storage.store import ImageNotStoredError
 from network.runtime.clock import SystemClock
 from tests.gateway.stub_orchestrator import png
 from tests.gateway.waiting import pngs
