@@ -17,7 +17,7 @@ from scripts.local_network.network import free_port
 ROOT = Path(__file__).resolve().parents[2]
 LITELLM = "litellm[proxy]==1.106.2"
 #: Made once, beside our own environment; LiteLLM's packages are not ours to live with.
-LITELLM_ENVIRONMENT = ROOT / ".venv-litellm"
+LITELLM_ENVIRONMENT = ROOT / ".venv-litellm-proxy"
 _INSTALL_SECONDS = 480
 _START_SECONDS = 180
 
