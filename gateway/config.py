@@ -301,6 +301,15 @@ class JobSettings(Settings):
     private_webhooks: bool = False
 
 
+class BudgetSettings(Settings):
+    """Budgets of keys and teams in US dollars."""
+
+    #: A rate of the price feed that is older is not gone by.
+    max_rate_age_seconds: Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)] = (
+        172_800.0
+    )
+
+
 class AccountingSettings(Settings):
     """Where the journal and the keys are kept."""
 
@@ -340,6 +349,7 @@ class GatewaySettings(Settings):
     chain: ChainSettings = ChainSettings()
     usd_per_eth: RateSetting | None = None
     price_feed: PriceFeedSettings = PriceFeedSettings()
+    budgets: BudgetSettings = BudgetSettings()
     payments: PaymentSettings = PaymentSettings()
     signer: SignerSettings = SignerSettings()
     accounting: AccountingSettings = AccountingSettings()

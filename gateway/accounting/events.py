@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
+from network.dollars import NO_DOLLARS, AttoUsd
 from network.units import ModelId, Pixels, Wei
 
 NOTHING: Final = Wei(0)
@@ -74,6 +75,8 @@ class Settlement:
     #: URI of the one that delivered.
     orchestrator: str = ""
     reason: str = ""
+    #: What the fee counts for in dollars, by the rate at which it was held; None where none was known.
+    usd: AttoUsd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,8 @@ class UsageTotal:
     images: int
     pixels: Pixels
     fee: Wei
+    #: Of those whose fee the journal has in dollars, too.
+    usd: AttoUsd = NO_DOLLARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,7 @@ class DailySpending:
     #: Unix seconds.
     day_began: float
     fee: Wei
+    usd: AttoUsd = NO_DOLLARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +201,5 @@ class RequestRecord:
     #: What orchestrators said that they credited and charged. Off-chain all four are 0.
     credited: Fraction = Fraction(0)
     charged: Wei = NOTHING
+    #: What `fee` counted for in dollars; None where no rate was known.
+    usd: AttoUsd | None = None

@@ -24,6 +24,7 @@ from gateway.accounting.tables import (
     settlements,
     ticket_batches,
 )
+from network.dollars import AttoUsd
 from network.units import ModelId, Pixels, Wei
 
 #: Request ids in one query.
@@ -42,6 +43,7 @@ class _Sum:
     images: int = 0
     pixels: int = 0
     fee: int = 0
+    usd: int = 0
 
 
 @dataclass(slots=True)
@@ -59,25 +61,25 @@ def usage(
     """See `Journal.usage`. Equal fees are counted by the database, so few rows are read."""
     group = _GROUPS[by]
     pixels = requests.c.width * requests.c.height * requests.c.images
+    amounts = (settlements.c.fee, settlements.c.usd)
     query = (
-        select(
-            group, settlements.c.fee, func.count(), func.sum(requests.c.images), func.sum(pixels)
-        )
+        select(group, *amounts, func.count(), func.sum(requests.c.images), func.sum(pixels))
         .join(settlements, settlements.c.request_id == requests.c.request_id)
         .where(settlements.c.state == "settled", requests.c.accepted_at >= since)
-        .group_by(group, settlements.c.fee)
+        .group_by(group, *amounts)
     )
     if until is not None:
         query = query.where(requests.c.accepted_at < until)
     sums: defaultdict[str, _Sum] = defaultdict(_Sum)
-    for name, fee, count, images, area in connection.execute(query):
+    for name, fee, usd, count, images, area in connection.execute(query):
         total = sums[name]
         total.requests += count
         total.images += images
         total.pixels += area
         total.fee += fee * count
+        total.usd += (usd or 0) * count
     return tuple(
-        UsageTotal(name, s.requests, s.images, Pixels(s.pixels), Wei(s.fee))
+        UsageTotal(name, s.requests, s.images, Pixels(s.pixels), Wei(s.fee), AttoUsd(s.usd))
         for name, s in sorted(sums.items())
     )
 
@@ -85,18 +87,21 @@ def usage(
 def spending(connection: Connection, since: float) -> tuple[DailySpending, ...]:
     """See `Journal.spending`. Equal fees are counted by the database, so few rows are read."""
     day = cast(func.floor(settlements.c.settled_at / _DAY), Integer)
+    amounts = (settlements.c.fee, settlements.c.usd)
     query = (
-        select(requests.c.key_id, day, settlements.c.fee, func.count())
+        select(requests.c.key_id, day, *amounts, func.count())
         .join(settlements, settlements.c.request_id == requests.c.request_id)
         .where(settlements.c.state == "settled", settlements.c.settled_at >= since)
-        .group_by(requests.c.key_id, day, settlements.c.fee)
+        .group_by(requests.c.key_id, day, *amounts)
     )
-    sums: Counter[tuple[str, int]] = Counter()
-    for key_id, number, fee, count in connection.execute(query):
-        sums[key_id, number] += fee * count
+    fees: Counter[tuple[str, int]] = Counter()
+    dollars: Counter[tuple[str, int]] = Counter()
+    for key_id, number, fee, usd, count in connection.execute(query):
+        fees[key_id, number] += fee * count
+        dollars[key_id, number] += (usd or 0) * count
     return tuple(
-        DailySpending(key_id, float(number * _DAY), Wei(fee))
-        for (key_id, number), fee in sorted(sums.items())
+        DailySpending(key_id, float(number * _DAY), Wei(fee), AttoUsd(dollars[key_id, number]))
+        for (key_id, number), fee in sorted(fees.items())
     )
 
 
@@ -237,4 +242,5 @@ def _record(row: Row[tuple[object, ...]], payments: Mapping[str, _Paid]) -> Requ
         paid=paid.credit,
         credited=paid.credited,
         charged=Wei(paid.charged),
+        usd=at[settlements.c.usd],
     )

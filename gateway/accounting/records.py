@@ -89,8 +89,12 @@ def _is_known(connection: Connection, table: Table, row: Mapping[str, object]) -
 
 def _told(table: Table, row: Mapping[str, object]) -> Mapping[str, object]:
     names = _WEI[table]
-    return {**row, **{name: str(row[name]) for name in names}} if names else row
+    if not names:
+        return row
+    return {**row, **{name: str(row[name]) for name in names if row[name] is not None}}
 
 
 def _understood(table: Table, row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, **{name: Wei(int(row[name])) for name in _WEI[table]}}
+    # An earlier version may have written the record, and not known all of the columns.
+    told = [name for name in _WEI[table] if row.get(name) is not None]
+    return {**row, **{name: Wei(int(row[name])) for name in told}}

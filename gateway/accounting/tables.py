@@ -71,6 +71,8 @@ settlements = Table(
     Column("orchestrator", String, nullable=False),
     Column("settled_at", Float, nullable=False),
     Column("reason", String, nullable=False),
+    # What the fee counts for in dollars, in 10**-18 of one; NULL where no rate was known.
+    Column("usd", WeiText),
 )
 
 #: How an attempt is paid for; written together with it. Amounts as "numerator/denominator" of wei.

@@ -7,6 +7,7 @@ from typing import Any
 from gateway.dispatch.allowing import KeySpending
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.peer import OrchestratorState
+from network.dollars import AttoUsd, format_usd
 from network.identity import checksum
 from network.units import ModelId, format_price
 
@@ -56,7 +57,7 @@ def describe(one: OrchestratorState) -> dict[str, Any]:
 
 
 def describe_spending(spending: Sequence[KeySpending]) -> list[dict[str, Any]]:
-    """What keys spent, those who spent most; wei as text. A key's secret is nowhere near."""
+    """What keys spent, those who spent most; wei and dollars as text. A key's secret is nowhere near."""
     return [
         {
             "key_id": one.grant.key_id,
@@ -64,8 +65,12 @@ def describe_spending(spending: Sequence[KeySpending]) -> list[dict[str, Any]]:
             "team": None if one.grant.team is None else one.grant.team.name,
             "today_wei": str(one.today),
             "month_wei": str(one.month),
+            "today_usd": format_usd(one.today_usd),
+            "month_usd": format_usd(one.month_usd),
             "wei_per_day": _text(one.grant.limits.wei_per_day),
             "wei_per_month": _text(one.grant.limits.wei_per_month),
+            "usd_per_day": _dollars(one.grant.limits.usd_per_day),
+            "usd_per_month": _dollars(one.grant.limits.usd_per_month),
         }
         for one in spending[:MOST_KEYS]
     ]
@@ -73,6 +78,10 @@ def describe_spending(spending: Sequence[KeySpending]) -> list[dict[str, Any]]:
 
 def _text(amount: int | None) -> str | None:
     return None if amount is None else str(amount)
+
+
+def _dollars(amount: AttoUsd | None) -> str | None:
+    return None if amount is None else format_usd(amount)
 
 
 def describe_models(offer: Offer, objections: Mapping[ModelId, str]) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ _FIRST_ROUND_SECONDS: Final = 3.0
 #: How long a look without a gateway waits for its sources.
 _LONGEST_LISTING: Final = 10.0
 _MEMORY: Final = "orchestrators.json"
+_RATES: Final = "rates.json"
 #: How soon a revoked key stops working.
 _KEYS_SECONDS: Final = 2.0
 
@@ -131,7 +132,14 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
     keys = KeyRing(database, clock)
     await keys.refresh()
     randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
-    rates = await enter(open_rates(settings, clock))
+    rates = await enter(
+        open_rates(
+            settings,
+            clock,
+            memory=settings.data_dir.expanduser() / _RATES,
+            is_needed=keys.have_dollars,
+        )
+    )
     # Opened last and left first: what it runs in the background uses all of the above.
     buying = await _open_buying(
         stack,

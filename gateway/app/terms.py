@@ -37,6 +37,7 @@ def routing_of(
         max_price=routing.max_price,
         max_prices=max_prices,
         rates=rates,
+        max_rate_age=settings.budgets.max_rate_age_seconds,
         deadline=routing.deadline_seconds,
         attempt_timeout=routing.attempt_seconds,
         max_wait=routing.max_wait_seconds,

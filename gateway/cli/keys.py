@@ -11,7 +11,14 @@ import orjson
 from typing_extensions import override
 
 from gateway.cli.audit import audited
-from gateway.cli.limits import in_words, limit_options, limits_of, shown_limits, team_of
+from gateway.cli.limits import (
+    check_limits,
+    in_words,
+    limit_options,
+    limits_of,
+    shown_limits,
+    team_of,
+)
 from gateway.cli.options import fail, in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
 from gateway.home import open_gateway_database, webhook_secret
@@ -21,6 +28,7 @@ from gateway.keys import (
     UseLimits,
     create_key,
     limit_key,
+    limit_text,
     list_keys,
     price_text,
     revoke_key,
@@ -92,10 +100,11 @@ def create(
     as_json: bool,
     config: Path | None,
     data_dir: Path | None,
-    **limits: int | None,
+    **limits: object,
 ) -> None:
     """Make a key for NAME and show it, this once."""
     settings = load_settings(config, data_dir)
+    check_limits(settings, limits)
     clock = SystemClock()
 
     async def store() -> tuple[KeyGrant, str]:
@@ -179,11 +188,10 @@ def list_(*, as_json: bool, config: Path | None, data_dir: Path | None) -> None:
 @click.argument("key_id")
 @limit_options
 @settings_options
-def limit(
-    *, key_id: str, config: Path | None, data_dir: Path | None, **limits: int | None
-) -> None:
+def limit(*, key_id: str, config: Path | None, data_dir: Path | None, **limits: object) -> None:
     """Change limits of the key with this KEY_ID; those not named stay. "none" lifts one."""
     settings = load_settings(config, data_dir)
+    check_limits(settings, limits)
 
     async def write() -> KeyRecord | None:
         async with open_gateway_database(settings) as database:
@@ -259,7 +267,7 @@ def _line(record: KeyRecord, now: float) -> dict[str, Any]:
         "max_in_flight": grant.max_in_flight,
         "team": None if grant.team is None else grant.team.name,
         "limits": {
-            name: None if value is None else str(value)
+            name: None if value is None else limit_text(name, value)
             for name, value in asdict(grant.limits).items()
         },
         "metadata": dict(grant.metadata),

@@ -22,6 +22,7 @@ from gateway.accounting.payments import PaymentTotal, payment_total
 from gateway.cli.options import in_loop, load_settings, settings_options
 from gateway.cli.tables import show_table
 from gateway.home import open_gateway_database
+from network.dollars import AttoUsd, format_usd
 from network.runtime.clock import SystemClock
 from network.units import Pixels, Wei, format_wei, pixels_of
 
@@ -115,6 +116,7 @@ _REQUEST_COLUMNS = (
     "images",
     "pixels",
     "fee",
+    "usd",
     "orchestrator",
     "node_job_id",
     "attempts",
@@ -125,7 +127,7 @@ _REQUEST_COLUMNS = (
     "settled_at",
     "reason",
 )
-_TOTAL_COLUMNS = ("group", "requests", "images", "pixels", "fee")
+_TOTAL_COLUMNS = ("group", "requests", "images", "pixels", "fee", "usd")
 #: What a terminal has room for.
 _TABLE_COLUMNS = (
     "request_id",
@@ -139,7 +141,19 @@ _TABLE_COLUMNS = (
 )
 #: And where anything was paid by ticket.
 _PAID_COLUMNS = ("tickets", "paid", "charged")
-_NUMBERS = {"requests", "images", "pixels", "fee", "attempts", "tickets", "paid", "charged"}
+#: And where what fees came to in dollars is known.
+_DOLLARS = "usd"
+_NUMBERS = {
+    "requests",
+    "images",
+    "pixels",
+    "fee",
+    "usd",
+    "attempts",
+    "tickets",
+    "paid",
+    "charged",
+}
 
 
 def _totals(connection: Connection, by: str, since: float) -> tuple[UsageTotal, ...]:
@@ -158,6 +172,8 @@ def _request_line(record: RequestRecord) -> dict[str, Any]:
         "images": accepted.images,
         "pixels": pixels_of(accepted.width, accepted.height, accepted.images),
         "fee": str(record.fee),
+        # By the rate at which it was held; "" where none was known.
+        "usd": "" if record.usd is None else format_usd(record.usd),
         "orchestrator": record.orchestrator,
         "node_job_id": record.node_job_id,
         "attempts": record.attempts,
@@ -178,17 +194,19 @@ def _total_line(total: UsageTotal) -> dict[str, Any]:
         "images": total.images,
         "pixels": total.pixels,
         "fee": str(total.fee),
+        "usd": format_usd(total.usd),
     }
 
 
 def _sum(totals: Iterable[UsageTotal]) -> UsageTotal:
-    requests = images = pixels = fee = 0
+    requests = images = pixels = fee = usd = 0
     for total in totals:
         requests += total.requests
         images += total.images
         pixels += total.pixels
         fee += total.fee
-    return UsageTotal("", requests, images, Pixels(pixels), Wei(fee))
+        usd += total.usd
+    return UsageTotal("", requests, images, Pixels(pixels), Wei(fee), AttoUsd(usd))
 
 
 def _show(report: _Report, form: str | None) -> None:
@@ -203,16 +221,19 @@ def _show(report: _Report, form: str | None) -> None:
 
 
 def _show_table(report: _Report) -> None:
-    shown: tuple[str, ...] = (*_TABLE_COLUMNS, *_TOTAL_COLUMNS)
+    total = report.total
+    shown = {*_TABLE_COLUMNS, *_TOTAL_COLUMNS} - {_DOLLARS}
+    if total.usd:
+        shown.add(_DOLLARS)
     if report.paid.tickets:
-        shown = (*shown, *_PAID_COLUMNS)
+        shown |= {*_PAID_COLUMNS}
     columns = [name for name in report.columns if name in shown]
     rows = [[_cell(name, line[name]) for name in columns] for line in report.lines]
     show_table("bought", columns, rows, _NUMBERS, ("request_id", "key_id", "fee"))
-    total = report.total
+    dollars = f", counted as {format_usd(total.usd)} USD" if total.usd else ""
     click.echo(
         f"delivered in all: {total.requests} requests, {total.images} images, "
-        f"{total.pixels} pixels for {total.fee} wei ({format_wei(total.fee)})"
+        f"{total.pixels} pixels for {total.fee} wei ({format_wei(total.fee)}){dollars}"
     )
     paid = report.paid
     if paid.tickets:

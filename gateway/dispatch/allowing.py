@@ -3,14 +3,28 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import Final
 
 from gateway.accounting.events import DailySpending
 from gateway.dispatch.journey import Buyer
 from gateway.keys import KeyGrant, KeyRecord, Team, UseLimits
-from gateway.payments.allowance import Allowance, Allowances, Exceeded, Period, Spent
+from gateway.payments.allowance import (
+    Allowance,
+    Allowances,
+    Exceeded,
+    Period,
+    Spent,
+    Unit,
+    Unvalued,
+)
+from network.dollars import AttoUsd, format_usd
 from network.errors import Problem
 from network.units import Wei
 from network.wire import problems
+
+#: Seconds; a price feed is asked again about so soon.
+NO_RATE_RETRY: Final = 30.0
 
 
 def allowances_of(buyer: Buyer) -> tuple[Allowance, ...]:
@@ -33,49 +47,80 @@ def spent_before(
     }
     found: list[Spent] = []
     for one in spending:
-        found.append(Spent(_key(one.key_id), one.day_began, one.fee))
+        found.append(Spent(_key(one.key_id), one.day_began, one.fee, one.usd))
         if one.key_id in teams:
-            found.append(Spent(_team(teams[one.key_id]), one.day_began, one.fee))
+            found.append(Spent(_team(teams[one.key_id]), one.day_began, one.fee, one.usd))
     return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySpending:
-    """What a key spent in this day and month of UTC, in wei."""
+    """What a key spent in this day and month of UTC, in wei and dollars."""
 
     grant: KeyGrant
     today: Wei
     month: Wei
+    today_usd: AttoUsd
+    month_usd: AttoUsd
 
 
 def spending_of(
     allowances: Allowances, grants: Iterable[KeyGrant], now: float
 ) -> tuple[KeySpending, ...]:
     """Those who spent the most in this month first; `now` in Unix seconds."""
+
+    def spent(grant: KeyGrant, period: Period, unit: Unit) -> int:
+        return allowances.spent(_key(grant.key_id), period, now, unit)
+
     found = [
         KeySpending(
             grant,
-            allowances.spent(_key(grant.key_id), Period.DAY, now),
-            allowances.spent(_key(grant.key_id), Period.MONTH, now),
+            Wei(spent(grant, Period.DAY, Unit.WEI)),
+            Wei(spent(grant, Period.MONTH, Unit.WEI)),
+            AttoUsd(spent(grant, Period.DAY, Unit.USD)),
+            AttoUsd(spent(grant, Period.MONTH, Unit.USD)),
         )
         for grant in grants
     ]
     return tuple(sorted(found, key=lambda one: (-one.month, one.grant.name, one.grant.key_id)))
 
 
-def budget_problem(exceeded: Exceeded, fee: Wei, now: float) -> Problem:
-    """402 with what was exceeded, and when it resets."""
+def budget_problem(exceeded: Exceeded, now: float) -> Problem:
+    """402 with what was exceeded, in the unit of the budget, and when it resets."""
     again = datetime.fromtimestamp(exceeded.resets_at, UTC)
+    limit, allowance = exceeded.limit, exceeded.allowance
+    period, amount = limit.period.value, partial(_amount, limit.unit)
     message = (
-        f"{exceeded.allowance.called} may spend {exceeded.limit} wei in a {exceeded.period.value}: "
-        f"{exceeded.spent} are spent, {exceeded.held} are held by requests under way, and this "
-        f"request costs {fee}. The next {exceeded.period.value} begins at {again:%Y-%m-%d %H:%M} UTC."
+        f"{allowance.called} may spend {amount(limit.amount)} {limit.unit.called} in a {period}: "
+        f"{amount(exceeded.spent)} are spent, {amount(exceeded.held)} are held by requests under way, "
+        f"and this request costs {amount(exceeded.cost)}. "
+        f"The next {period} begins at {again:%Y-%m-%d %H:%M} UTC."
     )
     return problems.budget_exceeded(message, exceeded.resets_at - now)
 
 
+def unvalued_problem(unvalued: Unvalued) -> Problem:
+    """503, for what a request costs in dollars is not known; the operator's log says why."""
+    return problems.payments_unavailable(
+        NO_RATE_RETRY,
+        f"{unvalued.allowance.called} has a budget in US dollars, and what an ETH costs is not known "
+        "at the moment. Nothing was charged; the gateway's operator has been told.",
+    )
+
+
 def _allowance(holder: str, called: str, limits: UseLimits) -> Allowance:
-    return Allowance(holder, called, limits.wei_per_day, limits.wei_per_month)
+    return Allowance(
+        holder,
+        called,
+        limits.wei_per_day,
+        limits.wei_per_month,
+        limits.usd_per_day,
+        limits.usd_per_month,
+    )
+
+
+def _amount(unit: Unit, amount: int) -> str:
+    return str(amount) if unit is Unit.WEI else format_usd(AttoUsd(amount))
 
 
 def _key(key_id: str) -> str:

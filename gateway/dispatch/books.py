@@ -18,6 +18,7 @@ from gateway.accounting.journal import (
 )
 from gateway.dispatch.journey import Journey, Place, Running
 from gateway.payments.purse import PreparedPayment
+from network.dollars import AttoUsd
 from network.errors import DatabaseError
 from network.runtime.clock import Clock
 from network.units import Wei
@@ -86,16 +87,25 @@ class Books:
             _ = self._journal.record(*receipts)
 
     def settle(
-        self, journey: Journey, fee: Wei, node_job_id: str, beside: Sequence[Event] = ()
+        self,
+        journey: Journey,
+        fee: Wei,
+        node_job_id: str,
+        beside: Sequence[Event] = (),
+        *,
+        usd: AttoUsd | None = None,
     ) -> Awaitable[None]:
         """The attempt delivered: its fee and the request's are written together, and what is `beside`.
 
+        `usd` is what the fee counts for in dollars; None where no rate was known.
         Await the answer for them to be durable; it does not raise.
         """
         place = journey.running.place if journey.running else None
         outcome = self._outcome(journey, "succeeded", fee, node_job_id=node_job_id)
         uri = "" if place is None else place.uri
-        settlement = Settlement(journey.request_id, "settled", fee, self._clock.now(), uri)
+        settlement = Settlement(
+            journey.request_id, "settled", fee, self._clock.now(), uri, usd=usd
+        )
         self._tell(journey, "settled", fee=fee, orchestrator=uri)
         return self._journal.record(*([outcome] if outcome else ()), settlement, *beside)
 

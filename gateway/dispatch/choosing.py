@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.dispatch.allowing import budget_problem
+import structlog
+
+from gateway.dispatch.allowing import budget_problem, unvalued_problem
 from gateway.dispatch.foresight import Survey
 from gateway.dispatch.journey import Journey, Place, Routing
 from gateway.orchestrators import outlook
@@ -12,8 +14,9 @@ from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
 from gateway.orchestrators.selection import Candidate, Need, Policy, Ranking, rank
 from gateway.orchestrators.trail import note_wait
-from gateway.payments.allowance import Allowance, Allowances
+from gateway.payments.allowance import Allowance, Allowances, Unvalued
 from gateway.payments.budget import Budget, NotHeld
+from gateway.payments.exchange import why_unknown
 from network.errors import ProblemError
 from network.runtime.clock import Clock
 from network.units import Wei
@@ -21,6 +24,8 @@ from network.wire import problems
 
 #: A retry looks no further when so many of the best would come too late.
 _MOST_TOO_SLOW: Final = 8
+
+_log: Final = structlog.get_logger(__name__)
 
 
 class Choosing:
@@ -115,9 +120,15 @@ class Choosing:
                 )
             )
         now = self._clock.now()
-        exceeded = self._allowances.hold(request_id, allowances, fee, now)
-        if exceeded is not None:
-            raise ProblemError(budget_problem(exceeded, fee, now))
+        rate = self._routing.usd_per_eth(now)
+        refusal = self._allowances.hold(request_id, allowances, fee, now, rate)
+        if isinstance(refusal, Unvalued):
+            routing = self._routing
+            reason = why_unknown(routing.rates, routing.max_rate_age, now)
+            _log.warning("no_rate_for_a_budget", holder=refusal.allowance.holder, problem=reason)
+            raise ProblemError(unvalued_problem(refusal))
+        if refusal is not None:
+            raise ProblemError(budget_problem(refusal, now))
 
     def _best(self, journey: Journey) -> Candidate | None:
         """None where nobody is free. Raises ProblemError where a retry would come too late."""

@@ -12,7 +12,7 @@ import structlog
 
 from gateway.accounting.events import Event
 from gateway.accounting.journal import AttemptState, Journal
-from gateway.dispatch.allowing import allowances_of
+from gateway.dispatch.allowing import NO_RATE_RETRY, allowances_of
 from gateway.dispatch.books import Books
 from gateway.dispatch.choosing import Choosing
 from gateway.dispatch.foresight import Quote, Survey, foresee
@@ -72,8 +72,6 @@ _UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 _MOST_MENDED: Final = 2
 #: So many orchestrators' tickets may be above a cap until the request is given up.
 _MOST_CAPPED: Final = 8
-#: Seconds; a price feed is asked again about so soon.
-_NO_RATE_RETRY: Final = 30.0
 #: Of these an orchestrator is thought worse when they go on.
 _FAULTS: Final = frozenset({Refused.CREDENTIALS, Refused.BALANCE})
 
@@ -215,7 +213,7 @@ class Dispatcher:
         except NoRateError as error:
             # Without the cap's worth in wei, any price might be above it.
             _log.warning("no_price_cap", key_id=buyer.key_id, problem=str(error))
-            raise ProblemError(problems.payments_unavailable(_NO_RATE_RETRY)) from None
+            raise ProblemError(problems.payments_unavailable(NO_RATE_RETRY)) from None
 
     def _check_model(self, model_id: ModelId, buyer: Buyer) -> None:
         allowed = buyer.models
@@ -358,8 +356,9 @@ class Dispatcher:
         fee = owed(place, answer)
         seconds = self._clock.monotonic() - running.started
         receipts = self._paying.delivered(running.attempt_id, answer, fee)
-        self._allowances.settle(journey.request_id, fee, self._clock.now())
-        settled = self._books.settle(journey, fee, answer.node_job_id, (*receipts, *kept))
+        usd = self._allowances.settle(journey.request_id, fee, self._clock.now())
+        beside = (*receipts, *kept)
+        settled = self._books.settle(journey, fee, answer.node_job_id, beside, usd=usd)
         self._directory.note_success(place.uri, delivery_of(journey, place, seconds))
         return DispatchResult(
             answer.images,

@@ -1,5 +1,6 @@
 """What one request carries with it from its arrival to its answer."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +16,7 @@ from gateway.orchestrators.offer import ModelOffer, Offer
 from gateway.orchestrators.selection import Candidate, Need
 from gateway.orchestrators.standing import Delivery
 from gateway.payments.allowance import Allowance
+from gateway.payments.exchange import usd_per_eth
 from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
 from network.prices import EthRates, FixedRate, Price, in_wei
@@ -52,6 +54,8 @@ class Routing:
     max_prices: Mapping[str | None, Price] = field(default_factory=dict)
     #: What prices in a currency are converted by.
     rates: EthRates = field(default_factory=FixedRate)
+    #: For so long after a feed wrote down a rate, budgets in dollars go by it.
+    max_rate_age: float = math.inf
     #: A request is answered within this time.
     deadline: float = 300.0
     #: One orchestrator may take this long before the next is asked.
@@ -76,6 +80,10 @@ class Routing:
         stated = (buyer.max_price, self.max_price, self.max_price_of(model_id))
         caps = [in_wei(cap, self.rates.current) for cap in stated if cap is not None]
         return min(caps, default=None)
+
+    def usd_per_eth(self, now: float) -> Fraction | None:
+        """By what budgets in dollars go; None while that is not known. `now` in unix seconds."""
+        return usd_per_eth(self.rates, self.max_rate_age, now)
 
 
 @dataclass(frozen=True, slots=True)

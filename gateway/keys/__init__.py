@@ -5,7 +5,7 @@ to its holder alone. Only SHA-256 of the whole key is stored: fast is fine for a
 nobody can guess, and a stolen database opens nothing.
 """
 
-from gateway.keys.model import KeyGrant, KeyRecord, Team, UseLimits, price_text
+from gateway.keys.model import KeyGrant, KeyRecord, Team, UseLimits, limit_text, price_text
 from gateway.keys.ring import KeyRing
 from gateway.keys.store import (
     create_key,
@@ -24,6 +24,7 @@ __all__ = [
     "UseLimits",
     "create_key",
     "limit_key",
+    "limit_text",
     "list_keys",
     "list_teams",
     "price_text",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from network.dollars import AttoUsd, format_usd
 from network.prices import Price, written
 from network.units import ModelId, Wei
 
@@ -16,8 +17,15 @@ class UseLimits:
 
     wei_per_day: Wei | None = None
     wei_per_month: Wei | None = None
+    usd_per_day: AttoUsd | None = None
+    usd_per_month: AttoUsd | None = None
     requests_per_minute: int | None = None
     pixels_per_minute: int | None = None
+
+    @property
+    def are_in_dollars(self) -> bool:
+        """Whether any of them needs to know what an ETH costs."""
+        return self.usd_per_day is not None or self.usd_per_month is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,11 @@ def mint_bearer() -> tuple[str, str]:
 def price_text(price: Price) -> str:
     """A key's maximum price as it is stored and shown: "7/2" is wei."""
     return str(price) if isinstance(price, Fraction) else written(price)
+
+
+def limit_text(name: str, value: int) -> str:
+    """A limit of UseLimits as it is shown: dollars as a decimal, everything else as it is counted."""
+    return format_usd(AttoUsd(value)) if name.startswith("usd_") else str(value)
 
 
 def digest_of(bearer: str) -> bytes:

@@ -46,6 +46,15 @@ class KeyRing:
         now = self._clock.now()
         return sum(record.is_live(now) for record in self._records.values())
 
+    @property
+    def have_dollars(self) -> bool:
+        """Whether a live key, or the team of one, has a budget in dollars."""
+        return any(
+            limits.are_in_dollars
+            for grant in self.grants()
+            for limits in (grant.limits, *(() if grant.team is None else (grant.team.limits,)))
+        )
+
     def grants(self) -> tuple[KeyGrant, ...]:
         """Those of the live keys, as last read."""
         now = self._clock.now()

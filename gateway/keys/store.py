@@ -1,8 +1,8 @@
 """Keys and teams in the gateway's database."""
 
 import json
-from collections.abc import Collection, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import (
     Column,
@@ -29,10 +29,13 @@ from gateway.keys.model import (
     mint_bearer,
     price_text,
 )
+from network.dollars import AttoUsd
 from network.prices import Price, parse_price
 from network.runtime.clock import Clock
 from network.runtime.database import Database, WeiText
 from network.units import ModelId, Wei
+
+_T = TypeVar("_T")
 
 _METADATA: Final = MetaData()
 
@@ -41,6 +44,9 @@ def _limit_columns() -> tuple[Column[Any], ...]:
     return (
         Column("wei_per_day", WeiText),
         Column("wei_per_month", WeiText),
+        # In 10**-18 dollars, which outgrow 64 bits as wei do.
+        Column("usd_per_day", WeiText),
+        Column("usd_per_month", WeiText),
         Column("requests_per_minute", Integer),
         Column("pixels_per_minute", Integer),
     )
@@ -212,6 +218,8 @@ def _limit_values(limits: UseLimits) -> dict[str, int | None]:
     return {
         "wei_per_day": limits.wei_per_day,
         "wei_per_month": limits.wei_per_month,
+        "usd_per_day": limits.usd_per_day,
+        "usd_per_month": limits.usd_per_month,
         "requests_per_minute": limits.requests_per_minute,
         "pixels_per_minute": limits.pixels_per_minute,
     }
@@ -245,10 +253,15 @@ def _record(columns: RowMapping, teams: Mapping[str, Team]) -> KeyRecord:
 
 
 def _limits(columns: RowMapping) -> UseLimits:
-    day, month = columns["wei_per_day"], columns["wei_per_month"]
     return UseLimits(
-        None if day is None else Wei(day),
-        None if month is None else Wei(month),
-        columns["requests_per_minute"],
-        columns["pixels_per_minute"],
+        wei_per_day=_amount(Wei, columns["wei_per_day"]),
+        wei_per_month=_amount(Wei, columns["wei_per_month"]),
+        usd_per_day=_amount(AttoUsd, columns["usd_per_day"]),
+        usd_per_month=_amount(AttoUsd, columns["usd_per_month"]),
+        requests_per_minute=columns["requests_per_minute"],
+        pixels_per_minute=columns["pixels_per_minute"],
     )
+
+
+def _amount(unit: Callable[[int], _T], value: int | None) -> _T | None:
+    return None if value is None else unit(value)

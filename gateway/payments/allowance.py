@@ -2,6 +2,9 @@
 
 Spending is counted when a request is settled, and held from the choice of an orchestrator until then:
 what is spent and held together never exceeds a limit, however many requests come at once.
+
+In dollars a request is held and settled by one rate, that of the moment at which it was held. So it
+never settles for more than it held, whatever the rate does meanwhile, and what was spent stays as it is.
 """
 
 from collections import Counter
@@ -9,9 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
+from network.dollars import NO_DOLLARS, AttoUsd, charged_usd
 from network.units import Wei
 
 _DAY: Final = 86_400
@@ -32,6 +37,21 @@ class Period(Enum):
         return _bounds(self, int(now // _DAY))[1]
 
 
+_PERIODS: Final = (Period.DAY, Period.MONTH)
+
+
+class Unit(Enum):
+    """What a limit is counted in."""
+
+    WEI = "wei"
+    #: 10**-18 dollars each.
+    USD = "usd"
+
+    @property
+    def called(self) -> str:
+        return "wei" if self is Unit.WEI else "USD"
+
+
 @lru_cache(maxsize=16)
 def _bounds(period: Period, day: int) -> tuple[float, float]:
     """`day` counts from 1970."""
@@ -40,6 +60,15 @@ def _bounds(period: Period, day: int) -> tuple[float, float]:
     first = datetime.fromtimestamp(day * _DAY, UTC).replace(day=1)
     # No month has more than 31 days, and the next one has more than a few.
     return first.timestamp(), (first + timedelta(days=32)).replace(day=1).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that may be spent in a period, in its unit."""
+
+    period: Period
+    unit: Unit
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +81,41 @@ class Allowance:
     called: str
     wei_per_day: Wei | None = None
     wei_per_month: Wei | None = None
+    usd_per_day: AttoUsd | None = None
+    usd_per_month: AttoUsd | None = None
 
-    def limits(self) -> tuple[tuple[Period, Wei], ...]:
-        pairs = ((Period.DAY, self.wei_per_day), (Period.MONTH, self.wei_per_month))
-        return tuple((period, limit) for period, limit in pairs if limit is not None)
+    def limits(self) -> tuple[Limit, ...]:
+        """Those there are; of a day first."""
+        found = (
+            (Period.DAY, Unit.WEI, self.wei_per_day),
+            (Period.DAY, Unit.USD, self.usd_per_day),
+            (Period.MONTH, Unit.WEI, self.wei_per_month),
+            (Period.MONTH, Unit.USD, self.usd_per_month),
+        )
+        return tuple(
+            [Limit(period, unit, most) for period, unit, most in found if most is not None]
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """Why nothing was held; nothing changed."""
+    """Why nothing was held; nothing changed. Amounts in the limit's unit."""
 
     allowance: Allowance
-    period: Period
-    limit: Wei
+    limit: Limit
     #: Spent in this period, and held by requests under way.
-    spent: Wei
-    held: Wei
+    spent: int
+    held: int
+    #: What the request would have held.
+    cost: int
     resets_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unvalued:
+    """Nothing was held: a limit is in dollars, and nobody knows what the request costs in them."""
+
+    allowance: Allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +126,44 @@ class Spent:
     #: Unix seconds.
     at: float
     amount: Wei
+    usd: AttoUsd = NO_DOLLARS
 
 
 @dataclass(slots=True)
 class _Hold:
     holders: tuple[str, ...]
     amount: Wei
+    #: None: no rate was known, and no limit needed one.
+    usd_per_eth: Fraction | None
+    #: What `amount` is in dollars; 0 without a rate.
+    usd: AttoUsd
+
+
+@dataclass(slots=True)
+class _Tally:
+    """In one unit."""
+
+    #: By the beginning of the period.
+    spent: Counter[tuple[Period, float]] = field(default_factory=Counter)
+    held: int = 0
+
+    def spend(self, amount: int, at: float) -> None:
+        for period in _PERIODS:
+            key = period, period.begin(at)
+            if key not in self.spent:
+                # Only the running period is ever asked for.
+                for old in [old for old in self.spent if old[0] is period and old[1] < key[1]]:
+                    del self.spent[old]
+            self.spent[key] += amount
 
 
 @dataclass(slots=True)
 class _Account:
-    #: By the beginning of the period.
-    spent: Counter[tuple[Period, float]] = field(default_factory=Counter)
-    held: int = 0
+    wei: _Tally = field(default_factory=_Tally)
+    usd: _Tally = field(default_factory=_Tally)
+
+    def tally(self, unit: Unit) -> _Tally:
+        return self.wei if unit is Unit.WEI else self.usd
 
 
 class Allowances:
@@ -104,70 +176,98 @@ class Allowances:
     def restore(self, spending: Iterable[Spent]) -> None:
         """Take in what an earlier process settled."""
         for one in spending:
-            self._spend(one.holder, one.amount, one.at)
+            self._spend(one.holder, one.amount, one.usd, one.at)
 
     def hold(
-        self, request_id: str, allowances: Sequence[Allowance], amount: Wei, now: float
-    ) -> Exceeded | None:
+        self,
+        request_id: str,
+        allowances: Sequence[Allowance],
+        amount: Wei,
+        now: float,
+        usd_per_eth: Fraction | None = None,
+    ) -> Exceeded | Unvalued | None:
         """Hold `amount` for a request, in place of what it held. All of the holders allow it, or none.
 
-        `now` is in unix seconds.
+        `now` is in unix seconds. By `usd_per_eth` the amount is held, and settled, in dollars; None is an
+        unknown rate. What costs nothing needs none.
         """
+        usd = NO_DOLLARS if usd_per_eth is None else charged_usd(amount, usd_per_eth)
         before = self._holds.get(request_id)
-        held_before = 0 if before is None else before.amount
         for allowance in allowances:
             account = self._accounts.setdefault(allowance.holder, _Account())
-            mine = held_before if before and allowance.holder in before.holders else 0
-            held = account.held - mine
-            for period, limit in allowance.limits():
-                spent = account.spent[period, period.begin(now)]
-                if spent + held + amount > limit:
-                    return Exceeded(
-                        allowance, period, limit, Wei(spent), Wei(held), period.end(now)
-                    )
+            mine = before if before and allowance.holder in before.holders else None
+            for limit in allowance.limits():
+                tally = account.tally(limit.unit)
+                if limit.unit is Unit.WEI:
+                    cost, returned = int(amount), 0 if mine is None else mine.amount
+                elif usd_per_eth is None and amount:
+                    return Unvalued(allowance)
+                else:
+                    cost, returned = usd, 0 if mine is None else mine.usd
+                held = tally.held - returned
+                spent = tally.spent[limit.period, limit.period.begin(now)]
+                if spent + held + cost > limit.amount:
+                    resets_at = limit.period.end(now)
+                    return Exceeded(allowance, limit, spent, held, cost, resets_at)
         self.release(request_id)
-        hold = _Hold(tuple(one.holder for one in allowances), amount)
-        self._holds[request_id] = hold
-        for holder in hold.holders:
-            self._accounts[holder].held += amount
+        holders = tuple([one.holder for one in allowances])
+        self._holds[request_id] = _Hold(holders, amount, usd_per_eth, usd)
+        for holder in holders:
+            account = self._accounts[holder]
+            account.wei.held += amount
+            account.usd.held += usd
         return None
 
-    def settle(self, request_id: str, amount: Wei, now: float) -> None:
-        """Count what a request cost, and hold nothing for it any more."""
+    def settle(self, request_id: str, amount: Wei, now: float) -> AttoUsd | None:
+        """Count what a request cost, no more than it held, and hold nothing for it any more.
+
+        Answers what that is in dollars, for the journal; None where no rate was known.
+        """
         hold = self._holds.get(request_id)
         self.release(request_id)
-        for holder in () if hold is None else hold.holders:
-            self._spend(holder, amount, now)
+        if hold is None:
+            return None
+        rate = hold.usd_per_eth
+        usd = None if rate is None else charged_usd(amount, rate)
+        for holder in hold.holders:
+            self._spend(holder, amount, usd or NO_DOLLARS, now)
+        return usd
 
     def release(self, request_id: str) -> None:
         """Hold nothing for a request any more. May be repeated."""
         hold = self._holds.pop(request_id, None)
-        for holder in () if hold is None else hold.holders:
-            self._accounts[holder].held -= hold.amount if hold else 0
+        if hold is None:
+            return
+        for holder in hold.holders:
+            account = self._accounts[holder]
+            account.wei.held -= hold.amount
+            account.usd.held -= hold.usd
 
-    def spent(self, holder: str, period: Period, now: float) -> Wei:
+    def spent(self, holder: str, period: Period, now: float, unit: Unit = Unit.WEI) -> int:
         account = self._accounts.get(holder, _Account())
-        return Wei(account.spent[period, period.begin(now)])
+        return account.tally(unit).spent[period, period.begin(now)]
 
-    def held(self, holder: str) -> Wei:
+    def held(self, holder: str, unit: Unit = Unit.WEI) -> int:
         """What its requests under way may come to."""
-        return Wei(self._accounts.get(holder, _Account()).held)
+        return self._accounts.get(holder, _Account()).tally(unit).held
 
-    def _spend(self, holder: str, amount: Wei, at: float) -> None:
-        spent = self._accounts.setdefault(holder, _Account()).spent
-        for period in Period:
-            begin = period.begin(at)
-            spent[period, begin] += amount
-            # Only the running period is ever asked for.
-            for key in [key for key in spent if key[0] is period and key[1] < begin]:
-                del spent[key]
+    def _spend(self, holder: str, amount: Wei, usd: AttoUsd, at: float) -> None:
+        account = self._accounts.setdefault(holder, _Account())
+        account.wei.spend(amount, at)
+        if usd:
+            account.usd.spend(usd, at)
 
     def validate(self) -> None:
         """Raise AssertionError unless what is held is the sum of what requests hold."""
         held = Counter[str]()
+        dollars = Counter[str]()
         for hold in self._holds.values():
             for holder in hold.holders:
                 held[holder] += hold.amount
+                dollars[holder] += hold.usd
         for holder, account in self._accounts.items():
-            if account.held != held[holder]:
-                raise AssertionError(f"{holder} holds {account.held}, its requests {held[holder]}")
+            holds = (account.wei.held, account.usd.held)
+            if holds != (held[holder], dollars[holder]):
+                raise AssertionError(
+                    f"{holder} holds {holds}, its requests {held[holder]} and {dollars[holder]}"
+                )

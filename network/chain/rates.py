@@ -70,15 +70,16 @@ async def open_feed(
     currencies: Collection[str],
     hold_seconds: float,
     memory: Path | None = None,
+    is_needed: bool = False,
 ) -> AsyncIterator[EthRates]:
     """A price feed that is kept fresh for the length of the block, and was asked once if it is needed.
 
-    `memory` is a file that keeps rates over a restart. Raises ConfigError where the feed is for another
+    It is needed for `currencies`, or where `is_needed` says so. `memory` is a file that keeps rates over a restart. Raises ConfigError where the feed is for another
     currency than one of `currencies`.
     """
     feed = PriceFeed(rpc, address, clock, settings, hold_seconds=hold_seconds, memory=memory)
     await feed.recall()
-    if currencies:
+    if currencies or is_needed:
         await _first_look(feed)
     rate = feed.current
     if rate is not None and (others := sorted(set(currencies) - {rate.currency})):

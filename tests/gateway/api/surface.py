@@ -39,6 +39,7 @@ from gateway.keys import KeyGrant, Team, UseLimits
 from gateway.orchestrators.job_events import News
 from gateway.payments.allowance import Allowances
 from gateway.storage.disk import DiskImageStore, open_disk_store
+from network.dollars import parse_usd
 from network.prices import fixed_usd
 from network.runtime.clock import SystemClock
 from network.runtime.database import open_database
@@ -63,6 +64,14 @@ GRANTS = {
         limits=UseLimits(wei_per_day=Wei(1000), wei_per_month=Wei(5000)),
         team=Team("studio", UseLimits(wei_per_month=Wei(2000))),
     ),
+    "dollars": KeyGrant(
+        "k5",
+        "dollars",
+        limits=UseLimits(usd_per_day=parse_usd("5 usd")),
+        team=Team(
+            "salon", UseLimits(wei_per_month=Wei(2 * 10**18), usd_per_month=parse_usd("4 usd"))
+        ),
+    ),
 }
 #: What anybody sees of any model.
 SHOWING = Showing(
@@ -77,7 +86,7 @@ SHOWING = Showing(
 
 
 class FixedKeys:
-    """Three keys that always work."""
+    """Keys that always work."""
 
     async def check(self, bearer: str) -> KeyGrant | None:
         return GRANTS.get(bearer)

@@ -1,5 +1,6 @@
 """A key is told what it may do, and what it spent; and of models what a choice needs."""
 
+from fractions import Fraction
 from typing import Any
 
 from gateway.dispatch.allowing import allowances_of
@@ -24,7 +25,10 @@ async def test_a_key_without_limits_has_nothing_left_to_tell(surface: Surface) -
         "max_price": None,
         "spent_today_wei": "0",
         "spent_this_month_wei": "0",
+        "spent_today_usd": "0",
+        "spent_this_month_usd": "0",
         "left_wei": None,
+        "left_usd": None,
         "limits": [],
         "usd_per_eth": "2500",
     }
@@ -48,6 +52,36 @@ async def test_what_is_left_is_what_the_tightest_limit_leaves(surface: Surface) 
         ("team", "month", "1750"),
     ]
     assert {one["held_wei"] for one in told["limits"]} == {"100"}
+
+
+async def test_a_budget_in_dollars_is_told_in_dollars(surface: Surface) -> None:
+    holders = allowances_of(GRANTS["dollars"])
+    _, told = await ask(surface, "/key", "dollars")
+    now = told["limits"][0]["resets_at"] - 1
+    eth, rate = Wei(10**18), Fraction(5, 2)
+    surface.allowances.hold("r1", holders, eth, now, rate)
+    surface.allowances.settle("r1", Wei(eth // 2), now)
+    surface.allowances.hold("r2", holders, Wei(eth // 10), now, rate)
+    _, told = await ask(surface, "/key", "dollars")
+    assert told["spent_today_usd"] == told["spent_this_month_usd"] == "1.25"
+    assert (told["left_usd"], told["left_wei"]) == ("2.5", str(14 * 10**17))
+    assert [
+        (
+            one["of"],
+            one["period"],
+            one["limit_usd"],
+            one["spent_usd"],
+            one["held_usd"],
+            one["left_usd"],
+        )
+        for one in told["limits"]
+        if "limit_usd" in one
+    ] == [
+        ("key", "day", "5", "1.25", "0.25", "3.5"),
+        ("team", "month", "4", "1.25", "0.25", "2.5"),
+    ]
+    (in_wei,) = [one for one in told["limits"] if "limit_wei" in one]
+    assert (in_wei["of"], in_wei["spent_wei"]) == ("team", str(5 * 10**17))
 
 
 async def test_strangers_are_told_nothing(surface: Surface) -> None:

@@ -1,16 +1,31 @@
 """What is spent and held never exceeds a limit, and periods begin anew."""
 
 from datetime import UTC, datetime
+from fractions import Fraction
+from itertools import product
+from math import ceil
+from typing import ClassVar
 
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from typing_extensions import override
 
-from gateway.payments.allowance import Allowance, Allowances, Exceeded, Period, Spent
+from gateway.payments.allowance import (
+    Allowance,
+    Allowances,
+    Exceeded,
+    Limit,
+    Period,
+    Spent,
+    Unit,
+    Unvalued,
+)
+from network.dollars import AttoUsd, parse_usd
 from network.units import Wei
 
 DAY = 86_400.0
+ETH = Wei(10**18)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
 
 
@@ -41,7 +56,7 @@ def test_a_refusal_tells_what_is_spent_held_and_when_it_resets() -> None:
     assert allowances.hold("a", [allowance(100)], Wei(50), NOON) is None
     exceeded = allowances.hold("b", [allowance(100)], Wei(11), NOON)
     assert isinstance(exceeded, Exceeded)
-    assert (exceeded.spent, exceeded.held, exceeded.limit) == (40, 50, 100)
+    assert (exceeded.spent, exceeded.held, exceeded.limit.amount) == (40, 50, 100)
     assert exceeded.resets_at == Period.DAY.end(NOON)
     assert allowances.hold("b", [allowance(100)], Wei(10), NOON) is None
 
@@ -53,8 +68,8 @@ def test_a_new_day_begins_with_nothing_spent_but_the_month_remembers() -> None:
     allowances.settle("a", Wei(100), NOON)
     assert allowances.hold("b", both, Wei(1), NOON) is not None
     exceeded = allowances.hold("b", both, Wei(51), NOON + DAY)
-    assert exceeded is not None
-    assert exceeded.period is Period.MONTH
+    assert isinstance(exceeded, Exceeded)
+    assert exceeded.limit.period is Period.MONTH
     assert allowances.hold("b", both, Wei(50), NOON + DAY) is None
 
 
@@ -74,36 +89,105 @@ def test_what_a_request_holds_is_replaced_not_added() -> None:
     allowances.validate()
 
 
+def test_a_budget_in_dollars_goes_by_the_rate_at_which_each_request_was_held() -> None:
+    allowances = Allowances()
+    five = [Allowance("k", "This key", usd_per_day=parse_usd("5 usd"))]
+    assert allowances.hold("a", five, ETH, NOON, Fraction(3)) is None
+    # The price doubles: what is held stays as it is, and what comes now costs more.
+    exceeded = allowances.hold("b", five, ETH, NOON, Fraction(6))
+    assert isinstance(exceeded, Exceeded)
+    assert exceeded.limit == Limit(Period.DAY, Unit.USD, parse_usd("5 usd"))
+    assert (exceeded.spent, exceeded.held) == (0, parse_usd("3 usd"))
+    assert exceeded.cost == parse_usd("6 usd")
+    assert allowances.settle("a", Wei(ETH // 2), NOON) == parse_usd("1.5 usd")
+    assert allowances.spent("k", Period.DAY, NOON, Unit.USD) == parse_usd("1.5 usd")
+    assert allowances.spent("k", Period.DAY, NOON) == ETH // 2
+    assert allowances.held("k", Unit.USD) == 0
+
+
+def test_a_request_that_is_held_anew_goes_by_the_newer_rate() -> None:
+    allowances = Allowances()
+    five = [Allowance("k", "This key", usd_per_day=parse_usd("5 usd"))]
+    assert allowances.hold("a", five, ETH, NOON, Fraction(5)) is None
+    assert isinstance(allowances.hold("a", five, ETH, NOON, Fraction(6)), Exceeded)
+    assert allowances.hold("a", five, ETH, NOON, Fraction(4)) is None
+    assert allowances.settle("a", ETH, NOON) == parse_usd("4 usd")
+
+
+def test_without_a_rate_only_what_costs_nothing_is_held_against_dollars() -> None:
+    allowances = Allowances()
+    key = Allowance("k", "This key", wei_per_day=Wei(ETH))
+    team = Allowance("t", "The team", usd_per_month=parse_usd("5 usd"))
+    assert allowances.hold("a", [key, team], Wei(1), NOON) == Unvalued(team)
+    assert allowances.held("k") == 0
+    assert allowances.hold("a", [key, team], Wei(0), NOON) is None
+    assert allowances.hold("b", [key], ETH, NOON) is None
+    assert allowances.settle("b", ETH, NOON) is None
+    allowances.validate()
+
+
+RATES = st.one_of(
+    st.none(),
+    # As a feed of eight decimals tells them, but for a dollar or so: amounts here are some wei.
+    st.integers(1, 3 * 10**8).map(lambda units: Fraction(units, 10**8)),
+)
+
+
 class Spending(RuleBasedStateMachine):
-    """Two keys of one team, against the sums of what was settled and what is held."""
+    """Two keys of one team, with limits in wei and dollars, against the sums of what happened.
+
+    The rate moves at random; now and then the process dies, and the next has only what was settled.
+    """
+
+    LIMITS: ClassVar = {
+        "k1": Allowance("k1", "k1", Wei(16), Wei(40), AttoUsd(16), AttoUsd(40)),
+        "k2": Allowance("k2", "k2", None, None, None, AttoUsd(30)),
+        "team": Allowance("team", "team", None, Wei(60), AttoUsd(24), None),
+    }
 
     def __init__(self) -> None:
         super().__init__()
         self.allowances = Allowances()
         self.now = NOON
-        self.held: dict[str, tuple[str, int]] = {}
-        self.settled: list[tuple[str, float, int]] = []
+        self.rate: Fraction | None = Fraction(1)
+        #: Key, amount, and the rate at which it was held.
+        self.held: dict[str, tuple[str, int, Fraction | None]] = {}
+        #: What the journal has: key, time, fee, dollars.
+        self.settled: list[tuple[str, float, int, int | None]] = []
 
-    def _limits(self, key: str) -> list[Allowance]:
-        return [allowance(60, 150, key), allowance(100, 200, "team")]
+    @rule(rate=RATES)
+    def move_the_price(self, rate: Fraction | None) -> None:
+        self.rate = rate
 
     @rule(
         request=st.sampled_from("abcd"),
         key=st.sampled_from(["k1", "k2"]),
-        amount=st.integers(0, 70),
+        amount=st.integers(0, 12),
     )
     def hold(self, request: str, key: str, amount: int) -> None:
         if request in self.held and self.held[request][0] != key:
             return
-        if self.allowances.hold(request, self._limits(key), Wei(amount), self.now) is None:
-            self.held[request] = (key, amount)
+        holders = [self.LIMITS[key], self.LIMITS["team"]]
+        refusal = self.allowances.hold(request, holders, Wei(amount), self.now, self.rate)
+        if refusal is None:
+            self.held[request] = (key, amount, self.rate)
+            assert self.rate is not None or not amount, "nobody knows whether it is within a limit"
+        elif isinstance(refusal, Unvalued):
+            assert self.rate is None
+            assert amount
+        else:
+            totals = self._totals(refusal.allowance.holder, refusal.limit, but=request)
+            assert totals == (refusal.spent, refusal.held)
+            assert sum(totals) + refusal.cost > refusal.limit.amount
 
-    @rule(request=st.sampled_from("abcd"))
-    def settle(self, request: str) -> None:
-        key, amount = self.held.pop(request, ("", 0))
-        self.allowances.settle(request, Wei(amount), self.now)
+    @rule(request=st.sampled_from("abcd"), share=st.fractions(0, 1))
+    def settle(self, request: str, share: Fraction) -> None:
+        key, amount, rate = self.held.pop(request, ("", 0, None))
+        fee = int(amount * share)
+        usd = self.allowances.settle(request, Wei(fee), self.now)
+        assert usd == (None if rate is None else ceil(fee * rate))
         if key:
-            self.settled.append((key, self.now, amount))
+            self.settled.append((key, self.now, fee, usd))
 
     @rule(request=st.sampled_from("abcd"))
     def release(self, request: str) -> None:
@@ -114,29 +198,45 @@ class Spending(RuleBasedStateMachine):
     def wait(self, hours: int) -> None:
         self.now += hours * 3600
 
+    @rule()
+    def die_and_restart(self) -> None:
+        """As the journal tells it: by day."""
+        restored = Allowances()
+        restored.restore(
+            Spent(holder, at // DAY * DAY, Wei(fee), AttoUsd(usd or 0))
+            for key, at, fee, usd in self.settled
+            for holder in (key, "team")
+            if at >= Period.MONTH.begin(self.now)
+        )
+        for holder, period, unit in product(self.LIMITS, Period, Unit):
+            before = self.allowances.spent(holder, period, self.now, unit)
+            assert restored.spent(holder, period, self.now, unit) == before
+        self.allowances = restored
+        self.held.clear()
+
+    def _totals(self, holder: str, limit: Limit, but: str = "") -> tuple[int, int]:
+        """Spent and held in the limit's unit, `but` for what one request holds."""
+        mine = {"k1", "k2"} if holder == "team" else {holder}
+        begin = limit.period.begin(self.now)
+        settled = [one[2:] for one in self.settled if one[0] in mine and one[1] >= begin]
+        held = [one for name, one in self.held.items() if one[0] in mine and name != but]
+        if limit.unit is Unit.WEI:
+            return sum(fee for fee, _ in settled), sum(amount for _, amount, _ in held)
+        reserved = sum(ceil(amount * (rate or 0)) for _, amount, rate in held)
+        return sum(usd or 0 for _, usd in settled), reserved
+
     @invariant()
     def nothing_exceeds_a_limit(self) -> None:
-        for holder, limits in (("k1", (60, 150)), ("k2", (60, 150)), ("team", (100, 200))):
-            mine = {"k1", "k2"} if holder == "team" else {holder}
-            for period, limit in zip(Period, limits, strict=True):
-                begin = period.begin(self.now)
-                spent = sum(a for key, at, a in self.settled if key in mine and at >= begin)
-                assert self.allowances.spent(holder, period, self.now) == spent
-                held = sum(a for key, a in self.held.values() if key in mine)
-                # What was held before midnight counts for the day in which it is settled.
-                assert spent + held <= limit or held
+        for holder, allowance in self.LIMITS.items():
+            for limit in allowance.limits():
+                spent, held = self._totals(holder, limit)
+                assert self.allowances.spent(holder, limit.period, self.now, limit.unit) == spent
+                assert self.allowances.held(holder, limit.unit) == held
+                assert spent + held <= limit.amount
 
     @override
     def teardown(self) -> None:
         self.allowances.validate()
-        restored = Allowances()
-        spending = [Spent(key, at, Wei(amount)) for key, at, amount in self.settled]
-        restored.restore(spending)
-        for period in Period:
-            for key in ("k1", "k2"):
-                assert restored.spent(key, period, self.now) == self.allowances.spent(
-                    key, period, self.now
-                )
 
 
 TestSpending = Spending.TestCase
