@@ -7,6 +7,7 @@ In dollars a request is held and settled by one rate, that of the moment at whic
 never settles for more than it held, whatever the rate does meanwhile, and what was spent stays as it is.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from network.dollars import NO_DOLLARS, AttoUsd, charged_usd
 from network.units import Wei
@@ -35,9 +36,6 @@ class Period(Enum):
     def end(self, now: float) -> float:
         """When the next one begins."""
         return _bounds(self, int(now // _DAY))[1]
-
-
-_PERIODS: Final = (Period.DAY, Period.MONTH)
 
 
 class Unit(Enum):
@@ -62,8 +60,7 @@ def _bounds(period: Period, day: int) -> tuple[float, float]:
     return first.timestamp(), (first + timedelta(days=32)).replace(day=1).timestamp()
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """The most that may be spent in a period, in its unit."""
 
     period: Period
@@ -140,21 +137,33 @@ class _Hold:
 
 
 @dataclass(slots=True)
+class _Running:
+    """What was spent in the latest period in which anything was: no earlier one is ever asked for."""
+
+    began: float = -math.inf
+    amount: int = 0
+
+    def add(self, amount: int, began: float) -> None:
+        if began > self.began:
+            self.began, self.amount = began, amount
+        elif began == self.began:
+            self.amount += amount
+
+    def since(self, began: float) -> int:
+        return self.amount if began == self.began else 0
+
+
+@dataclass(slots=True)
 class _Tally:
     """In one unit."""
 
-    #: By the beginning of the period.
-    spent: Counter[tuple[Period, float]] = field(default_factory=Counter)
+    day: _Running = field(default_factory=_Running)
+    month: _Running = field(default_factory=_Running)
     held: int = 0
 
-    def spend(self, amount: int, at: float) -> None:
-        for period in _PERIODS:
-            key = period, period.begin(at)
-            if key not in self.spent:
-                # Only the running period is ever asked for.
-                for old in [old for old in self.spent if old[0] is period and old[1] < key[1]]:
-                    del self.spent[old]
-            self.spent[key] += amount
+    def spent(self, period: Period, now: float) -> int:
+        running = self.day if period is Period.DAY else self.month
+        return running.since(period.begin(now))
 
 
 @dataclass(slots=True)
@@ -176,7 +185,7 @@ class Allowances:
     def restore(self, spending: Iterable[Spent]) -> None:
         """Take in what an earlier process settled."""
         for one in spending:
-            self._spend(one.holder, one.amount, one.usd, one.at)
+            self._spend((one.holder,), one.amount, one.usd, one.at)
 
     def hold(
         self,
@@ -194,7 +203,7 @@ class Allowances:
         usd = NO_DOLLARS if usd_per_eth is None else charged_usd(amount, usd_per_eth)
         before = self._holds.get(request_id)
         for allowance in allowances:
-            account = self._accounts.setdefault(allowance.holder, _Account())
+            account = self._account(allowance.holder)
             mine = before if before and allowance.holder in before.holders else None
             for limit in allowance.limits():
                 tally = account.tally(limit.unit)
@@ -205,7 +214,7 @@ class Allowances:
                 else:
                     cost, returned = usd, 0 if mine is None else mine.usd
                 held = tally.held - returned
-                spent = tally.spent[limit.period, limit.period.begin(now)]
+                spent = tally.spent(limit.period, now)
                 if spent + held + cost > limit.amount:
                     resets_at = limit.period.end(now)
                     return Exceeded(allowance, limit, spent, held, cost, resets_at)
@@ -229,8 +238,7 @@ class Allowances:
             return None
         rate = hold.usd_per_eth
         usd = None if rate is None else charged_usd(amount, rate)
-        for holder in hold.holders:
-            self._spend(holder, amount, usd or NO_DOLLARS, now)
+        self._spend(hold.holders, amount, usd, now)
         return usd
 
     def release(self, request_id: str) -> None:
@@ -245,17 +253,28 @@ class Allowances:
 
     def spent(self, holder: str, period: Period, now: float, unit: Unit = Unit.WEI) -> int:
         account = self._accounts.get(holder, _Account())
-        return account.tally(unit).spent[period, period.begin(now)]
+        return account.tally(unit).spent(period, now)
 
     def held(self, holder: str, unit: Unit = Unit.WEI) -> int:
         """What its requests under way may come to."""
         return self._accounts.get(holder, _Account()).tally(unit).held
 
-    def _spend(self, holder: str, amount: Wei, usd: AttoUsd, at: float) -> None:
-        account = self._accounts.setdefault(holder, _Account())
-        account.wei.spend(amount, at)
-        if usd:
-            account.usd.spend(usd, at)
+    def _account(self, holder: str) -> _Account:
+        """Made for whoever has none yet."""
+        account = self._accounts.get(holder)
+        if account is None:
+            account = self._accounts[holder] = _Account()
+        return account
+
+    def _spend(self, holders: Iterable[str], amount: Wei, usd: AttoUsd | None, at: float) -> None:
+        day, month = Period.DAY.begin(at), Period.MONTH.begin(at)
+        for holder in holders:
+            account = self._account(holder)
+            account.wei.day.add(amount, day)
+            account.wei.month.add(amount, month)
+            if usd:
+                account.usd.day.add(usd, day)
+                account.usd.month.add(usd, month)
 
     def validate(self) -> None:
         """Raise AssertionError unless what is held is the sum of what requests hold."""

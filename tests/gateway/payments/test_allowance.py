@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import product
 from math import ceil
+from operator import itemgetter
 from typing import ClassVar
 
 from hypothesis import given
@@ -204,7 +205,7 @@ class Spending(RuleBasedStateMachine):
         restored = Allowances()
         restored.restore(
             Spent(holder, at // DAY * DAY, Wei(fee), AttoUsd(usd or 0))
-            for key, at, fee, usd in self.settled
+            for key, at, fee, usd in sorted(self.settled, key=itemgetter(0))
             for holder in (key, "team")
             if at >= Period.MONTH.begin(self.now)
         )
