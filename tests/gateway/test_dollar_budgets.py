@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import expect
 
 from gateway.dispatch import Routing
 from gateway.keys import UseLimits
 from gateway.payments.exchange import usd_per_eth, why_unknown
-from network.dollars import AttoUsd, charged_usd, format_usd
+from network.dollars import AttoUsd, charged_usd, format_usd, parse_usd
 from network.errors import ProblemError
 from network.prices import USD, FixedRate, Rate, fixed_usd
 from network.runtime.clock import SystemClock
 from network.units import Wei
 from scripts.local_network.network import start_gateway
+from tests.chromium import visiting
 from tests.gateway.routing import Key, open_desk, request_for
 from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
 from tests.gateway.test_app import Stage, serving, settings_for
@@ -114,6 +116,22 @@ async def test_what_was_spent_in_dollars_stays_though_the_rate_is_another_after_
             # A key without dollars goes on, and the operator sees both.
             stage.key = await limited(tmp_path, UseLimits(wei_per_day=Wei(FEE)))
             assert (await stage.post()).status == 200
+
+
+async def test_the_page_tells_what_is_left_in_dollars(tmp_path: Path) -> None:
+    async with (
+        visiting() as visit,
+        running(StubOrchestrator({"m": StubModel()})) as stub,
+        serving(settings_for(tmp_path, stub.uri, usd_per_eth=str(LOW))) as stage,
+    ):
+        key = stage.key = await limited(tmp_path, UseLimits(usd_per_day=parse_usd("5 usd")))
+        assert (await stage.post()).status == 200
+        await visit.page.goto(f"{stage.gateway.url}/")
+        await visit.page.get_by_label("API key").fill(key)
+        await visit.page.get_by_role("button", name="Use this key").click()
+        left = visit.page.locator("#purse").get_by_text("Left $5")
+        await expect(left).to_have_attribute("title", "$4.999999999987712")
+        assert visit.complaints == []
 
 
 async def test_a_teams_dollars_are_shared_by_its_keys(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from gateway.keys import UseLimits
+from network.dollars import AttoUsd, charged_usd
 from network.units import Wei
 from tests.chromium import DESK, PHONE, Visit, visiting
 from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
@@ -44,7 +45,9 @@ async def looking(
         await stack.enter_async_context(running(stub))
         settings = settings_for(folder, stub.uri, GONE, usd_per_eth="4000")
         stage = await stack.enter_async_context(serving(settings))
-        stage.key = await limited(folder, UseLimits(wei_per_day=Wei(2 * FEE)))
+        half = AttoUsd(2 * charged_usd(Wei(2 * FEE), Fraction(4000)))
+        limits = UseLimits(wei_per_day=Wei(2 * FEE), usd_per_month=half)
+        stage.key = await limited(folder, limits)
         assert [(await stage.post()).status for _ in range(2)] == [200, 200]
         assert (await stage.post()).status == 402
         assert (await stage.post(width=1)).status == 422
@@ -71,6 +74,7 @@ async def test_it_shows_what_the_gateway_did_and_asks_nobody_else(tmp_path: Path
         keys = page.locator("#keys tbody tr")
         await expect(keys.first).to_contain_text("limited")
         await expect(keys.first).to_contain_text("100 % of 24,576 wei")
+        await expect(keys.first).to_contain_text("50 % of $0.000000000196608")
         await expect(page.locator("#requests svg rect.bar")).to_have_count(2)
         await expect(page.locator("#latency svg circle.spot")).to_have_count(2)
         key = await scene.stage.client.get(f"{scene.stage.gateway.admin_url}/history")

@@ -112,15 +112,28 @@ function keyRow(key) {
     el("td", {}, el("span", { class: "uri" }, key.name), el("small", {}, key.key_id)),
     el("td", { "data-label": "Team" }, key.team ?? ""),
     el("td", label("Today"), money(key.today_wei), el("small", {}, dollars(key.today_wei, rate))),
-    el("td", { "data-label": "Of its day" }, ...budget(key.today_wei, key.wei_per_day)),
+    el("td", { "data-label": "Of its day" }, ...budgets(key.today_wei, key.wei_per_day, key.today_usd, key.usd_per_day)),
     el("td", label("This month"), money(key.month_wei), el("small", {}, dollars(key.month_wei, rate))),
-    el("td", { "data-label": "Of its month" }, ...budget(key.month_wei, key.wei_per_month)),
+    el("td", { "data-label": "Of its month" }, ...budgets(key.month_wei, key.wei_per_month, key.month_usd, key.usd_per_month)),
   );
 }
 
-function budget(spent, limit) {
-  if (limit === null) return ["no limit"];
-  const part = BigInt(limit) === 0n ? 1 : Number((BigInt(spent) * 1000n) / BigInt(limit)) / 1000;
-  const text = `${share(part, 1)} of ${money(limit)}`;
+/** What is spent of limits in wei, and in dollars by the rates that held; null is no limit. */
+function budgets(wei, weiLimit, usd, usdLimit) {
+  const found = [];
+  if (usdLimit !== null) found.push(...budget(units(usd), units(usdLimit), `$${usdLimit}`));
+  if (weiLimit !== null) found.push(...budget(BigInt(wei), BigInt(weiLimit), money(weiLimit)));
+  return found.length ? found : ["no limit"];
+}
+
+function budget(spent, limit, called) {
+  const part = limit === 0n ? 1 : Number((spent * 1000n) / limit) / 1000;
+  const text = `${share(part, 1)} of ${called}`;
   return [text, meter(part, text, part < 0.8 ? 0 : part < 1 ? 3 : 1)];
+}
+
+/** A decimal of dollars, exact, in 10**-18 of one. */
+function units(text) {
+  const [whole, part = ""] = text.split(".");
+  return BigInt(whole + part.padEnd(18, "0"));
 }

@@ -6,7 +6,7 @@ import { AskForm, drawSeed } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { draft, history, spent } from "./keep.js";
 import { askForKey, keyOf, setUpKey } from "./key.js";
-import { exactWei, moneyTexts } from "./money.js";
+import { budgetText, exactWei, moneyTexts } from "./money.js";
 import { fragmentOf, linkTo, wantedIn } from "./share.js";
 import { setUpTheme } from "./theme.js";
 import { setUpViewer, view } from "./viewer.js";
@@ -138,6 +138,10 @@ function showPurse() {
   };
   const parts = spent.get() ? [part("Spent here", spent.get())] : [];
   if (ownKey?.left_wei) parts.push(part("Left", BigInt(ownKey.left_wei)));
+  if (ownKey?.left_usd) {
+    const exact = { title: `$${ownKey.left_usd}` };
+    parts.push(el("span", exact, el("span", { class: "label" }, "Left"), ` ${budgetText(ownKey.left_usd)}`));
+  }
   if (left) parts.push(el("span", {}, el("span", { class: "label" }, "Requests left"), ` ${left.left} of ${left.limit}`));
   byId("purse").replaceChildren(...(keyOf() || ownKey ? parts : []));
 }

@@ -39,8 +39,15 @@ export function weiText(wei) {
 export function dollarText(wei, usdPerEth) {
   if (!usdPerEth) return null;
   const [rate, unit] = fraction(usdPerEth);
-  const value = wei * rate;
-  const whole = WEI_PER_ETH * unit;
+  return readable(wei * rate, WEI_PER_ETH * unit);
+}
+
+/** What is left of a budget in dollars, "4.995572781056", as exact as is of use. */
+export function budgetText(usd) {
+  return readable(...fraction(usd));
+}
+
+function readable(value, whole) {
   if (value === 0n) return "$0";
   if (value * 1_000_000n < whole) return "under $0.000001";
   if (value * 100n < whole) return `$${decimal(value, whole, 6)}`;
