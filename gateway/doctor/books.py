@@ -9,14 +9,16 @@ from typing import Final
 from gateway.config import GatewaySettings
 from gateway.home import database_file, images_folder, open_gateway_database
 from gateway.keys import KeyRing
+from gateway.payments.rates import check_dollars
 from network.doctor.machine import judge_room, room_at
-from network.errors import LimnerError
+from network.errors import ConfigError, LimnerError
 from network.findings import Finding, fail, ok, skip, warn
 from network.runtime.clock import Clock
 
 _BUSY_SECONDS: Final = 2.0
 _DATABASE: Final = "database"
 _KEYS: Final = "keys"
+_DOLLARS: Final = "budgets in dollars"
 _JOURNAL_BYTES: Final = 2**30
 
 
@@ -36,11 +38,22 @@ async def look_at_books(settings: GatewaySettings, clock: Clock) -> tuple[Findin
         async with open_gateway_database(settings) as database:
             ring = KeyRing(database, clock)
             await ring.refresh()
-            count = len(ring)
+            count, have_dollars = len(ring), ring.have_dollars
     except LimnerError as error:
         advice = "see that it runs and lets this user in (accounting.database_url)"
         return (fail(_DATABASE, str(error), advice), skip(_KEYS, "they are in the database"))
-    return (ok(_DATABASE, "opens, and can be written"), judge_keys(count))
+    found = (ok(_DATABASE, "opens, and can be written"), judge_keys(count))
+    return (*found, await _look_at_dollars(settings, clock)) if have_dollars else found
+
+
+async def _look_at_dollars(settings: GatewaySettings, clock: Clock) -> Finding:
+    """Whether those whose budgets are in dollars are served."""
+    try:
+        await check_dollars(settings, clock)
+    except ConfigError as error:
+        advice = "until then their holders get 503, unless a rate of before is still good"
+        return fail(_DOLLARS, str(error), advice)
+    return ok(_DOLLARS, "what an ETH costs is known")
 
 
 def judge_keys(count: int) -> Finding:

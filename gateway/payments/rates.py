@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from gateway.config import GatewaySettings
 from network.chain.model import ChainError
 from network.chain.price_feed import PriceFeed
@@ -16,6 +18,8 @@ from network.chain.rpc import open_rpc
 from network.errors import ConfigError
 from network.prices import USD, EthRates, fixed_usd
 from network.runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
 
 #: Seconds that `check_dollars` waits for a price feed.
 _LONGEST_LOOK: Final = 10.0
@@ -52,6 +56,11 @@ async def open_rates(
     )
     profile = await to_thread(profile_of, settings.chain.network)
     if address is None or profile is None:
+        if is_needed and settings.usd_per_eth is None:
+            _log.warning(
+                "no_rate_for_budgets",
+                advice="keys with budgets in US dollars get 503: set usd_per_eth, or price_feed.address",
+            )
         yield fixed_usd(settings.usd_per_eth)
         return
     chain = settings.chain

@@ -113,9 +113,16 @@ async def test_what_was_spent_in_dollars_stays_though_the_rate_is_another_after_
                 "The next day begins at "
             ) in body["detail"]["msg"]
             assert 0 < int(answer.headers["Retry-After"]) <= 86_400
-            # A key without dollars goes on, and the operator sees both.
+            # A key without dollars goes on.
             stage.key = await limited(tmp_path, UseLimits(wei_per_day=Wei(FEE)))
             assert (await stage.post()).status == 200
+    data = ("--data-dir", str(tmp_path / "data"))
+    listed = json.loads((await limner("usage", "--json", *data)).out)
+    assert [one["usd"] for one in listed] == [
+        format_usd(cost(1, rate)) for rate in (HIGH, HIGH, LOW, LOW)
+    ]
+    in_all = format_usd(AttoUsd(cost(2, LOW) + cost(2, HIGH)))
+    assert f"(16384 wei), counted as {in_all} USD" in (await limner("usage", *data)).out
 
 
 async def test_the_page_tells_what_is_left_in_dollars(tmp_path: Path) -> None:

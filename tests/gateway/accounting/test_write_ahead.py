@@ -14,9 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.accounting import write_ahead as module
+from gateway.accounting.events import DailySpending, Settlement
 from gateway.accounting.records import encode_rows, row_of
 from gateway.accounting.write_ahead import WriteAheadLog, open_write_ahead_log
+from network.dollars import AttoUsd
 from network.errors import ConfigError, DatabaseError
+from network.units import Wei
 from tests.gateway.accounting.test_journal import accepted, attempt, delivered, journal_in
 
 KEEPER = """
@@ -125,6 +128,25 @@ async def test_what_the_database_has_already_is_not_written_twice(tmp_path: Path
         record = await journal.request("r")
         assert record is not None
         assert record.attempts == 1
+
+
+async def test_what_a_request_counts_for_in_dollars_is_in_its_record(tmp_path: Path) -> None:
+    """Beyond 64 bits; and a record of a version that knew no dollars is read all the same."""
+    usd = AttoUsd(10**20 + 1)
+    new = encode_rows([row_of(Settlement("r", "settled", Wei(7), 150.0, usd=usd))])
+    unknown = encode_rows([row_of(Settlement("s", "settled", Wei(8), 150.0))])
+    old = unknown.replace(b',"usd":null', b"")
+    assert old != unknown
+    async with journal_in(tmp_path) as (journal, _):
+        await journal.write(accepted("r"), accepted("s"))
+        assert journal._ahead.keep(new)
+        assert journal._ahead.keep(old)
+        assert await journal.close_interrupted(200.0) == 0
+        assert [(one.fee, one.usd) for one in await journal.usage("key")] == [(15, usd)]
+        assert await journal.spending(0.0) == (DailySpending("k", 0.0, Wei(15), usd),)
+        record = await journal.request("s")
+        assert record is not None
+        assert (record.fee, record.usd) == (8, None)
 
 
 async def test_a_database_that_refuses_is_waited_for(tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from gateway.config import GatewaySettings
 from gateway.doctor.books import judge_file
 from gateway.doctor.checkup import examine_gateway
 from gateway.home import open_gateway_database
-from gateway.keys import create_key
+from gateway.keys import UseLimits, create_key
 from network.devnet.anvil import free_port
 from network.devnet.deployment import ETHER, account_of
 from network.doctor.report import exit_status
 from network.doctor.running import Section
+from network.dollars import parse_usd
 from network.findings import Finding, Verdict
 from network.keystore import create_keystore
 from network.runtime.clock import SystemClock
@@ -67,6 +68,20 @@ async def onchain(
 ) -> GatewaySettings:
     network = await network_file(devnet, folder, chain_id=chain_id)
     return await home(folder, *uris, chain={"network": str(network)}, **(places or {}))
+
+
+async def test_budgets_in_dollars_want_a_rate(tmp_path: Path) -> None:
+    settings = await home(tmp_path)
+    what = "budgets in dollars"
+    assert what not in by_name(await examined(settings))
+    async with open_gateway_database(settings) as database:
+        limits = UseLimits(usd_per_day=parse_usd("5 usd"))
+        await create_key(database, SystemClock(), name="bob", limits=limits)
+    found = by_name(await examined(settings))[what]
+    assert found.verdict is Verdict.FAIL
+    assert found.detail.startswith("usd_per_eth: ")
+    known = settings.model_copy(update={"usd_per_eth": Fraction(3000)})
+    assert by_name(await examined(known))[what].verdict is Verdict.OK
 
 
 async def test_a_gateway_that_is_well_passes(devnet: Devnet, tmp_path: Path) -> None:
