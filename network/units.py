@@ -33,7 +33,7 @@ def pixels_of(width: int, height: int, images: int) -> Pixels:
 def fee(pixels: Pixels, price: Fraction) -> Wei:
     """What `pixels` cost at `price` wei each, rounded up to a whole wei.
 
-    The only rounding of money in the project. Up, so that a seller never works for
+    The only rounding of what is paid. Up, so that a seller never works for
     less than its price; buyer and seller call this same function and agree to the wei.
     """
     return Wei(-(-pixels * price.numerator // price.denominator))
