@@ -42,8 +42,8 @@ async def look_at_books(settings: GatewaySettings, clock: Clock) -> tuple[Findin
     except LimnerError as error:
         advice = "see that it runs and lets this user in (accounting.database_url)"
         return (fail(_DATABASE, str(error), advice), skip(_KEYS, "they are in the database"))
-    found = (ok(_DATABASE, "opens, and can be written"), judge_keys(count))
-    return (*found, await _look_at_dollars(settings, clock)) if have_dollars else found
+    dollars = (await _look_at_dollars(settings, clock),) if have_dollars else ()
+    return (ok(_DATABASE, "opens, and can be written"), judge_keys(count), *dollars)
 
 
 async def _look_at_dollars(settings: GatewaySettings, clock: Clock) -> Finding:
