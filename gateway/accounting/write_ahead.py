@@ -9,17 +9,16 @@ transaction, and what it has is forgotten here: the file stays small.
 import asyncio
 import fcntl
 import os
-import queue
-import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
 import structlog
 
+from gateway.accounting.syncing import Syncer, syncer_for
 from network.errors import ConfigError
 
 #: Bytes. Reached only when the database has not kept up for about a thousand requests.
@@ -28,7 +27,6 @@ _OWNER_ONLY: Final = 0o600
 #: Length and CRC-32 of the record that follows; a length of 0 ends the log.
 _HEAD: Final = Struct("<II")
 _END: Final = bytes(_HEAD.size)
-_sync: Final = getattr(os, "fdatasync", os.fsync)  # macOS has only the one
 
 _log = structlog.get_logger(__name__)
 
@@ -36,15 +34,16 @@ _log = structlog.get_logger(__name__)
 class WriteAheadLog:
     """Made by `open_write_ahead_log`. Records stand one after the other and are forgotten together."""
 
-    def __init__(self, descriptor: int, *, is_synced: bool) -> None:
+    def __init__(self, descriptor: int, syncer: Syncer | None) -> None:
+        """`syncer` None leaves the sync to the system."""
         self._descriptor = descriptor
-        self._is_synced = is_synced
+        self._syncer = syncer
         self._tail = 0
         self._kept = 0
         self._loop = asyncio.get_running_loop()
-        self._waiting: queue.SimpleQueue[asyncio.Future[None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="write-ahead-log")
-        self._thread.start()
+        #: Those whom the sync under way is for, None without one, and those who came after its beginning.
+        self._syncing: list[asyncio.Future[None]] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     def left(self) -> tuple[bytes, ...]:
         """What an earlier process left, in its order. To be read before anything is kept."""
@@ -72,10 +71,12 @@ class WriteAheadLog:
     def sync(self) -> asyncio.Future[None]:
         """Done when everything kept so far outlives a power cut; it does not fail."""
         done: asyncio.Future[None] = self._loop.create_future()
-        if self._is_synced:
-            self._waiting.put(done)
-        else:
+        if self._syncer is None:
             done.set_result(None)
+            return done
+        self._waiting.append(done)
+        if self._syncing is None:
+            self._begin(self._syncer)
         return done
 
     def forget(self) -> None:
@@ -89,33 +90,29 @@ class WriteAheadLog:
         os.pwrite(self._descriptor, _END, 0)
         self._tail = self._kept = 0
 
-    def close(self) -> None:
-        """Sync what was asked for; blocks."""
-        self._waiting.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            done = self._waiting.get()
-            asked: list[asyncio.Future[None]] = []
-            with suppress(queue.Empty):
-                while done is not None:
-                    asked.append(done)
-                    done = self._waiting.get_nowait()
-                is_last = True
-            if asked:
-                self._sync_for(asked)
-
-    def _sync_for(self, asked: list[asyncio.Future[None]]) -> None:
+    async def close(self) -> None:
+        """Return when all have what they waited for."""
         try:
-            _sync(self._descriptor)
-        except OSError as error:
+            await self.sync()
+        finally:
+            if self._syncer is not None:
+                self._syncer.close()
+
+    def _begin(self, syncer: Syncer) -> None:
+        self._syncing, self._waiting = self._waiting, []
+        syncer.begin(self._synced)
+
+    def _synced(self, error: OSError | None) -> None:
+        if error is not None:
             # The answers they wait for are owed all the same.
             _log.error("write_ahead_log_not_synced", error=str(error))
-        # The loop may be gone when a program is torn down without closing us.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_resolve, asked)
+        asked, self._syncing = self._syncing or [], None
+        # The disk is kept busy before those who waited go on.
+        if self._waiting and self._syncer is not None:
+            self._begin(self._syncer)
+        for done in asked:
+            if not done.done():  # a caller may have been cancelled
+                done.set_result(None)
 
 
 @asynccontextmanager
@@ -126,11 +123,11 @@ async def open_write_ahead_log(file: Path, *, is_synced: bool) -> AsyncIterator[
     """
     descriptor = await asyncio.to_thread(_opened, file)
     try:
-        log = WriteAheadLog(descriptor, is_synced=is_synced)
+        log = WriteAheadLog(descriptor, syncer_for(descriptor) if is_synced else None)
         try:
             yield log
         finally:
-            await asyncio.to_thread(log.close)
+            await log.close()
     finally:
         os.close(descriptor)
 
@@ -165,9 +162,3 @@ def _records(content: bytes) -> Iterator[bytes]:
             return
         yield record
         position = start + length
-
-
-def _resolve(asked: list[asyncio.Future[None]]) -> None:
-    for done in asked:
-        if not done.done():  # a caller may have been cancelled
-            done.set_result(None)
