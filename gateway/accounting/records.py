@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from fractions import Fraction
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
@@ -47,6 +48,7 @@ _FRACTIONS: Final[Mapping[type, tuple[str, ...]]] = {
     Receipt: ("credited", "forfeited"),
 }
 _COLUMNS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _TABLES}
+_values_of: Final = {kind: attrgetter(*names) for kind, names in _COLUMNS.items()}
 #: Columns whose numbers outgrow what JSON's readers take, by table.
 _WEI: Final = {
     table: tuple(column.name for column in table.columns if isinstance(column.type, WeiText))
@@ -57,7 +59,7 @@ _WEI: Final = {
 def row_of(event: Event) -> Row:
     """The event as its table holds it."""
     kind = type(event)
-    row: dict[str, Any] = {name: getattr(event, name) for name in _COLUMNS[kind]}
+    row: dict[str, Any] = dict(zip(_COLUMNS[kind], _values_of[kind](event), strict=True))
     for name in _FRACTIONS.get(kind, ()):
         amount: Fraction = row[name]
         row[name] = f"{amount.numerator}/{amount.denominator}"
@@ -91,7 +93,11 @@ def _told(table: Table, row: Mapping[str, object]) -> Mapping[str, object]:
     names = _WEI[table]
     if not names:
         return row
-    return {**row, **{name: str(row[name]) for name in names if row[name] is not None}}
+    told = dict(row)
+    for name in names:
+        if told[name] is not None:
+            told[name] = str(told[name])
+    return told
 
 
 def _understood(table: Table, row: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ import gc
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import click
 import orjson
@@ -17,6 +19,7 @@ from gateway.cli.options import in_loop, load_settings, settings_options, with_p
 from gateway.config import GatewaySettings
 from network.runtime import log
 from network.runtime.clock import SystemClock
+from network.runtime.gathering import GatheringStream
 
 _log = structlog.get_logger(__name__)
 
@@ -65,15 +68,23 @@ def command(
     # Timestamps of when each counter was made would double the length of /metrics.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     _allow_connections(settings.server.max_connections)
-    log.configure(settings.log.level, settings.log.format)
-    in_loop(_serve(settings, json_ready=json_ready))
+    lines = GatheringStream(sys.stderr)
+    log.configure(settings.log.level, settings.log.format, cast("TextIO", lines))
+    in_loop(_serve(settings, lines, json_ready=json_ready))
 
 
-async def _serve(settings: GatewaySettings, *, json_ready: bool) -> None:
+async def _serve(settings: GatewaySettings, lines: GatheringStream, *, json_ready: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, stop)
+    with lines.gathering():
+        await _serve_until(stop, settings, json_ready=json_ready)
+
+
+async def _serve_until(
+    stop: asyncio.Event, settings: GatewaySettings, *, json_ready: bool
+) -> None:
     async with open_gateway(settings, SystemClock()) as gateway:
         # What stands now stands until the end: no collection needs to look at it again.
         gc.collect()

@@ -228,7 +228,9 @@ def checked_png(data: bytes, expected: Expected) -> bytes:
 
 def printable(text: str, most: int) -> str:
     """A stranger's words, fit for a log, a header and a database."""
-    return "".join(character for character in text if character.isprintable())[:most].strip()
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
+    return text[:most].strip()
 
 
 def refusal(status: int, text: str) -> OrchestratorRefused | OrchestratorFailed:

@@ -8,6 +8,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
@@ -77,12 +78,13 @@ class Paces:
 
 def spread(known: Mapping[int, int]) -> tuple[int, ...]:
     """A figure for every class: its own, or that of the nearest class, of two the larger one's."""
-    if not known:
-        return ()
-    sizes = sorted(known, reverse=True)
-    return tuple(
-        known[min(sizes, key=lambda size: abs(size - wanted))] for wanted in range(CLASSES)
-    )
+    sizes = sorted(known)
+    # From halfway between two on, the larger one is no farther.
+    ends = [(size + larger + 1) // 2 for size, larger in pairwise(sizes)]
+    figures: list[int] = []
+    for size, end in zip(sizes, [*ends, CLASSES], strict=False):
+        figures += [known[size]] * (end - len(figures))
+    return tuple(figures)
 
 
 class Figures:

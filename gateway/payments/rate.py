@@ -49,6 +49,8 @@ class Bucket:
         )
 
     def _fill(self, now: float) -> None:
-        gained = max(0.0, now - self._at) * self.per_minute / 60
+        if now <= self._at:
+            return
+        gained = (now - self._at) * self.per_minute / 60
         self._level = min(self.per_minute, self._level + gained)
         self._at = now
