@@ -1,9 +1,9 @@
 """Where clients fetch the images that they were not sent."""
 
 import re
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 from aiohttp.web import BaseRequest
 from pybase64 import b64encode_as_string
@@ -48,8 +48,7 @@ class Addresses:
         return self.base(request) + address if address.startswith("/") else address
 
 
-@dataclass(frozen=True, slots=True)
-class Direct:
+class Direct(msgspec.Struct, frozen=True):
     """Shows images to the client that waits for them (`gateway.api.generation.Showing`)."""
 
     addresses: Addresses

@@ -8,10 +8,10 @@ import importlib.util
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
+import msgspec
 import structlog
 
 from gateway.api.output import KINDS, METADATA_KEY, Format, Output, with_text
@@ -31,8 +31,7 @@ _USER_COMMENT: Final = 0x9286
 _NOT_READABLE: Final = "an image could not be read and is sent as the PNG that it came as"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
+class ImageFile(msgspec.Struct, frozen=True):
     """A file for a client."""
 
     data: bytes

@@ -1,6 +1,6 @@
 """What would become of a request that began now, with nothing done for it. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -75,8 +75,6 @@ def _once_free(survey: Survey) -> Candidate | None:
     """The best of those who are only busy."""
     ranking = survey.ranking
     busy = [
-        replace(prospect, free=1)
-        for prospect, reason in ranking.passed_over
-        if reason is Reason.BUSY
+        prospect.with_free(1) for prospect, reason in ranking.passed_over if reason is Reason.BUSY
     ]
     return rank(ranking.need, busy, ranking.policy, survey.now).best

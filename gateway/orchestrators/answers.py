@@ -88,8 +88,7 @@ class OrchestratorLost(OrchestratorFailed):
     """The link to it broke off in the middle: what was sent may have arrived."""
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(msgspec.Struct, frozen=True):
     """One checked result image."""
 
     png: bytes
@@ -97,8 +96,7 @@ class Picture:
     safety: Safety
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """What the answer to a request must look like."""
 
     images: int
@@ -125,8 +123,7 @@ class Link:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Medium:
+class Medium(msgspec.Struct, frozen=True):
     """One entry of `images`, not checked against what was asked."""
 
     image: bytes | Link

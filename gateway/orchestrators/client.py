@@ -76,8 +76,7 @@ class KeylessAccount:
     session_signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """What is asked of an orchestrator, and what the answer is checked against."""
 
     attempt_id: str
@@ -92,8 +91,7 @@ class Order:
     credentials: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAnswer:
+class NodeAnswer(msgspec.Struct, frozen=True):
     """A delivered and checked job."""
 
     images: tuple[Picture, ...]

@@ -12,6 +12,8 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
+
 from network.units import ModelId
 
 #: Size classes are powers of two; nothing that is sold is larger than the last.
@@ -29,8 +31,7 @@ def size_class(pixels: int) -> int:
     return min(pixels.bit_length(), CLASSES - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """The time recent work took. Work counts by its size."""
 
     #: Femtoseconds.

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from network.units import Wei
 
 
@@ -30,8 +32,7 @@ class Shortfall(Enum):
     IN_FLIGHT = "a request of this id is in flight"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """The amount was reserved."""
 
     amount: Wei

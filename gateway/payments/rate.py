@@ -1,11 +1,11 @@
 """So much a minute, evenly or at once. Pure."""
 
-from dataclasses import dataclass
 from math import ceil
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Left:
+
+class Left(msgspec.Struct, frozen=True):
     """Of `limit` there is `remaining`; in `reset` seconds there is all of it again."""
 
     limit: int

@@ -1,11 +1,11 @@
 """What is shown of a model is how a request for it would fare."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.dispatch.journey import Routing
 from gateway.dispatch.showcase import Showcase, showing
@@ -49,7 +49,7 @@ def test_a_pace_that_nobody_measured_is_not_told() -> None:
 def test_where_nobody_takes_it_the_reason_is_told_with_the_price(
     changed: dict[str, float], cap: Fraction | None, reason: str
 ) -> None:
-    one = replace(ONE, **changed)  # type: ignore[arg-type]  # each has its field's type
+    one = replace(ONE, **changed)
     shown = showing(need(cap), [one], POLICY, 0.0, {"http://a": True})
     assert (shown.reason, shown.price) == (reason, Fraction(5, 2))
 

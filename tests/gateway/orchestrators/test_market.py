@@ -1,12 +1,12 @@
 """The best of a market is the one that looking at everybody finds, whatever changed before."""
 
-from dataclasses import fields, replace
 from fractions import Fraction
 from random import Random
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from msgspec.structs import fields, replace
 
 from gateway.orchestrators.market import Market
 from gateway.orchestrators.pace import spread
@@ -18,7 +18,7 @@ URIS = [f"https://o{number}" for number in range(8)]
 
 def prospect(uri: str, **changes: object) -> Prospect:
     usual = Prospect(uri, 3, 2, free=1, pace=10**8, overhead=10**13, fresh_until=50.0)
-    return replace(usual, **changes)  # type: ignore[arg-type]
+    return replace(usual, **changes)
 
 
 class Trading(RuleBasedStateMachine):
