@@ -97,9 +97,7 @@ class Keeper:
         asked = readers[promise.endpoint](promise.body or b"")
         held = ExitStack()
         entry = held.enter_context(
-            self._means.running.track(
-                promise.key_id, promise.name, promise.request_id, asked.wanted
-            )
+            self._means.running.track(grant, promise.name, promise.request_id, asked.wanted)
         )
         job = Job(self._means, promise, grant, asked, entry, held)
         self._start(job, partial(self._again, job))
