@@ -93,7 +93,8 @@ class Keeper:
         if kept.charged is not None:
             raise ProblemError(answer_lost(str(kept.charged)))
         if grant is None:
-            raise ProblemError(problems.unauthenticated())
+            message = "The key of this request is not known any more; nothing was charged."
+            raise ProblemError(problems.unauthenticated(message))
         asked = readers[promise.endpoint](promise.body or b"")
         held = ExitStack()
         entry = held.enter_context(
