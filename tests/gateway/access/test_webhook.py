@@ -149,6 +149,7 @@ async def test_known_keys_work_while_the_service_is_away_and_no_longer_than_that
     desk.service.gate.clear()
     desk.clock.seconds += 500
     assert (await desk.webhook.check(TOKEN)).name == "alice"
+    assert desk.webhook.status()["asking"] == 1
     desk.service.gate.set()
     await desk.settled()
     desk.service.behaviour = "crash"
