@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -21,6 +22,8 @@ _BLOCK_BITS: Final = 64
 _MOST_HOPS: Final = 32
 #: Longer than any address with its port.
 _LONGEST_HOP: Final = 64
+#: Parsing is slow, and the same ones come again.
+_REMEMBERED: Final = 2048
 #: Where connections have no address.
 _NOWHERE: Final = "local"
 
@@ -73,8 +76,11 @@ def _hops(lines: Sequence[str]) -> Iterator[str]:
 
 def _address(text: str) -> Address | None:
     """Of "192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]:80"; IPv4 in IPv6 is IPv4."""
-    if len(text) > _LONGEST_HOP:
-        return None
+    return _parsed(text) if len(text) <= _LONGEST_HOP else None
+
+
+@lru_cache(_REMEMBERED)
+def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -88,6 +94,7 @@ def _address(text: str) -> Address | None:
     return found
 
 
+@lru_cache(_REMEMBERED)
 def _block(address: Address) -> str:
     if isinstance(address, IPv4Address):
         return str(address)
