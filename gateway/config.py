@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from network.capabilities import is_version
 from network.chain.settings import ChainSettings, PriceFeedSettings
+from network.dollars import AttoUsd, parse_usd
 from network.identity import checksum, parse_address
 from network.keystore import KEYSTORE_NAME
 from network.passphrase import PassphraseSources
@@ -71,6 +72,10 @@ def _wei(value: object) -> object:
     return parse_wei(value) if isinstance(value, str) else value
 
 
+def _usd(value: object) -> object:
+    return parse_usd(value) if isinstance(value, str) else value
+
+
 def _bucket_url(text: str) -> str:
     if text and not text.startswith("s3://"):
         raise ValueError('write "s3://bucket/prefix"; leave it empty to keep images on this disk')
@@ -105,6 +110,7 @@ def _no_twins(tables: tuple[T, ...]) -> tuple[T, ...]:
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+DollarAmount = Annotated[AttoUsd, BeforeValidator(_usd), Field(ge=0)]
 WeiAmount = Annotated[Wei, BeforeValidator(_wei), Field(ge=0)]
 Account = Annotated[str, AfterValidator(lambda text: checksum(parse_address(text)))]
 
@@ -202,6 +208,7 @@ class AnonymousSettings(Settings):
     max_in_flight: Count = 2
     total_in_flight: Count = 32
     wei_per_day: WeiAmount = Wei(10**15)
+    usd_per_day: DollarAmount | None = None
     max_price: PriceSetting | None = None
     models: tuple[str, ...] = ()
     max_steps: Count | None = 50
@@ -404,6 +411,13 @@ class GatewaySettings(Settings):
     payments: PaymentSettings = PaymentSettings()
     signer: SignerSettings = SignerSettings()
     accounting: AccountingSettings = AccountingSettings()
+
+    @model_validator(mode="after")
+    def _can_count_dollars(self) -> Self:
+        has_rate = self.usd_per_eth is not None or self.chain.network != "offchain"
+        if self.anonymous.usd_per_day is not None and not has_rate:
+            raise ValueError("anonymous.usd_per_day needs what an ETH costs; set usd_per_eth")
+        return self
 
     @property
     def passphrase_sources(self) -> PassphraseSources:

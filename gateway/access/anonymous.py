@@ -10,6 +10,7 @@ from typing import Final
 from gateway.access.addresses import Proxies
 from gateway.access.crowd import Crowd
 from gateway.keys import ANONYMOUS, Client, KeyGrant, UseLimits
+from network.dollars import AttoUsd
 from network.errors import ProblemError
 from network.prices import Price
 from network.runtime.clock import Clock
@@ -34,6 +35,7 @@ class Terms:
     #: Of all of them together.
     total_in_flight: int
     wei_per_day: Wei
+    usd_per_day: AttoUsd | None = None
     max_price: Price | None = None
     #: None allows every model.
     models: frozenset[ModelId] | None = None
@@ -57,7 +59,7 @@ class AnonymousTier:
             models=terms.models,
             max_price=terms.max_price,
             max_in_flight=terms.total_in_flight,
-            limits=UseLimits(wei_per_day=terms.wei_per_day),
+            limits=UseLimits(wei_per_day=terms.wei_per_day, usd_per_day=terms.usd_per_day),
             max_steps=terms.max_steps,
         )
 

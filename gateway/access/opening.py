@@ -61,6 +61,7 @@ def new_tier(settings: GatewaySettings, clock: Clock, secret: bytes) -> Anonymou
         max_in_flight=own.max_in_flight,
         total_in_flight=own.total_in_flight,
         wei_per_day=own.wei_per_day,
+        usd_per_day=own.usd_per_day,
         max_price=own.max_price,
         models=frozenset(map(ModelId, own.models)) or None,
         max_steps=own.max_steps,

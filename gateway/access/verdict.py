@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.keys import KeyGrant, UseLimits
+from network.dollars import AttoUsd, parse_usd
 from network.errors import LimnerError
 from network.prices import Price, parse_price
 from network.units import ModelId, Wei, parse_wei
@@ -119,6 +120,8 @@ def _grant(fields: Mapping[str, Any]) -> KeyGrant:
         limits=UseLimits(
             wei_per_day=read.get("wei_per_day"),
             wei_per_month=read.get("wei_per_month"),
+            usd_per_day=read.get("usd_per_day"),
+            usd_per_month=read.get("usd_per_month"),
             requests_per_minute=read.get("requests_per_minute"),
             pixels_per_minute=read.get("pixels_per_minute"),
         ),
@@ -163,6 +166,12 @@ def _wei(value: object) -> Wei:
     return parse_wei(value)
 
 
+def _usd(value: object) -> AttoUsd:
+    if not isinstance(value, str):
+        raise ValueError('must be text, such as "5 usd"')  # noqa: TRY004
+    return parse_usd(value)
+
+
 def _price(value: object) -> Price:
     if not isinstance(value, str):
         # 0.1 has no exact value in binary, and money is exact.
@@ -186,5 +195,7 @@ _LIMITS: Final[Mapping[str, Callable[[object], Any]]] = {
     "max_price": _price,
     "wei_per_day": _wei,
     "wei_per_month": _wei,
+    "usd_per_day": _usd,
+    "usd_per_month": _usd,
     "max_steps": _count,
 }

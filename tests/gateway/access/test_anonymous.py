@@ -217,6 +217,18 @@ async def test_the_budget_of_a_day_is_for_all_of_them_and_survives_a_restart(
             assert (await Public(stage).ask(address=ALICE)).status == 402
 
 
+async def test_the_budget_may_be_in_dollars(tmp_path: Path) -> None:
+    # At 1000 dollars for 10**18 wei, one image is 4096 of the 10**-15 dollars that a wei is.
+    async with running(a_stub()) as stub:
+        tier = {"enabled": True, "usd_per_day": "0.000000000005 usd"}
+        settings = settings_for(tmp_path, stub.uri, anonymous=tier, usd_per_eth="1000")
+        async with serving(settings) as stage:
+            public = Public(stage)
+            assert [(await public.ask()).status for _ in range(2)] == [200, 402]
+    with pytest.raises(ConfigError, match=r"anonymous\.usd_per_day needs what an ETH costs"):
+        load(GatewaySettings, None, "X__", {"anonymous.usd_per_day": "5 usd"}, {})
+
+
 async def test_models_and_price_cap_of_the_tier_hold(tmp_path: Path) -> None:
     stub = StubOrchestrator({"m": StubModel(), "dear": StubModel()})
     async with opened(tmp_path, stub, models=["m"], max_price="1/2") as public:

@@ -15,6 +15,7 @@ from gateway.access.verdict import (
     read_verdict,
 )
 from gateway.keys import KeyGrant, UseLimits
+from network.dollars import AttoUsd
 from network.units import ModelId, Wei
 
 
@@ -43,12 +44,19 @@ def test_limits_are_those_of_a_key() -> None:
                     "max_price": "7/2",
                     "wei_per_day": "0.001 eth",
                     "wei_per_month": 12345,
+                    "usd_per_month": "2.5 usd",
                     "max_steps": 30,
                 },
             }
         ),
     )
-    limits = UseLimits(Wei(10**15), Wei(12345), 60, 10**7)
+    limits = UseLimits(
+        wei_per_day=Wei(10**15),
+        wei_per_month=Wei(12345),
+        usd_per_month=AttoUsd(25 * 10**17),
+        requests_per_minute=60,
+        pixels_per_minute=10**7,
+    )
     assert answer == Allowed(
         KeyGrant(
             "auth:alice",
@@ -104,6 +112,8 @@ def test_a_refusal_needs_no_reason() -> None:
         ({"auth_id": "a", "limits": {"max_price": 0.5}}, "max_price"),
         ({"auth_id": "a", "limits": {"wei_per_day": "much"}}, "wei_per_day"),
         ({"auth_id": "a", "limits": {"wei_per_day": 0.5}}, "wei_per_day"),
+        ({"auth_id": "a", "limits": {"usd_per_day": 5}}, "usd_per_day"),
+        ({"auth_id": "a", "limits": {"usd_per_day": "5"}}, "usd_per_day"),
         ({"auth_id": "a", "limits": {"models": "m"}}, "models"),
         ({"auth_id": "a", "limits": {"models": [1]}}, "models"),
     ],
