@@ -1,5 +1,6 @@
 """The operator's service that knows keys: one question over HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -40,23 +41,15 @@ class AuthService:
 
     async def ask(self, bearer: str) -> Allowed | Denied:
         """Raises UnreachableError, UnreadableError."""
-        question = {"headers": {"Authorization": [f"Bearer {bearer}"]}, "state": {}}
+        question = orjson.dumps({"headers": {"Authorization": [f"Bearer {bearer}"]}, "state": {}})
         try:
-            async with self._session.post(
-                self._url,
-                data=orjson.dumps(question),
-                headers=self._headers,
-                # Whoever answers with one would be handed the key.
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-            ) as response:
-                answer = bytearray()
-                async for chunk in response.content.iter_any():
-                    answer += chunk
-                    if len(answer) > _LARGEST_ANSWER:
-                        response.close()
-                        raise UnreadableError("its answer is too long")
-                return read_verdict(response.status, bytes(answer))
+            async with asyncio.timeout(self._timeout):
+                try:
+                    return await self._post(question)
+                except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+                    # A connection that was kept may be closed at the other end just now. To ask
+                    # twice changes nothing.
+                    return await self._post(question)
         except TimeoutError:
             raise UnreachableError(f"it did not answer within {self._timeout:g} s") from None
         except aiohttp.ClientConnectorError:
@@ -64,6 +57,22 @@ class AuthService:
         except (aiohttp.ClientError, OSError) as error:
             # Their words may quote the address, and a secret with it.
             raise UnreachableError(f"the connection failed ({type(error).__name__})") from None
+
+    async def _post(self, question: bytes) -> Allowed | Denied:
+        async with self._session.post(
+            self._url,
+            data=question,
+            headers=self._headers,
+            # Whoever answers with one would be handed the key.
+            allow_redirects=False,
+        ) as response:
+            answer = bytearray()
+            async for chunk in response.content.iter_any():
+                answer += chunk
+                if len(answer) > _LARGEST_ANSWER:
+                    response.close()
+                    raise UnreadableError("its answer is too long")
+            return read_verdict(response.status, bytes(answer))
 
 
 @asynccontextmanager

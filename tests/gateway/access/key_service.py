@@ -30,6 +30,8 @@ class KeyService:
     #: What the asker showed of itself.
     shown: list[str] = field(default_factory=list)
     followed: int = 0
+    #: So many connections are closed in place of an answer.
+    drops: int = 0
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -42,6 +44,9 @@ class KeyService:
         bearer = question["headers"]["Authorization"][0].removeprefix("Bearer ")
         self.asked.append(bearer)
         await self.gate.wait()
+        if self.drops:
+            self.drops -= 1
+            return await self._drop(request)
         if self.behaviour != "answer":
             return await self._misbehave(request)
         return web.json_response(self.knows.get(bearer, self.default))
@@ -56,8 +61,7 @@ class KeyService:
             case "drip":
                 return await _drip(request)
             case "drop":
-                if request.transport is not None:
-                    request.transport.abort()
+                return await self._drop(request)
             case "redirect":
                 raise web.HTTPFound("/elsewhere")
             case "compressed":
@@ -69,6 +73,11 @@ class KeyService:
             case _:
                 pass
         return yes
+
+    async def _drop(self, request: web.Request) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         del request

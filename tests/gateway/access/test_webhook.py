@@ -203,6 +203,14 @@ async def test_what_is_no_answer_lets_nobody_in_and_is_named(
     assert said.getvalue().count("auth_webhook_fails") == 1
 
 
+async def test_a_connection_that_was_closed_meanwhile_is_no_fault(desk: Desk) -> None:
+    await desk.webhook.check(TOKEN)
+    desk.service.drops = 1
+    assert (await desk.refused("sk-bob")).status == 401
+    desk.service.drops = 2
+    assert (await desk.refused("sk-carol")).status == 503
+
+
 async def test_a_service_that_does_not_listen_is_named_as_such() -> None:
     async with serving_keys(KeyService()) as gone:
         url = gone.url
