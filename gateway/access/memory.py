@@ -6,6 +6,7 @@ Bearers are named by their digests; times are monotonic seconds.
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from gateway.access.verdict import Denied
@@ -52,13 +53,12 @@ class Memory:
         """Each identity's once, however many bearers it has."""
         return iter({one.grant.key_id: one.grant for one in self._grants.values()}.values())
 
-    def grant(self, digest: bytes, now: float, unix_now: float) -> Known | None:
+    def grant(self, digest: bytes, now: float) -> Known | None:
         """What is known, fresh or stale."""
         known = self._grants.get(digest)
         if known is None:
             return None
-        expires = known.grant.expires_at
-        if now >= known.stale_until or (expires is not None and unix_now >= expires):
+        if now >= known.stale_until:
             del self._grants[digest]
             return None
         self._grants.move_to_end(digest)
@@ -71,14 +71,16 @@ class Memory:
             return None
         return denied
 
-    def allow(self, digest: bytes, grant: KeyGrant, now: float) -> None:
+    def allow(self, digest: bytes, grant: KeyGrant, now: float, most: float = inf) -> None:
+        """`most` is for how many seconds the service lets its word count."""
         keeping = self._keeping
+        fresh = min(keeping.grants, most)
         self._refusals.pop(digest, None)
         self._grants[digest] = Known(
             grant,
-            renew_at=now + keeping.grants * _USED_BEFORE_RENEWAL,
-            fresh_until=now + keeping.grants,
-            stale_until=now + keeping.grants + keeping.stale,
+            renew_at=now + fresh * _USED_BEFORE_RENEWAL,
+            fresh_until=now + fresh,
+            stale_until=now + fresh + keeping.stale,
         )
         self._grants.move_to_end(digest)
         while len(self._grants) > keeping.most:

@@ -28,6 +28,7 @@ _FORBIDDEN: Final = 403
 _INSUFFICIENT_BALANCE: Final = 483
 _REFUSALS: Final = frozenset({_UNAUTHENTICATED, _UNPAID, _FORBIDDEN})
 _CLIENT_ERRORS: Final = range(400, 500)
+_SERVER_ERRORS: Final = range(500, 600)
 _LONGEST_ID: Final = 100
 _LONGEST_REASON: Final = 300
 _MOST_MODELS: Final = 1000
@@ -45,9 +46,10 @@ class UnreadableError(LimnerError):
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """`expires_at` of the grant is the service's own `expiry`, None where it names none."""
+    """`expiry`, in Unix seconds: when the service wants to be asked again; None where it does not say."""
 
     grant: KeyGrant
+    expiry: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ def read_verdict(status: int, body: bytes) -> Allowed | Denied:
         raise UnreadableError("its answer is no JSON object")
     said = fields.get("status", _OK)
     if said == _OK:
-        return Allowed(_grant(fields))
+        return Allowed(_grant(fields), _expiry(fields.get("expiry")))
+    if said in _SERVER_ERRORS:
+        raise UnreadableError(f"it cannot tell ({said}: {_reason(fields, 'without a reason')})")
     if not isinstance(said, int) or said not in _CLIENT_ERRORS:
         raise UnreadableError(f"the status in its answer is {str(said)[:20]!r}")
     if said == _INSUFFICIENT_BALANCE:
@@ -85,12 +89,12 @@ def _fields_or_none(body: bytes) -> Mapping[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _reason(fields: Mapping[str, Any]) -> str:
+def _reason(fields: Mapping[str, Any], otherwise: str = _NO_REASON) -> str:
     reason = fields.get("reason")
     if not isinstance(reason, str):
-        return _NO_REASON
+        return otherwise
     shown = "".join(char if char.isprintable() else " " for char in reason[:_LONGEST_REASON])
-    return shown.strip() or _NO_REASON
+    return shown.strip() or otherwise
 
 
 def _grant(fields: Mapping[str, Any]) -> KeyGrant:
@@ -115,7 +119,6 @@ def _grant(fields: Mapping[str, Any]) -> KeyGrant:
         identity,
         models=read.get("models"),
         max_price=read.get("max_price"),
-        expires_at=_expiry(fields.get("expiry")),
         max_in_flight=read.get("max_in_flight"),
         limits=UseLimits(
             wei_per_day=read.get("wei_per_day"),
@@ -144,8 +147,8 @@ def _is_identity(text: str) -> bool:
 
 
 def _expiry(value: object) -> float | None:
-    """Unix seconds; 0 is none, as for the signer."""
-    if value is None or value == 0:
+    """Unix seconds; 0 is over already: as for the signer, it is good for one request."""
+    if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise UnreadableError("expiry must be a time in Unix seconds")

@@ -7,6 +7,7 @@ be dead, and many who come with one bearer ask once.
 import asyncio
 import hashlib
 from functools import partial
+from math import inf
 from typing import Final, Protocol, TypeAlias
 
 import structlog
@@ -72,7 +73,7 @@ class AuthWebhook:
             raise ProblemError(problems.unauthenticated())
         digest = hashlib.sha256(bearer.encode()).digest()
         now = self._clock.monotonic()
-        known = self._memory.grant(digest, now, self._clock.now())
+        known = self._memory.grant(digest, now)
         # Whoever is known waits for nobody who is known to be away.
         if known is not None and (now < known.fresh_until or self._is_away):
             if now >= known.renew_at:
@@ -146,9 +147,9 @@ class AuthWebhook:
         if isinstance(answer, Denied):
             self._memory.deny(digest, answer, now)
             return answer
-        expires = answer.grant.expires_at
-        if expires is None or self._clock.now() < expires:
-            self._memory.allow(digest, answer.grant, now)
+        left = inf if answer.expiry is None else answer.expiry - self._clock.now()
+        if left > 0:
+            self._memory.allow(digest, answer.grant, now, left)
         return answer
 
     def _note(self, problem: str, *, is_away: bool) -> _Silence:

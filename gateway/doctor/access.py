@@ -53,6 +53,7 @@ async def _ask_service(settings: GatewaySettings) -> Finding:
         return fail(_SERVICE, str(error), "docs/running-a-gateway.md tells what it must answer")
     if isinstance(answer, Denied):
         milliseconds = (perf_counter() - began) * 1000
-        return ok(_SERVICE, f"refuses a made-up key, within {milliseconds:.0f} ms")
+        said = f'says "{answer.reason}" of a made-up key, within {milliseconds:.0f} ms'
+        return ok(_SERVICE, said)
     detail = f"lets a made-up key in, as {answer.grant.name}"
     return warn(_SERVICE, detail, "let it refuse what it does not know, or use [anonymous]")

@@ -26,7 +26,7 @@ def read(status: int = 200, **fields: object) -> Allowed | Denied:
 def test_the_answer_that_livepeers_signer_asks_for_is_enough() -> None:
     answer = read(status=200, auth_id="demo-client:demo-user", expiry=1_764_000_000, balance=7)
     assert answer == Allowed(
-        KeyGrant("auth:demo-client:demo-user", "demo-client:demo-user", expires_at=1_764_000_000.0)
+        KeyGrant("auth:demo-client:demo-user", "demo-client:demo-user"), 1_764_000_000.0
     )
 
 
@@ -101,7 +101,9 @@ def test_a_refusal_needs_no_reason() -> None:
         ({"auth_id": "a" * 101}, "auth_id"),
         ({"auth_id": "\u00e9"}, "auth_id"),
         ({"auth_id": "a", "status": "ok"}, "status"),
-        ({"auth_id": "a", "status": 500}, "status"),
+        ({"auth_id": "a", "status": 200.5}, "status"),
+        ({"status": 503, "reason": "no balances"}, r"cannot tell \(503: no balances\)"),
+        ({"status": 500, "auth_id": "a"}, "cannot tell"),
         ({"auth_id": "a", "expiry": "tomorrow"}, "expiry"),
         ({"auth_id": "a", "expiry": -1}, "expiry"),
         ({"auth_id": "a", "limits": []}, "limits"),

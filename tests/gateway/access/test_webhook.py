@@ -270,19 +270,37 @@ async def test_a_flood_of_guesses_leaves_room_for_those_who_are_known() -> None:
         assert all(isinstance(one, ProblemError) for one in answers)
 
 
-async def test_the_services_expiry_ends_a_key_whoever_is_away(desk: Desk) -> None:
+async def test_a_service_may_want_to_be_asked_sooner(desk: Desk) -> None:
     desk.service.knows[TOKEN] = {**ALICE, "expiry": int(desk.clock.seconds) + 30}
-    assert (await desk.webhook.check(TOKEN)).expires_at == 1030
+    await desk.webhook.check(TOKEN)
+    desk.clock.seconds += 23
+    await desk.webhook.check(TOKEN)
+    assert len(desk.service.asked) == 1
+    del desk.service.knows[TOKEN]
+    desk.clock.seconds += 8
+    assert (await desk.refused()).status == 401
+
+
+async def test_keys_that_it_wants_to_be_asked_about_soon_work_too_while_it_is_away(
+    desk: Desk,
+) -> None:
+    desk.service.knows[TOKEN] = {**ALICE, "expiry": int(desk.clock.seconds) + 30}
+    await desk.webhook.check(TOKEN)
     desk.service.behaviour = "crash"
-    desk.clock.seconds += 30
+    desk.clock.seconds += 629
+    assert (await desk.webhook.check(TOKEN)).name == "alice"
+    desk.clock.seconds += 1
     assert (await desk.refused()).status == 503
 
 
-async def test_a_yes_that_is_over_already_counts_once(desk: Desk) -> None:
-    desk.service.knows[TOKEN] = {**ALICE, "expiry": 1}
+@pytest.mark.parametrize("expiry", [0, 1])
+async def test_a_yes_that_is_over_already_counts_once(desk: Desk, expiry: int) -> None:
+    desk.service.knows[TOKEN] = {**ALICE, "expiry": expiry}
     for _ in range(2):
         assert (await desk.webhook.check(TOKEN)).name == "alice"
     assert len(desk.service.asked) == 2
+    desk.service.behaviour = "crash"
+    assert (await desk.refused()).status == 503
 
 
 async def test_what_cannot_be_a_key_is_shown_to_nobody(desk: Desk) -> None:
