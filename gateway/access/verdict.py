@@ -28,6 +28,7 @@ _FORBIDDEN: Final = 403
 _INSUFFICIENT_BALANCE: Final = 483
 _REFUSALS: Final = frozenset({_UNAUTHENTICATED, _UNPAID, _FORBIDDEN})
 _CLIENT_ERRORS: Final = range(400, 500)
+_OVERLOADED: Final = frozenset({408, 429})
 _SERVER_ERRORS: Final = range(500, 600)
 _LONGEST_ID: Final = 100
 _LONGEST_REASON: Final = 300
@@ -64,8 +65,11 @@ def read_verdict(status: int, body: bytes) -> Allowed | Denied:
     """Of an HTTP answer. Raises UnreachableError, and UnreadableError: what cannot be read lets nobody in."""
     if status in _REFUSALS:
         return Denied(status, _reason(_fields_or_none(body) or {}))
-    if status != _OK:
+    if status in _OVERLOADED or status in _SERVER_ERRORS:
         raise UnreachableError(f"it answered {status}")
+    if status != _OK:
+        # Of this bearer, perhaps: a guess must not make the whole service look dead.
+        raise UnreadableError(f"it answered {status}")
     fields = _fields_or_none(body)
     if fields is None:
         raise UnreadableError("its answer is no JSON object")

@@ -125,9 +125,15 @@ def test_what_is_not_understood_is_named(fields: dict[str, object], said: str) -
         read_verdict(200, orjson.dumps(fields))
 
 
-@pytest.mark.parametrize("status", [204, 302, 404, 429, 500, 503])
-def test_other_statuses_are_no_word_on_the_key(status: int) -> None:
-    with pytest.raises(UnreachableError, match=f"it answered {status}"):
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        *((status, UnreachableError) for status in (408, 429, 500, 503)),
+        *((status, UnreadableError) for status in (204, 302, 400, 404, 406)),
+    ],
+)
+def test_other_statuses_are_no_word_on_the_key(status: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"it answered {status}"):
         read_verdict(status, b'{"status":200,"auth_id":"alice"}')
 
 
