@@ -10,9 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.access.access import Access
+from gateway.access.opening import new_tier
 from gateway.config import GatewaySettings
 from gateway.home import open_gateway_database, open_usage_journal
+from gateway.keys import KeyRing
 from network.errors import ConfigError
+from network.runtime.clock import SystemClock
 from network.runtime.settings import load
 from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
 from tests.gateway.test_app import BODY, Stage, serving, settings_for
@@ -362,3 +366,11 @@ async def test_the_contract_and_the_page_say_that_no_key_is_needed(tmp_path: Pat
 def test_proxies_are_networks(wrong: str) -> None:
     with pytest.raises(ConfigError, match=r"server\.trusted_proxies"):
         load(GatewaySettings, None, "X__", {"server.trusted_proxies": [wrong]}, {})
+
+
+async def test_a_key_costs_what_it_costs_where_nobody_else_may_ask(tmp_path: Path) -> None:
+    async with open_gateway_database(settings_for(tmp_path)) as database:
+        ring = KeyRing(database, clock := SystemClock())
+        settings = settings_for(tmp_path, anonymous={"enabled": True})
+        access = Access(ring, tier=new_tier(settings, clock, bytes(32)))
+        assert access.check == ring.check
