@@ -3,6 +3,7 @@
 import json
 import re
 from fractions import Fraction
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from network.capabilities import is_version
 from network.chain.settings import ChainSettings, PriceFeedSettings
+from network.dollars import AttoUsd, parse_usd
 from network.identity import checksum, parse_address
 from network.keystore import KEYSTORE_NAME
 from network.passphrase import PassphraseSources
@@ -42,13 +44,17 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _address_of_a_list(secret: SecretStr) -> SecretStr:
+def _secret_url(example: str) -> AfterValidator:
     """Without the URL in the message: it may hold a key."""
-    text = secret.get_secret_value()
-    url = urlsplit(text)
-    if text and (url.scheme not in {"http", "https"} or not url.hostname):
-        raise ValueError("write a whole address, for example https://lists.example/orchestrators")
-    return secret
+
+    def check(secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        url = urlsplit(text)
+        if text and (url.scheme not in {"http", "https"} or not url.hostname):
+            raise ValueError(f"write a whole address, for example {example}")
+        return secret
+
+    return AfterValidator(check)
 
 
 def _json_text(value: object) -> object:
@@ -66,6 +72,10 @@ def _wei(value: object) -> object:
     return parse_wei(value) if isinstance(value, str) else value
 
 
+def _usd(value: object) -> object:
+    return parse_usd(value) if isinstance(value, str) else value
+
+
 def _bucket_url(text: str) -> str:
     if text and not text.startswith("s3://"):
         raise ValueError('write "s3://bucket/prefix"; leave it empty to keep images on this disk')
@@ -73,6 +83,19 @@ def _bucket_url(text: str) -> str:
 
 
 ImageStoreUrl = Annotated[str, AfterValidator(_bucket_url)]
+
+
+def _networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise ValueError(
+                f'{text!r} is no network; write "10.0.0.0/8", or an address such as "127.0.0.1"'
+            ) from None
+    return texts
+
+
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -87,6 +110,7 @@ def _no_twins(tables: tuple[T, ...]) -> tuple[T, ...]:
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+DollarAmount = Annotated[AttoUsd, BeforeValidator(_usd), Field(ge=0)]
 WeiAmount = Annotated[Wei, BeforeValidator(_wei), Field(ge=0)]
 Account = Annotated[str, AfterValidator(lambda text: checksum(parse_address(text)))]
 
@@ -127,6 +151,7 @@ class ServerSettings(Settings):
     body_timeout_seconds: Seconds = 15.0
     keepalive_seconds: Seconds = 75.0
     shutdown_seconds: Seconds = 20.0
+    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_networks)] = ()
     reveal_orchestrator: bool = True
 
 
@@ -172,6 +197,35 @@ class ModelSettings(Settings):
     max_loras: Annotated[int, Field(ge=0, le=4)] | None = None
     #: No bound, but what the page proposes.
     loras: tuple[LoraName, ...] = ()
+
+
+class AnonymousSettings(Settings):
+    """Those who show no key: what one address may do, and what all of them together."""
+
+    enabled: bool = False
+    requests_per_minute: Count = 10
+    pixels_per_minute: Count = 4 * 1024 * 1024
+    max_in_flight: Count = 2
+    total_in_flight: Count = 32
+    wei_per_day: WeiAmount = Wei(10**15)
+    usd_per_day: DollarAmount | None = None
+    max_price: PriceSetting | None = None
+    models: tuple[str, ...] = ()
+    max_steps: Count | None = 50
+    max_addresses: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+
+
+class AuthWebhookSettings(Settings):
+    """The operator's own service that knows keys; without a URL there is none."""
+
+    url: Annotated[SecretStr, _secret_url("https://keys.example/authorize")] = SecretStr("")
+    secret: SecretStr = SecretStr("")
+    asked: Literal["unknown", "always"] = "unknown"
+    timeout_seconds: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)] = 3.0
+    cache_seconds: Seconds = 60.0
+    refusal_seconds: Seconds = 10.0
+    stale_seconds: Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)] = 3600.0
+    max_cached: Count = 10_000
 
 
 class ImageSettings(Settings):
@@ -244,7 +298,9 @@ class SpotCheckSettings(Settings):
 class DiscoverySettings(Settings):
     """Where orchestrators come from besides `[[orchestrators]]`, and who is left out."""
 
-    webhook_url: Annotated[SecretStr, AfterValidator(_address_of_a_list)] = SecretStr("")
+    webhook_url: Annotated[SecretStr, _secret_url("https://lists.example/orchestrators")] = (
+        SecretStr("")
+    )
     webhook_seconds: Seconds = 60.0
     remote_url: HttpUrl | Literal[""] = ""
     remote_token: SecretStr = SecretStr("")
@@ -339,6 +395,8 @@ class GatewaySettings(Settings):
             id="limner/shapes", size_multiple=32, loras=("limner/night", "limner/outlines")
         ),
     )
+    anonymous: AnonymousSettings = AnonymousSettings()
+    auth_webhook: AuthWebhookSettings = AuthWebhookSettings()
     images: ImageSettings = ImageSettings()
     jobs: JobSettings = JobSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
@@ -353,6 +411,13 @@ class GatewaySettings(Settings):
     payments: PaymentSettings = PaymentSettings()
     signer: SignerSettings = SignerSettings()
     accounting: AccountingSettings = AccountingSettings()
+
+    @model_validator(mode="after")
+    def _can_count_dollars(self) -> Self:
+        has_rate = self.usd_per_eth is not None or self.chain.network != "offchain"
+        if self.anonymous.usd_per_day is not None and not has_rate:
+            raise ValueError("anonymous.usd_per_day needs what an ETH costs; set usd_per_eth")
+        return self
 
     @property
     def passphrase_sources(self) -> PassphraseSources:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from aiohttp.web import BaseRequest, StreamResponse
 
 from gateway.accounting.events import Event
-from gateway.api.admission import Admission
+from gateway.api.admission import Admission, check_steps
 from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
 from gateway.api.exchange import REQUEST_ID_PATTERN, Exchange, new_request_id
@@ -123,7 +123,7 @@ class Making:
 
     def news(self) -> AsyncGenerator[News]:
         """What happens to it meanwhile."""
-        return self.running.news(self.grant.key_id, self.exchange.request_id)
+        return self.running.news(self.grant.owner, self.exchange.request_id)
 
     async def delivered(self) -> Delivery:
         """Have the images made, and note what they cost. Raises ProblemError."""
@@ -209,9 +209,10 @@ class Generation:
             exchange.model_id = wanted.model_id
             pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             exchange.pixels = pixels
+            check_steps(grant, wanted.num_inference_steps)
             self._rates.take_pixels(grant, pixels)
             job_id = exchange.job_id = new_request_id()
-            with self._running.track(grant.key_id, exchange.request_id, job_id, wanted) as entry:
+            with self._running.track(grant, exchange.request_id, job_id, wanted) as entry:
                 making = Making(
                     request,
                     exchange,

@@ -70,21 +70,21 @@ class Jobs:
         """Where a request of the same key is; another key's is as unknown as none."""
         grant = await authenticate(self._keys, request, exchange)
         request_id = _named(request)
-        if self._running.find(grant.key_id, request_id) is None:
-            kept = await self._kept(grant.key_id, request_id)
+        if self._running.find(grant.owner, request_id) is None:
+            kept = await self._kept(grant.owner, request_id)
             if kept is not None:
                 return json_bytes(await self._endings.told(kept))
         now = self._clock.monotonic()
-        return json_answer(await self._running.progress(grant.key_id, request_id, now))
+        return json_answer(await self._running.progress(grant.owner, request_id, now))
 
     async def stream(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         """News until the request is answered; what became of it tells that answer."""
         grant = await authenticate(self._keys, request, exchange)
         request_id = _named(request)
         stream = EventStream(request, {"X-Request-Id": exchange.request_id})
-        is_known = self._running.find(grant.key_id, request_id) is not None
-        if is_known or await self._kept(grant.key_id, request_id) is None:
-            await self._send_news(stream, grant.key_id, request_id)
+        is_known = self._running.find(grant.owner, request_id) is not None
+        if is_known or await self._kept(grant.owner, request_id) is None:
+            await self._send_news(stream, grant.owner, request_id)
         await stream.send(event("over", {}))
         return await stream.end()
 
@@ -92,33 +92,33 @@ class Jobs:
         """End a request under way; nothing is charged. Raises ProblemError 404, 409."""
         grant = await authenticate(self._keys, request, exchange)
         request_id = _named(request)
-        entry = self._running.find(grant.key_id, request_id)
+        entry = self._running.find(grant.owner, request_id)
         if entry is None:
-            if await self._kept(grant.key_id, request_id) is None:
+            if await self._kept(grant.owner, request_id) is None:
                 raise ProblemError(problems.not_found("request under way"))
             raise ProblemError(_too_late())
-        ended = await self._endings.cancel(grant.key_id, request_id)
+        ended = await self._endings.cancel(grant.owner, request_id)
         is_cancelled = entry.stop() if ended is None else ended.state == "cancelled"
         if not is_cancelled:
             raise ProblemError(_too_late())
         return json_answer({"id": request_id, "state": "cancelled"})
 
-    async def _kept(self, key_id: str, request_id: str) -> Kept | None:
-        for kept in await self._endings.find(key_id, name=request_id):
+    async def _kept(self, owner: str, request_id: str) -> Kept | None:
+        for kept in await self._endings.find(owner, name=request_id):
             # Without an answer: nobody is at it any more, and only a repeat would have it made.
             if kept.fulfilment is not None or kept.promise.is_async:
                 return kept
         return None
 
-    async def _send_news(self, stream: EventStream, key_id: str, request_id: str) -> None:
+    async def _send_news(self, stream: EventStream, owner: str, request_id: str) -> None:
         while True:
-            async with aclosing(self._running.news(key_id, request_id)) as news:
+            async with aclosing(self._running.news(owner, request_id)) as news:
                 async for one in news:
                     await stream.send(event_of(one))
             # What nobody waits for is tried again after a while: it is not over in between.
-            if self._running.find(key_id, request_id) is not None:
+            if self._running.find(owner, request_id) is not None:
                 await asyncio.sleep(_LOOK)
-            if self._running.find(key_id, request_id) is None:
+            if self._running.find(owner, request_id) is None:
                 return
 
 

@@ -93,13 +93,12 @@ class Keeper:
         if kept.charged is not None:
             raise ProblemError(answer_lost(str(kept.charged)))
         if grant is None:
-            raise ProblemError(problems.unauthenticated())
+            message = "The key of this request is not known any more; nothing was charged."
+            raise ProblemError(problems.unauthenticated(message))
         asked = readers[promise.endpoint](promise.body or b"")
         held = ExitStack()
         entry = held.enter_context(
-            self._means.running.track(
-                promise.key_id, promise.name, promise.request_id, asked.wanted
-            )
+            self._means.running.track(grant, promise.name, promise.request_id, asked.wanted)
         )
         job = Job(self._means, promise, grant, asked, entry, held)
         self._start(job, partial(self._again, job))

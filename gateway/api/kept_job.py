@@ -98,7 +98,7 @@ class Job:
             trail=branch(),
             job_id=self.promise.request_id,
             route=_ROUTE,
-            key_id=self.promise.key_id,
+            key_id=self.grant.key_id,
             model_id=wanted.model_id,
             pixels=pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt),
         )

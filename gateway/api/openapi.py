@@ -33,8 +33,8 @@ _REQUEST_ID: Document = {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"}
 _REASONS = {
     "400": "The request asks for something that cannot be had, or is not HTTP.",
     "401": "The bearer key is missing, unknown, revoked or expired.",
-    "402": "The budget of the key, or of its team, is spent.",
-    "403": "The key may not use this model.",
+    "402": "The budget of the key, of its team, or of those without a key is spent.",
+    "403": "The key may not be used, or not for this.",
     "404": "There is no such thing, or this key may not know of it.",
     "405": "The resource does not have this method.",
     "408": "The body took too long to arrive.",
@@ -45,7 +45,7 @@ _REASONS = {
     "417": "The only expectation understood is 100-continue.",
     "422": "A field is missing, of the wrong type or out of bounds, or an idempotency key was used for "
     "another request.",
-    "429": "This key has too many requests under way.",
+    "429": "This key or address has too many requests under way, or in this minute.",
     "431": "A line of the request's head is too long.",
     "500": "The gateway's own fault.",
     "503": "No capacity, no orchestrator within the price cap, all of them failed, or too late.",
@@ -64,14 +64,28 @@ _REQUEST_ID_PARAMETER: Document = {
     "description": "Names the request for `/jobs/{request_id}`; drawn if absent.",
     "schema": _REQUEST_ID,
 }
+#: What can be wrong with who asks.
+_KEY = ("401", "402", "403", "429")
 #: What can happen to a request for images.
 _REFUSALS = ("401", "402", "403", "408", "409", "413", "415", "417", "422", "429")
 #: What can happen to any request before or beside its route.
 _ALWAYS = ("400", "404", "405", "431", "500", "503")
 
 
-def document(limits: Limits, version: str, public_url: str) -> Document:
-    """The whole document; `limits` are those of the default model."""
+def document(limits: Limits, version: str, public_url: str, *, keyless: bool = False) -> Document:
+    """The whole document; `limits` are those of the default model.
+
+    `keyless`: whether those may ask, too, who have no key.
+    """
+    found = _document(limits, version, public_url)
+    for path in found["paths"].values() if keyless else ():
+        for operation in path.values():
+            if operation["security"]:
+                operation["security"] = [*operation["security"], {}]
+    return found
+
+
+def _document(limits: Limits, version: str, public_url: str) -> Document:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -202,7 +216,7 @@ def _openai_models() -> Document:
         "summary": "What can be asked for",
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
-        "responses": {"200": success, **_problems("401")},
+        "responses": {"200": success, **_problems(*_KEY)},
     }
 
 
@@ -217,7 +231,7 @@ def _own_key() -> Document:
         "summary": "The key that asks",
         "tags": ["service"],
         "security": [{"HTTPBearer": []}],
-        "responses": {"200": success, **_problems("401")},
+        "responses": {"200": success, **_problems(*_KEY)},
     }
 
 
@@ -265,7 +279,7 @@ def _job() -> Document:
                 "headers": _request_id_header(),
                 "content": _json({"$ref": "#/components/schemas/Job"}),
             },
-            **_problems("401"),
+            **_problems(*_KEY),
         },
     }
 
@@ -283,7 +297,7 @@ def _end_job() -> Document:
                 "headers": _request_id_header(),
                 "content": _json(cancelled_schema()),
             },
-            **_problems("401", "409"),
+            **_problems(*_KEY, "409"),
         },
     }
 
@@ -307,7 +321,7 @@ def _job_events() -> Document:
                 "headers": _request_id_header(),
                 "content": {"text/event-stream": {"schema": event}},
             },
-            **_problems("401", "429"),
+            **_problems(*_KEY),
         },
     }
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final
 from weakref import WeakValueDictionary
@@ -12,7 +12,7 @@ import orjson
 from aiohttp.web import BaseRequest, StreamResponse
 
 from gateway.api.addresses import Addresses
-from gateway.api.admission import Admission
+from gateway.api.admission import Admission, check_steps
 from gateway.api.answers import json_answer, json_bytes
 from gateway.api.body import read_json_body
 from gateway.api.exchange import Exchange, new_request_id
@@ -22,7 +22,15 @@ from gateway.api.kept_images import Images, answer_lost, filled
 from gateway.api.kept_job import Job, Outcome
 from gateway.api.rates import Rates
 from gateway.api.running import RunningRequests, id_in_use
-from gateway.api.wishes import IDEMPOTENCY_KEY, PREFER, RESPOND_ASYNC, Wish, has_wish, read_wish
+from gateway.api.wishes import (
+    IDEMPOTENCY_KEY,
+    PREFER,
+    RESPOND_ASYNC,
+    WEBHOOK,
+    Wish,
+    has_wish,
+    read_wish,
+)
 from gateway.keys import KeyGrant
 from gateway.promises.model import Kept, Promise, digest_of, headers_of
 from gateway.promises.store import PromiseStore
@@ -97,7 +105,10 @@ class Promising:
         if exchange.bad_request_id:
             raise ProblemError(bad_request_id())
         # A repeat must not be refused a place for the very request that it repeats.
-        with self._clients.place(KeyGrant(grant.key_id, grant.name)):
+        if wish.webhook is not None and grant.client is not None:
+            message = f"{WEBHOOK} takes a key: without one, ask for the answer at its status_url."
+            raise ProblemError(problems.forbidden(message))
+        with self._clients.place(_waiting(grant)):
             body = await read_json_body(
                 request,
                 exchange,
@@ -109,11 +120,12 @@ class Promising:
                 message = f"A stream goes with neither {IDEMPOTENCY_KEY} nor {PREFER}."
                 raise ProblemError(problems.bad_request(message, param="stream"))
             wanted = asked.wanted
+            check_steps(grant, wanted.num_inference_steps)
             exchange.model_id = wanted.model_id
             exchange.pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             promise = Promise(
                 promise_id=new_request_id(),
-                key_id=grant.key_id,
+                key_id=grant.owner,
                 name=exchange.request_id,
                 request_id=new_request_id(),
                 endpoint=exchange.route,
@@ -176,7 +188,7 @@ class Promising:
                 grant, pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             )
             entry = held.enter_context(
-                self._running.track(promise.key_id, promise.name, promise.request_id, wanted)
+                self._running.track(grant, promise.name, promise.request_id, wanted)
             )
             return self._keeper.begin(
                 promise, grant, asked, entry, held.pop_all(), instead_of=instead_of
@@ -235,6 +247,14 @@ def _accepted(promise: Promise, state: str, *, is_repeat: bool) -> StreamRespons
     if is_repeat:
         response.headers[REPLAYED] = "true"
     return response
+
+
+def _waiting(grant: KeyGrant) -> KeyGrant:
+    """Who may wait for answers: as many as the gateway lets, and twice as many as an address may ask for."""
+    client = grant.client
+    if client is not None:
+        client = replace(client, max_in_flight=2 * client.max_in_flight)
+    return KeyGrant(grant.key_id, grant.name, client=client)
 
 
 def _check_same(before: Promise, now: Promise) -> None:

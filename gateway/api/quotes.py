@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from gateway.api.admission import Admission
+from gateway.api.admission import Admission, check_steps
 from gateway.api.answers import json_answer
 from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
@@ -65,6 +65,7 @@ class Quotes:
             exchange.model_id = wanted.model_id
             pixels = pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt)
             exchange.pixels = pixels
+            check_steps(grant, wanted.num_inference_steps)
             self._rates.check_pixels(grant, pixels)
             return json_answer(shown_quote(self._quoting.quote(new_request_id(), grant, wanted)))
 

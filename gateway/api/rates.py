@@ -1,9 +1,9 @@
 """Requests and pixels a minute, of each key and of each team."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from gateway.keys import KeyGrant, UseLimits
+from gateway.keys import Client, KeyGrant, UseLimits, called
 from gateway.payments.rate import Bucket, Left
 from network.errors import ProblemError
 from network.runtime.clock import Clock
@@ -19,13 +19,23 @@ class _Limit:
     called: str
     what: _What
     per_minute: int
+    #: Whose count is kept with those of other addresses.
+    client: Client | None = None
+
+
+class Clients(Protocol):
+    """Keeps the counts of addresses (`gateway.access.crowd.Crowd`)."""
+
+    def bucket(self, client_id: str, what: str, per_minute: int, now: float) -> Bucket: ...
 
 
 class Rates:
     """Kept in memory: a restart gives everybody a full minute."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, clients: Clients | None = None) -> None:
+        """`clients` where some have no keys, and are counted by address."""
         self._clock = clock
+        self._clients = clients
         self._buckets: dict[tuple[str, _What], Bucket] = {}
 
     def take_request(self, grant: KeyGrant) -> Left | None:
@@ -65,6 +75,9 @@ class Rates:
         return buckets
 
     def _bucket(self, limit: _Limit, now: float) -> Bucket:
+        if limit.client is not None and self._clients is not None:
+            client_id = limit.client.client_id
+            return self._clients.bucket(client_id, limit.what, limit.per_minute, now)
         name = (limit.holder, limit.what)
         bucket = self._buckets.get(name)
         if bucket is None or bucket.per_minute != limit.per_minute:
@@ -73,15 +86,27 @@ class Rates:
 
 
 def _limits(grant: KeyGrant, what: _What) -> list[_Limit]:
-    found = [("key " + grant.key_id, "This key", grant.limits)]
+    found = [("key " + grant.key_id, called(grant.key_id), grant.limits)]
     if grant.team is not None:
-        called = f"The team {grant.team.name!r} of this key"
-        found.append(("team " + grant.team.name, called, grant.team.limits))
-    return [
-        _Limit(holder, called, what, per_minute)
-        for holder, called, limits in found
-        if (per_minute := _per_minute(limits, what)) is not None
+        who = f"The team {grant.team.name!r} of this key"
+        found.append(("team " + grant.team.name, who, grant.team.limits))
+    limits = [
+        _Limit(holder, who, what, per_minute)
+        for holder, who, use in found
+        if (per_minute := _per_minute(use, what)) is not None
     ]
+    client = grant.client
+    if client is not None:
+        limits.append(
+            _Limit(
+                "client " + client.client_id,
+                "Your address",
+                what,
+                client.requests_per_minute if what == "requests" else client.pixels_per_minute,
+                client,
+            )
+        )
+    return limits
 
 
 def _per_minute(limits: UseLimits, what: _What) -> int | None:

@@ -6,6 +6,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.keys import KeyGrant
 from gateway.orchestrators.job_events import News
 from network.errors import Problem, ProblemError
 from network.wire import problems
@@ -78,7 +79,7 @@ class RunningRequest:
 
 
 class RunningRequests:
-    """Found by key and the client's request id, so that nobody sees another's requests."""
+    """Found by owner and the client's request id, so that nobody sees another's requests."""
 
     def __init__(self, source: ProgressSource, *, patience: float = 2.0) -> None:
         """`patience`: seconds for which events may be asked for before their request arrives."""
@@ -91,33 +92,33 @@ class RunningRequests:
 
     @contextmanager
     def track(
-        self, key_id: str, request_id: str, job_id: str, request: TextToImageRequest
+        self, grant: KeyGrant, request_id: str, job_id: str, request: TextToImageRequest
     ) -> Iterator[RunningRequest]:
         """List a request while it runs. Raises ProblemError 400 when its id is already running."""
-        name = (key_id, request_id)
+        name = (grant.owner, request_id)
         if name in self._running:
             raise ProblemError(id_in_use("is still under way"))
         steps = request.num_inference_steps * request.num_images_per_prompt
-        entry = self._running[name] = RunningRequest(job_id, key_id, steps)
+        entry = self._running[name] = RunningRequest(job_id, grant.key_id, steps)
         try:
             yield entry
         finally:
             del self._running[name]
 
-    def find(self, key_id: str, request_id: str) -> RunningRequest | None:
-        return self._running.get((key_id, request_id))
+    def find(self, owner: str, request_id: str) -> RunningRequest | None:
+        return self._running.get((owner, request_id))
 
-    async def progress(self, key_id: str, request_id: str, now: float) -> dict[str, object]:
+    async def progress(self, owner: str, request_id: str, now: float) -> dict[str, object]:
         """The body of `GET /jobs/{id}`; `now` is monotonic. Raises ProblemError 404.
 
         Polls of one request share their answers: a client cannot make us poll a node in a storm.
         """
-        running = self._running.get((key_id, request_id))
+        running = self._running.get((owner, request_id))
         if running is None:
             raise ProblemError(problems.not_found("request under way"))
         async with running.asking:
             if now - running.seen_at >= _FRESH_SECONDS:
-                running.seen = await self._source.progress(running.job_id, key_id)
+                running.seen = await self._source.progress(running.job_id, running.key_id)
                 running.seen_at = now
         seen = running.seen
         return {
@@ -128,9 +129,9 @@ class RunningRequests:
             "position": 0 if seen is None else seen.position,
         }
 
-    async def news(self, key_id: str, request_id: str) -> AsyncGenerator[News]:
+    async def news(self, owner: str, request_id: str) -> AsyncGenerator[News]:
         """A request's news until it is answered. Raises ProblemError 404, 429."""
-        running = await self._arrived((key_id, request_id))
+        running = await self._arrived((owner, request_id))
         if running is None:
             raise ProblemError(problems.not_found("request under way"))
         if running.watchers >= _MOST_WATCHERS:
@@ -138,7 +139,7 @@ class RunningRequests:
             raise ProblemError(problems.rate_limited(1.0, message))
         running.watchers += 1
         try:
-            async with aclosing(self._source.watch(running.job_id, key_id)) as watching:
+            async with aclosing(self._source.watch(running.job_id, running.key_id)) as watching:
                 async for news in watching:
                     yield news
         finally:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from gateway.access.opening import open_access
 from gateway.accounting.journal import Journal
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
@@ -50,6 +51,7 @@ from gateway.home import (
     open_images,
     open_payer,
     open_usage_journal,
+    webhook_secret,
 )
 from gateway.keys import KeyRing, list_keys
 from gateway.link.opening import open_links
@@ -131,6 +133,7 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
     store = await enter(open_images(settings, clock))
     keys = KeyRing(database, clock)
     await keys.refresh()
+    access = await enter(open_access(settings, keys, clock, await webhook_secret(settings)))
     randomness = random.Random(secrets.randbits(128))  # noqa: S311 - seeds and jitter, no secrets
     rates = await enter(
         open_rates(
@@ -164,6 +167,7 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
         database=database,
         journal=journal,
         keys=keys,
+        access=access,
         store=store,
         finisher=await stack.enter_async_context(open_finisher()),
         directory=buying.directory,
@@ -173,7 +177,7 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
         running=RunningRequests(buying.dispatcher.watching),
         eth_rates=rates,
         showcase=buying.showcase,
-        page=await open_page(wanted=settings.page),
+        page=await open_page(wanted=settings.page, keyless=access.is_open),
         paying=buying.paying,
         discovery=buying.discovery,
         checks=buying.checks,
@@ -374,6 +378,13 @@ def _warn_of_exposure(settings: GatewaySettings, *, has_tls: bool) -> None:
             "signer_token_over_plain_http",
             signer=signer.geturl(),
             advice="the token travels readable: give the signer [tls], and name it by https",
+        )
+    service = urlsplit(settings.auth_webhook.url.get_secret_value())
+    if service.scheme == "http" and not is_local(f"{service.hostname}:0"):
+        _log.warning(
+            "clients_keys_over_plain_http",
+            host=service.hostname,
+            advice="auth_webhook.url is told every key it is asked about: name it by https",
         )
     if settings.admin_listen and not is_local(settings.admin_listen):
         _log.warning(

@@ -18,7 +18,7 @@ from network.runtime.console import read_page
 
 
 def spending_now(parts: Parts) -> list[dict[str, Any]]:
-    grants = parts.keys.grants()
+    grants = parts.access.grants()
     return describe_spending(spending_of(parts.allowances, grants, parts.clock.now()))
 
 
@@ -27,7 +27,7 @@ async def operator_routes_of(parts: Parts, recent: RecentRequests) -> Mapping[st
     explanations = Explanations(
         parts.dispatcher,
         bounds_of(settings),
-        parts.keys.grant_of,
+        parts.access.grant_of,
     )
     return operator_routes(explanations, recent, await to_thread(read_page, PAGE))
 
@@ -67,6 +67,7 @@ def status_of(
         "in_flight": parts.admission.in_flight,
         "waiting": parts.dispatcher.waiting,
         "live_keys": len(parts.keys),
+        "access": parts.access.status(),
         "spent_wei": str(metrics.spent_wei),
         "images": {"count": parts.store.count, "bytes": parts.store.total_bytes},
         "network": parts.settings.chain.network,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Final
 
+from gateway.access.access import Access
 from gateway.accounting.journal import Journal
 from gateway.api.admission import Admission
 from gateway.api.finishing import Finisher
@@ -39,6 +40,7 @@ class Parts:
     database: Database
     journal: Journal
     keys: KeyRing
+    access: Access
     store: ImageStore
     finisher: Finisher
     directory: Directory

@@ -28,7 +28,8 @@ from network.units import ModelId
 async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExitStack) -> Router:
     settings = parts.settings
     bounds = bounds_of(settings)
-    rates = Rates(parts.clock)
+    tier = parts.access.tier
+    rates = Rates(parts.clock, None if tier is None else tier.crowd)
     addresses = Addresses(parts.store, settings.public_url)
     resources = Resources(
         database=parts.database,
@@ -46,7 +47,7 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
     )
     kept = await stack.enter_async_context(open_kept_answers(settings, resources))
     generation = Generation(
-        keys=parts.keys,
+        keys=parts.access,
         rates=rates,
         admission=parts.admission,
         dispatcher=parts.dispatcher,
@@ -59,15 +60,20 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
     text_to_image = TextToImage(generation, bounds, addresses, parts.finisher)
     openai_images = OpenAiImages(generation, bounds, addresses, parts.finisher, parts.clock)
     await kept.resume(
-        parts.keys.grant_of,
+        parts.access.grant_of,
         {TEXT_TO_IMAGE: text_to_image.read, OPENAI_IMAGES: openai_images.read},
     )
-    contract = document(bounds.of(bounds.default_model), VERSION, settings.public_url)
+    contract = document(
+        bounds.of(bounds.default_model),
+        VERSION,
+        settings.public_url,
+        keyless=parts.access.is_open,
+    )
     return public_router(
         text_to_image=text_to_image,
         openai_images=openai_images,
         models=Models(
-            parts.keys,
+            parts.access,
             parts.directory.known_models,
             int(parts.clock.now()),
             look=parts.showcase.look,
@@ -75,7 +81,7 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
             loras={ModelId(model.id): model.loras for model in settings.models},
         ),
         quotes=Quotes(
-            keys=parts.keys,
+            keys=parts.access,
             rates=rates,
             admission=parts.admission,
             bounds=bounds,
@@ -84,13 +90,13 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
             body_timeout_seconds=settings.server.body_timeout_seconds,
         ),
         running_jobs=jobs.Jobs(
-            keys=parts.keys, running=parts.running, clock=parts.clock, endings=kept
+            keys=parts.access, running=parts.running, clock=parts.clock, endings=kept
         ),
         stored_images=images.Images(parts.store),
         contract=contract,
         version=VERSION,
         own_key=OwnKey(
-            keys=parts.keys,
+            keys=parts.access,
             allowances=parts.allowances,
             rates=parts.eth_rates,
             clock=parts.clock,

@@ -10,6 +10,7 @@ import click
 import orjson
 from typing_extensions import override
 
+from gateway.access.verdict import PREFIX
 from gateway.cli.audit import audited
 from gateway.cli.limits import (
     check_limits,
@@ -237,6 +238,8 @@ def revoke(*, key_id: str, config: Path | None, data_dir: Path | None) -> None:
 def webhook_secret_of(key_id: str, config: Path | None, data_dir: Path | None) -> None:
     """Show what webhooks of the key with this KEY_ID are signed with, for its holder.
 
+    A key that [auth_webhook] answers for has the id "auth:" and the name in that answer.
+
     Receivers check them with any library for Standard Webhooks.
     """
     settings = load_settings(config, data_dir)
@@ -244,7 +247,8 @@ def webhook_secret_of(key_id: str, config: Path | None, data_dir: Path | None) -
     async def read() -> bytes | None:
         async with open_gateway_database(settings) as database:
             known = {record.grant.key_id for record in await list_keys(database)}
-        return await webhook_secret(settings) if key_id in known else None
+        is_known = key_id in known or key_id.startswith(PREFIX)
+        return await webhook_secret(settings) if is_known else None
 
     master = in_loop(read())
     if master is None:

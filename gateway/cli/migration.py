@@ -213,7 +213,10 @@ _RULES: Final = table_of(
     told("serviceAddr", "public_url is what clients reach the gateway at"),
     told("nodes", "is for orchestrators"),
     told("objectStore", "images lie in data_dir for images.lifetime_seconds"),
-    told("authWebhookUrl", "it never guarded images; here every client has a key"),
+    told(
+        "authWebhookUrl",
+        "it never guarded images; here every client has a key, or [auth_webhook] knows it",
+    ),
     told(
         "maxGasPrice", "chain.gas.max_fee_gwei; only fund, unlock and withdraw send transactions"
     ),

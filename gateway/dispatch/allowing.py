@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.accounting.events import DailySpending
 from gateway.dispatch.journey import Buyer
-from gateway.keys import KeyGrant, KeyRecord, Team, UseLimits
+from gateway.keys import KeyGrant, KeyRecord, Team, UseLimits, called
 from gateway.payments.allowance import (
     Allowance,
     Allowances,
@@ -29,7 +29,7 @@ NO_RATE_RETRY: Final = 30.0
 
 def allowances_of(buyer: Buyer) -> tuple[Allowance, ...]:
     """Who is charged, limited or not: a limit may be set later, and counts from the period's start."""
-    own = _allowance(_key(buyer.key_id), "This key", buyer.limits)
+    own = _allowance(_key(buyer.key_id), called(buyer.key_id), buyer.limits)
     team = buyer.team
     if team is None:
         return (own,)
@@ -108,10 +108,10 @@ def unvalued_problem(unvalued: Unvalued) -> Problem:
     )
 
 
-def _allowance(holder: str, called: str, limits: UseLimits) -> Allowance:
+def _allowance(holder: str, who: str, limits: UseLimits) -> Allowance:
     return Allowance(
         holder,
-        called,
+        who,
         limits.wei_per_day,
         limits.wei_per_month,
         limits.usd_per_day,

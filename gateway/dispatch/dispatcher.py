@@ -35,6 +35,7 @@ from gateway.dispatch.journey import (
 from gateway.dispatch.paying import CappedError, OffChain, Paying
 from gateway.dispatch.retrying import RetryBudget
 from gateway.dispatch.watching import Watching
+from gateway.keys import called
 from gateway.orchestrators import outlook
 from gateway.orchestrators.answers import (
     DeliveredWrongly,
@@ -226,7 +227,7 @@ class Dispatcher:
         if allowed is not None and model_id not in allowed:
             raise ProblemError(
                 problems.forbidden(
-                    f"This key may use {', '.join(sorted(allowed)) or 'no models'} only."
+                    f"{called(buyer.key_id)} may use {', '.join(sorted(allowed)) or 'no models'} only."
                 )
             )
 
@@ -239,7 +240,7 @@ class Dispatcher:
         raise ProblemError(
             problems.rate_limited(
                 1.0,
-                f"This key has {held.limit} requests in flight, as many as it may have. "
+                f"{called(buyer.key_id)} has {held.limit} requests in flight, as many as it may have. "
                 "Wait for one of them.",
             )
         )

@@ -7,6 +7,7 @@ import structlog
 from gateway.accounting.events import Receipt
 from gateway.dispatch.doubts import Doubts, receipt_of
 from gateway.dispatch.journey import Journey, Place
+from gateway.keys import called
 from gateway.orchestrators.answers import (
     OrchestratorFailed,
     OrchestratorRefused,
@@ -140,7 +141,7 @@ class TicketPaying:
             raise ProblemError(problems.payments_unavailable(_RETRY)) from None
         except CapReachedError as error:
             self._tell_operator(str(error))
-            raise CappedError(self._cap_reached(error)) from None
+            raise CappedError(self._cap_reached(error, order.key_id)) from None
 
     async def look_again(self) -> None:
         await self._purse.look_again()
@@ -191,11 +192,12 @@ class TicketPaying:
     def _receipt(self, settled: Settled | None) -> tuple[Receipt, ...]:
         return () if settled is None else (receipt_of(settled, self._clock.now()),)
 
-    def _cap_reached(self, error: CapReachedError) -> Problem:
+    def _cap_reached(self, error: CapReachedError, key_id: str) -> Problem:
         frees_at = error.reached.frees_at
         wait = _RETRY if frees_at is None else max(frees_at - self._clock.now(), 1.0)
         if error.reached.cap is Cap.KEY_HOUR:
-            return problems.rate_limited(wait, "This key has spent what it may spend in an hour.")
+            message = f"{called(key_id)} has spent what it may spend in an hour."
+            return problems.rate_limited(wait, message)
         return problems.payments_unavailable(
             wait, "This gateway has spent as much as it may at the moment. Try again later."
         )

@@ -24,6 +24,8 @@ _JOURNAL_BYTES: Final = 2**30
 
 async def look_at_books(settings: GatewaySettings, clock: Clock) -> tuple[Finding, ...]:
     """Look at the database, and count the keys that work."""
+    others = settings.anonymous.enabled or settings.auth_webhook.url.get_secret_value()
+    needs_keys = not others
     if not settings.accounting.database_url:
         file = database_file(settings)
         found = await to_thread(judge_file, file)
@@ -32,7 +34,7 @@ async def look_at_books(settings: GatewaySettings, clock: Clock) -> tuple[Findin
         if not await to_thread(file.exists):
             return (
                 skip(_DATABASE, f"{file} is not there yet; the first start makes it"),
-                judge_keys(0),
+                judge_keys(0, needs_keys=needs_keys),
             )
     try:
         async with open_gateway_database(settings) as database:
@@ -43,7 +45,8 @@ async def look_at_books(settings: GatewaySettings, clock: Clock) -> tuple[Findin
         advice = "see that it runs and lets this user in (accounting.database_url)"
         return (fail(_DATABASE, str(error), advice), skip(_KEYS, "they are in the database"))
     dollars = (await _look_at_dollars(settings, clock),) if have_dollars else ()
-    return (ok(_DATABASE, "opens, and can be written"), judge_keys(count), *dollars)
+    keys = judge_keys(count, needs_keys=needs_keys)
+    return (ok(_DATABASE, "opens, and can be written"), keys, *dollars)
 
 
 async def _look_at_dollars(settings: GatewaySettings, clock: Clock) -> Finding:
@@ -56,9 +59,9 @@ async def _look_at_dollars(settings: GatewaySettings, clock: Clock) -> Finding:
     return ok(_DOLLARS, "what an ETH costs is known")
 
 
-def judge_keys(count: int) -> Finding:
-    """Say whether anybody can be served: no request is without a key."""
-    if not count:
+def judge_keys(count: int, *, needs_keys: bool = True) -> Finding:
+    """Say whether anybody can be served; `needs_keys`: whether whoever asks needs one of these."""
+    if not count and needs_keys:
         advice = "limner-gateway keys create NAME"
         return warn(_KEYS, "none that works, so nobody can ask for anything", advice)
     return ok(_KEYS, f"{count} that work")

@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.app import probe_orchestrators
 from gateway.config import GatewaySettings
+from gateway.doctor.access import look_at_access
 from gateway.doctor.books import look_at_books, look_at_disk
 from gateway.doctor.funds import Wishes, judge_funds
 from gateway.doctor.orchestrators import judge_orchestrators
@@ -66,6 +67,7 @@ async def examine_gateway(settings: GatewaySettings, clock: Clock) -> tuple[Sect
             Check("ports", lambda: _ports(patient)),
             Check("TLS", lambda: asyncio.to_thread(look_at_tls, settings, clock.now())),
             Check("public URL", lambda: look_at_public_url(settings, standing)),
+            Check("access", lambda: look_at_access(settings)),
             Check("chain", lambda: _chain(patient)),
             Check("deposit and reserve", lambda: _funds(patient)),
             Check("orchestrators", lambda: _orchestrators(patient)),

@@ -5,7 +5,17 @@ to its holder alone. Only SHA-256 of the whole key is stored: fast is fine for a
 nobody can guess, and a stolen database opens nothing.
 """
 
-from gateway.keys.model import KeyGrant, KeyRecord, Team, UseLimits, limit_text, price_text
+from gateway.keys.model import (
+    ANONYMOUS,
+    Client,
+    KeyGrant,
+    KeyRecord,
+    Team,
+    UseLimits,
+    called,
+    limit_text,
+    price_text,
+)
 from gateway.keys.ring import KeyRing
 from gateway.keys.store import (
     create_key,
@@ -17,11 +27,14 @@ from gateway.keys.store import (
 )
 
 __all__ = [
+    "ANONYMOUS",
+    "Client",
     "KeyGrant",
     "KeyRecord",
     "KeyRing",
     "Team",
     "UseLimits",
+    "called",
     "create_key",
     "limit_key",
     "limit_text",

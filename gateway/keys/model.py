@@ -5,10 +5,14 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Final
 
 from network.dollars import AttoUsd, format_usd
 from network.prices import Price, written
 from network.units import ModelId, Wei
+
+#: The key id of those who show no key, and what they may write in place of one.
+ANONYMOUS: Final = "anonymous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,18 @@ class Team:
 
 
 @dataclass(frozen=True, slots=True)
+class Client:
+    """One of many that share a grant: an address that shows no key."""
+
+    #: Says nothing of the address to whoever does not know our secret.
+    client_id: str
+    #: Requests at a time.
+    max_in_flight: int
+    requests_per_minute: int
+    pixels_per_minute: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyGrant:
     """What the holder of one key may do; prices are for a pixel, times in unix seconds."""
 
@@ -52,6 +68,15 @@ class KeyGrant:
     team: Team | None = None
     #: The operator's own notes; the gateway never looks at them.
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: None where whoever has the key is one client.
+    client: Client | None = None
+    #: Of one request; None leaves it to the gateway's bounds.
+    max_steps: int | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose a request is: nobody else may see it, end it, or be given its answer."""
+        return self.key_id if self.client is None else f"{self.key_id} {self.client.client_id}"
 
     def allows(self, model: ModelId) -> bool:
         return self.models is None or model in self.models
@@ -75,6 +100,11 @@ def mint_bearer() -> tuple[str, str]:
     """A new key id and the key to hand out once."""
     key_id = secrets.token_hex(6)
     return key_id, f"limner_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def called(key_id: str) -> str:
+    """How an error begins that is about a key's limits."""
+    return "The anonymous tier" if key_id == ANONYMOUS else "This key"
 
 
 def price_text(price: Price) -> str:

@@ -29,6 +29,7 @@ class Promise:
     """A request whose answer is kept."""
 
     promise_id: str
+    #: Its owner (`gateway.keys.KeyGrant.owner`): a key, or one of those who share it.
     key_id: str
     #: The client's X-Request-Id: what it asks for at `/jobs/{name}`. One key has each only once.
     name: str

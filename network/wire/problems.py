@@ -16,11 +16,11 @@ _LISTED_MODELS: Final = 20
 _LONGEST_ECHO: Final = 120
 
 
-def unauthenticated() -> Problem:
+def unauthenticated(message: str = "Invalid bearer token.") -> Problem:
     """The bearer key is missing, unknown, revoked or expired."""
     return Problem(
         401,
-        "Invalid bearer token.",
+        message,
         "authentication_error",
         "invalid_api_key",
         headers={"WWW-Authenticate": "Bearer"},
@@ -168,6 +168,11 @@ def payments_unavailable(
 
 def timed_out(message: str, retry_after: float = _NO_ORCHESTRATOR_RETRY) -> Problem:
     return _unavailable(message, "deadline_exceeded", retry_after)
+
+
+def authentication_unavailable(message: str, retry_after: float) -> Problem:
+    """Nobody can say now whether the key is good."""
+    return _unavailable(message, "authentication_unavailable", retry_after)
 
 
 def internal() -> Problem:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 from asyncio import to_thread
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from network.wire import problems
 #: Where the files of the page are; the page itself is at "/".
 PREFIX: Final = "/page/"
 _INDEX: Final = "index.html"
+#: What tells the page's scripts that nobody is served without a key.
+_KEYLESS: Final = re.compile(b'data-key="required"')
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -74,24 +77,32 @@ class Page:
         return _answer(request, file)
 
 
-async def open_page(*, wanted: bool = True) -> Page | None:
-    """None where it is not wanted. Raises OSError where the package is not whole."""
-    return await to_thread(_read_page) if wanted else None
+async def open_page(*, wanted: bool = True, keyless: bool = False) -> Page | None:
+    """None where it is not wanted. Raises OSError where the package is not whole.
+
+    `keyless` spares whoever opens it the question for a key: those without one may ask, too.
+    """
+    return await to_thread(_read_page, keyless=keyless) if wanted else None
 
 
-def _read_page() -> Page:
+def _read_page(*, keyless: bool) -> Page:
     files = {path.name: _read(path) for path in _STATIC.iterdir() if path.suffix in _TYPES}
+    if keyless and _INDEX in files:
+        files[_INDEX] = _file(".html", _KEYLESS.sub(b'data-key="optional"', files[_INDEX].body))
     if _INDEX not in files:
         raise FileNotFoundError(_STATIC / _INDEX)
     return Page(files)
 
 
 def _read(path: Path) -> _File:
-    body = path.read_bytes()
+    return _file(path.suffix, path.read_bytes())
+
+
+def _file(suffix: str, body: bytes) -> _File:
     digest = hashlib.sha256(body).hexdigest()[:32]
     # Without a time in it, the same file is the same bytes on every worker and after every start.
     zipped = gzip.compress(body, mtime=0)
-    return _File(_TYPES[path.suffix], body, f'"{digest}"', zipped, f'"{digest}-gzip"')
+    return _File(_TYPES[suffix], body, f'"{digest}"', zipped, f'"{digest}-gzip"')
 
 
 def _answer(request: BaseRequest, file: _File) -> Response:

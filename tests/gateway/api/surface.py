@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -90,6 +90,10 @@ class FixedKeys:
 
     async def check(self, bearer: str) -> KeyGrant | None:
         return GRANTS.get(bearer)
+
+    def unnamed(self, peer: str | None, forwarded: Sequence[str]) -> KeyGrant | None:
+        del peer, forwarded
+        return None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import { announce, byId, el, toast } from "./dom.js";
 import { AskForm, drawSeed } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { draft, history, spent } from "./keep.js";
-import { askForKey, keyOf, setUpKey } from "./key.js";
+import { askForKey, isKeyOptional, keyOf, setUpKey } from "./key.js";
 import { budgetText, exactWei, moneyTexts } from "./money.js";
 import { fragmentOf, linkTo, wantedIn } from "./share.js";
 import { setUpTheme } from "./theme.js";
@@ -201,6 +201,7 @@ if (!takeLink()) {
 form.show();
 gallery.setRuns(runs);
 showExamples();
-if (keyOf()) refresh();
+const mayAsk = () => isKeyOptional || Boolean(keyOf());
+if (mayAsk()) refresh();
 else askForKey();
-setInterval(() => document.visibilityState === "visible" && keyOf() && !isRefused && refresh(), REFRESH);
+setInterval(() => document.visibilityState === "visible" && mayAsk() && !isRefused && refresh(), REFRESH);

@@ -5,9 +5,13 @@ import { key } from "./keep.js";
 
 export const keyOf = () => key.get();
 
+/** Whether the gateway serves those without a key. */
+export const isKeyOptional = document.documentElement.dataset.key === "optional";
+
 /** Ask for it; `problem` says why. */
 export function askForKey(problem = "") {
   const dialog = byId("key-dialog");
+  byId("key-optional").hidden = !isKeyOptional;
   byId("key-problem").textContent = problem;
   byId("key-problem").hidden = !problem;
   byId("key-field").value = key.get();

@@ -1,0 +1,1 @@
+"""Who may ask, beside the holders of the gateway's own keys: addresses without a key, and others' keys."""
