@@ -1,7 +1,8 @@
 """Requests and pixels a minute, of each key and of each team."""
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 from gateway.keys import Client, KeyGrant, UseLimits, called
 from gateway.payments.rate import Bucket, Left
@@ -13,8 +14,7 @@ from network.wire import problems
 _What = Literal["requests", "pixels"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
+class _Limit(msgspec.Struct, frozen=True):
     holder: str
     called: str
     what: _What

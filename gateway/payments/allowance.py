@@ -17,6 +17,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import msgspec
+
 from network.dollars import NO_DOLLARS, AttoUsd, charged_usd
 from network.units import Wei
 
@@ -68,8 +70,7 @@ class Limit(NamedTuple):
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True):
     """What one holder, a key or a team, may spend; None is no limit."""
 
     #: Unique over keys and teams.
