@@ -12,10 +12,13 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from caio import AbstractOperation, linux_aio
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from caio.linux_aio import Context
 
 #: Told in the loop how it ended; None is well.
 Done: TypeAlias = Callable[[OSError | None], None]
@@ -39,42 +42,26 @@ class Syncer(Protocol):
 
 
 class KernelSyncer(Syncer):
-    """The kernel syncs."""
+    """The kernel syncs; with a context of `kernel_context`."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Waits for one sync. Raises OSError where the kernel does not do it."""
-        if linux_aio is None:
-            raise OSError("this system has no asynchronous files")
+    def __init__(self, descriptor: int, context: "Context") -> None:
         self._descriptor = descriptor
-        try:
-            self._context = linux_aio.Context(max_requests=_MOST_AT_ONCE)
-            probe = self._submit(_ignore)
-            self._context.process_events(min_requests=1, timeout=_PROBE_SECONDS)
-        except _ERRORS as error:
-            raise OSError(f"this kernel does not sync by itself: {error}") from None
-        failure = _error_of(probe)
-        if failure is not None:
-            raise failure
+        self._context = context
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._context.fileno, self._take)
+        self._loop.add_reader(context.fileno, self._take)
 
     @override
     def begin(self, done: Done) -> None:
         try:
-            operation = self._submit(lambda _: done(_error_of(operation)))
+            operation = _submit(
+                self._context, self._descriptor, lambda _: done(_error_of(operation))
+            )
         except (OSError, *_ERRORS) as error:
             self._loop.call_soon(done, OSError(f"the kernel took no sync: {error}"))
 
     @override
     def close(self) -> None:
         self._loop.remove_reader(self._context.fileno)
-
-    def _submit(self, told: Callable[[int], object]) -> AbstractOperation:
-        operation = linux_aio.Operation.fdsync(self._descriptor)
-        operation.set_callback(told)
-        if self._context.submit(operation) != 1:
-            raise OSError("it is busy")
-        return operation
 
     def _take(self) -> None:
         with suppress(BlockingIOError):
@@ -113,12 +100,39 @@ class ThreadSyncer(Syncer):
                 self._loop.call_soon_threadsafe(done, error)
 
 
-def syncer_for(descriptor: int) -> Syncer:
-    """The better one that works here. Blocks for one sync."""
+async def syncer_for(descriptor: int) -> Syncer:
+    """The better one that works here."""
     try:
-        return KernelSyncer(descriptor)
+        context = await asyncio.to_thread(kernel_context, descriptor)
     except OSError:
         return ThreadSyncer(descriptor)
+    return KernelSyncer(descriptor, context)
+
+
+def kernel_context(descriptor: int) -> "Context":
+    """Where the kernel is asked; blocks for one sync. Raises OSError where it does not do it."""
+    if linux_aio is None:
+        raise OSError("this system has no asynchronous files")
+    try:
+        context = linux_aio.Context(max_requests=_MOST_AT_ONCE)
+        probe = _submit(context, descriptor, _ignore)
+        context.process_events(min_requests=1, timeout=_PROBE_SECONDS)
+    except _ERRORS as error:
+        raise OSError(f"this kernel does not sync by itself: {error}") from None
+    failure = _error_of(probe)
+    if failure is not None:
+        raise failure
+    return context
+
+
+def _submit(
+    context: "Context", descriptor: int, told: Callable[[int], object]
+) -> AbstractOperation:
+    operation = linux_aio.Operation.fdsync(descriptor)
+    operation.set_callback(told)
+    if context.submit(operation) != 1:
+        raise OSError("it is busy")
+    return operation
 
 
 def _error_of(operation: AbstractOperation) -> OSError | None:

@@ -123,7 +123,7 @@ async def open_write_ahead_log(file: Path, *, is_synced: bool) -> AsyncIterator[
     """
     descriptor = await asyncio.to_thread(_opened, file)
     try:
-        log = WriteAheadLog(descriptor, syncer_for(descriptor) if is_synced else None)
+        log = WriteAheadLog(descriptor, await syncer_for(descriptor) if is_synced else None)
         try:
             yield log
         finally:

@@ -9,7 +9,13 @@ import pytest
 from typing_extensions import override
 
 from gateway.accounting import syncing, write_ahead
-from gateway.accounting.syncing import KernelSyncer, Syncer, ThreadSyncer, syncer_for
+from gateway.accounting.syncing import (
+    KernelSyncer,
+    Syncer,
+    ThreadSyncer,
+    kernel_context,
+    syncer_for,
+)
 from gateway.accounting.write_ahead import open_write_ahead_log
 
 
@@ -22,11 +28,14 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture(params=[KernelSyncer, ThreadSyncer])
 async def syncer(request: pytest.FixtureRequest, descriptor: int) -> AsyncIterator[Syncer]:
-    make: Callable[[int], Syncer] = request.param
-    try:
-        opened = make(descriptor)
-    except OSError as error:
-        pytest.skip(f"not on this system: {error}")
+    opened: Syncer
+    if request.param is ThreadSyncer:
+        opened = ThreadSyncer(descriptor)
+    else:
+        try:
+            opened = KernelSyncer(descriptor, kernel_context(descriptor))
+        except OSError as error:
+            pytest.skip(f"not on this system: {error}")
     yield opened
     opened.close()
 
@@ -58,7 +67,7 @@ async def test_where_the_kernel_does_not_a_thread_does(
     descriptor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(syncing, "linux_aio", None)
-    syncer = syncer_for(descriptor)
+    syncer = await syncer_for(descriptor)
     assert isinstance(syncer, ThreadSyncer)
     assert await outcome(syncer) is None
     syncer.close()
@@ -83,7 +92,11 @@ async def test_who_asks_during_a_sync_is_told_after_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hand = HandSyncer()
-    monkeypatch.setattr(write_ahead, "syncer_for", lambda _: hand)
+
+    async def hand_over(_: int) -> Syncer:
+        return hand
+
+    monkeypatch.setattr(write_ahead, "syncer_for", hand_over)
     async with open_write_ahead_log(tmp_path / "log", is_synced=True) as log:
         first = log.sync()
         second, third = log.sync(), log.sync()
