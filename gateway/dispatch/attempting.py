@@ -1,7 +1,7 @@
 """One attempt at one orchestrator: pay, write down, ask, check, and settle or note what went wrong."""
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.accounting.events import Event
 from gateway.accounting.journal import AttemptState
@@ -38,6 +38,7 @@ from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
 from network.runtime.clock import Clock
 from network.runtime.randomness import RandomBytes
+from network.units import Wei
 from network.wire import problems
 
 _attempt_ids: Final = RandomBytes()
@@ -52,6 +53,14 @@ _MOST_MENDED: Final = 2
 _MOST_CAPPED: Final = 8
 #: Of these an orchestrator is thought worse when they go on.
 _FAULTS: Final = frozenset({Refused.CREDENTIALS, Refused.BALANCE})
+
+
+class Answered(NamedTuple):
+    """An attempt that delivered what was asked. `fee` is what it is paid, in wei."""
+
+    running: Running
+    answer: NodeAnswer
+    fee: Wei
 
 
 class Attempts:
@@ -85,6 +94,14 @@ class Attempts:
 
     async def carry_out(self, journey: Journey, place: Place) -> DispatchResult | None:
         """Ask one orchestrator; None where the next may be asked. The place is given back."""
+        answered = await self.ask(journey, place)
+        return None if answered is None else await self.settle(journey, answered)
+
+    async def ask(self, journey: Journey, place: Place) -> Answered | None:
+        """A good answer, which is to be settled or dropped; the place is kept until then.
+
+        None where the next orchestrator may be asked.
+        """
         uri, model_id = place.uri, place.model_id
         if place.offer.is_remembered:
             # Of an earlier process: places, price and quote may all be others by now.
@@ -93,16 +110,16 @@ class Attempts:
             return None
         attempt_id = _attempt_ids.hex(16)
         seen_at = 0.0
-        was_sent = was_busy = was_answered = False
+        was_sent = was_busy = was_answered = is_good = False
         try:
             payment = await self._paying.prepare(journey, place, attempt_id)
             running = await self._books.begin(journey, place, attempt_id, payment)
             self._directory.note_sent(uri, model_id)
             was_sent = True
-            answer = await self._ask(journey, place, running, payment)
-            kept = await kept_of(journey, place, answer) if journey.keep is not None else ()
-            # Nothing is awaited from here on: who cancels the request from now on is too late.
-            return self._settle(journey, place, running, answer, kept)
+            answer = await self._post(journey, place, running, payment)
+            fee = owed(place, answer)
+            is_good = True
+            return Answered(running, answer, fee)
         except StaleQuoteError as stale:
             seen_at = self._clock.monotonic()
             self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
@@ -124,10 +141,13 @@ class Attempts:
             self._note_failure(journey, uri, attempt_id, failure)
             return None
         finally:
-            self._directory.release(uri, model_id, was_sent=was_sent, was_busy=was_busy)
-            self._books.note(
-                self._paying.leave(attempt_id, uri, was_sent=was_sent, was_answered=was_answered)
-            )
+            if not is_good:
+                self._directory.release(uri, model_id, was_sent=was_sent, was_busy=was_busy)
+                self._books.note(
+                    self._paying.leave(
+                        attempt_id, uri, was_sent=was_sent, was_answered=was_answered
+                    )
+                )
         if not was_busy:
             # Its token, its price or its quote is not what we know: look before the next decision. Or
             # it is the chain that we know less of than it does.
@@ -135,7 +155,7 @@ class Attempts:
             await self._directory.refresh(uri, model_id, seen_at)
         return None
 
-    async def _ask(
+    async def _post(
         self, journey: Journey, place: Place, running: Running, payment: PreparedPayment | None
     ) -> NodeAnswer:
         began = self._clock.monotonic()
@@ -149,21 +169,27 @@ class Attempts:
 
     # Arriving
 
+    async def settle(self, journey: Journey, answered: Answered) -> DispatchResult:
+        """The request is delivered by this answer, and pays for it."""
+        try:
+            kept: tuple[Event, ...] = ()
+            if journey.keep is not None:
+                kept = await kept_of(journey, answered.running.place, answered.answer)
+            # Nothing is awaited from here on: who cancels the request from now on is too late.
+            return self._settle(journey, answered, kept)
+        finally:
+            self.drop(answered)
+
     def _settle(
-        self,
-        journey: Journey,
-        place: Place,
-        running: Running,
-        answer: NodeAnswer,
-        kept: tuple[Event, ...],
+        self, journey: Journey, answered: Answered, kept: tuple[Event, ...]
     ) -> DispatchResult:
-        fee = owed(place, answer)
-        seconds = self._clock.monotonic() - running.started
+        running, answer, fee = answered
+        place = running.place
         receipts = self._paying.delivered(running.attempt_id, answer, fee)
         usd = self._allowances.settle(journey.request_id, fee, self._clock.now())
         beside = (*receipts, *kept)
         settled = self._books.settle(journey, running, fee, answer.node_job_id, beside, usd=usd)
-        self._directory.note_success(place.uri, delivery_of(journey, place, seconds))
+        self._note_delivery(journey, running)
         return DispatchResult(
             answer.images,
             fee,
@@ -173,6 +199,35 @@ class Attempts:
             settled,
             answer.warnings,
         )
+
+    def settle_spare(self, journey: Journey, answered: Answered, reason: str) -> None:
+        """It is a good answer that the request has no more need of: we owe for it, the client does not."""
+        running, answer, fee = answered
+        receipts = self._paying.delivered(running.attempt_id, answer, fee)
+        self._books.end_spare(
+            journey,
+            running.attempt_id,
+            reason,
+            receipts=receipts,
+            fee=fee,
+            node_job_id=answer.node_job_id,
+        )
+        self._note_delivery(journey, running)
+        self.drop(answered)
+
+    def drop(self, answered: Answered) -> None:
+        """Give the place back; a payment that was not settled is looked into."""
+        running = answered.running
+        uri = running.place.uri
+        self._directory.release(uri, running.place.model_id, was_sent=True)
+        self._books.note(
+            self._paying.leave(running.attempt_id, uri, was_sent=True, was_answered=True)
+        )
+
+    def _note_delivery(self, journey: Journey, running: Running) -> None:
+        seconds = self._clock.monotonic() - running.started
+        delivery = delivery_of(journey, running.place, seconds)
+        self._directory.note_success(running.place.uri, delivery)
 
     def _note_refusal(
         self, journey: Journey, uri: str, attempt_id: str, refusal: OrchestratorRefused
@@ -203,14 +258,15 @@ class Attempts:
     def _note_failure(
         self, journey: Journey, uri: str, attempt_id: str, failure: OrchestratorFailed
     ) -> None:
-        """Raises ProblemError when enough orchestrators have failed."""
+        """Raises ProblemError when enough orchestrators have failed, and none is at work."""
         reason = journey.scrubbed(str(failure))
         receipts = self._paying.refused(attempt_id, failure)
         self._books.end_attempt(journey, attempt_id, "failed", reason, receipts)
         self._directory.note_failure(uri, _fault(failure), reason)
         self._give_up(journey, uri, reason)
-        # Where no connection was made, nobody had any work of it.
-        if isinstance(failure, OrchestratorUnreachable):
+        # Where no connection was made, nobody had any work of it; where a second attempt is under
+        # way, it takes the place of a retry.
+        if isinstance(failure, OrchestratorUnreachable) or journey.under_way:
             return
         if not self._retries.spend(self._clock.monotonic()):
             raise ProblemError(outlook.not_retried(journey.failures))
@@ -218,7 +274,7 @@ class Attempts:
     def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
         journey.tried.add(uri)
         journey.failures.append(reason)
-        if len(journey.failures) >= self._routing.max_failures:
+        if len(journey.failures) >= self._routing.max_failures and not journey.under_way:
             raise ProblemError(outlook.all_failed(journey.failures))
 
 

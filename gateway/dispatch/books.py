@@ -86,6 +86,22 @@ class Books:
         if running is not None:
             _ = self._journal.record(self._outcome(running, state, reason=reason), *receipts)
 
+    def end_spare(
+        self,
+        journey: Journey,
+        attempt_id: str,
+        reason: str,
+        *,
+        receipts: Sequence[Receipt] = (),
+        fee: Wei = NOTHING,
+        node_job_id: str = "",
+    ) -> None:
+        """Another attempt was sooner. `fee` is what this one cost us where it had delivered, too."""
+        running = journey.leave(attempt_id)
+        if running is not None:
+            outcome = self._outcome(running, "outrun", fee, node_job_id=node_job_id, reason=reason)
+            _ = self._journal.record(outcome, *receipts)
+
     def note(self, receipts: Sequence[Receipt]) -> None:
         """Write down what payments came to, beside everything else."""
         if receipts:

@@ -15,6 +15,7 @@ from gateway.dispatch.attempting import Attempts
 from gateway.dispatch.books import Books
 from gateway.dispatch.choosing import Choosing
 from gateway.dispatch.foresight import Quote, Survey, foresee
+from gateway.dispatch.hedging import Hedging
 from gateway.dispatch.journey import (
     Buyer,
     DispatchResult,
@@ -26,6 +27,7 @@ from gateway.dispatch.journey import (
     set_out,
 )
 from gateway.dispatch.paying import OffChain, Paying
+from gateway.dispatch.racing import Hedges
 from gateway.dispatch.watching import Watching
 from gateway.keys import called
 from gateway.orchestrators import outlook
@@ -60,8 +62,9 @@ class Dispatcher:
         randomness: random.Random,
         paying: Paying | None = None,
         allowances: Allowances | None = None,
+        hedging: Hedging | None = None,
     ) -> None:
-        """`paying` None is off-chain. `allowances` know what was spent before."""
+        """`paying` None is off-chain, `hedging` None off. `allowances` know what was spent before."""
         self._allowances = Allowances() if allowances is None else allowances
         self._directory = directory
         self._books = Books(journal, clock)
@@ -74,16 +77,32 @@ class Dispatcher:
         self._choosing = Choosing(
             directory, self._budget, self._allowances, policy=policy, routing=routing, clock=clock
         )
+        paid: Paying = OffChain() if paying is None else paying
         self._attempts = Attempts(
             directory=directory,
             client=client,
             choosing=self._choosing,
             books=self._books,
-            paying=OffChain() if paying is None else paying,
+            paying=paid,
             allowances=self._allowances,
             routing=routing,
             clock=clock,
         )
+        self._carry_out = self._attempts.carry_out
+        #: None where late jobs are left alone.
+        self.hedges: Hedges | None = None
+        if hedging is not None:
+            self.hedges = Hedges(
+                hedging,
+                self._attempts,
+                directory=directory,
+                choosing=self._choosing,
+                books=self._books,
+                paying=paid,
+                routing=routing,
+                clock=clock,
+            )
+            self._carry_out = self.hedges.carry_out
         #: Where each request in flight stands.
         self.watching = Watching(client, self._journeys.get, self._choosing.position)
         #: Told of every delivery.
@@ -137,6 +156,7 @@ class Dispatcher:
             journey.allowances = allowances_of(buyer)
             journey.keep = keep
             journey.tried.update(avoided)
+            journey.may_be_hedged = not avoided
             self._journeys[request_id] = journey
             result = await self._travel(journey)
             if self.witness is not None and not avoided:
@@ -232,7 +252,7 @@ class Dispatcher:
             async with asyncio.timeout(self._routing.deadline):
                 while True:
                     place = await self._choosing.find_place(journey)
-                    result = await self._attempts.carry_out(journey, place)
+                    result = await self._carry_out(journey, place)
                     if result is not None:
                         return result
         except TimeoutError:

@@ -57,6 +57,8 @@ class Doubts:
         self._queue: list[tuple[float, int, _Doubt]] = []
         self._numbers = itertools.count()
         self._open = 0
+        #: URIs of those that did not tell what became of a payment.
+        self.silent: set[str] = set()
         self._news = asyncio.Event()
 
     def __len__(self) -> int:
@@ -121,6 +123,7 @@ class Doubts:
         if told is NoReceipt.NEVER_SEEN and (doubt.was_answered or age >= _GRACE):
             return self._purse.settle_ignored(attempt_id)
         if told is NoReceipt.NOT_KEPT or age >= _PATIENCE:
+            self.silent.add(doubt.uri)
             _log.warning("payment_lost", attempt_id=attempt_id, uri=doubt.uri, told=told.value)
             return self._purse.settle_lost(attempt_id)
         return None

@@ -195,6 +195,8 @@ class Journey:
     asked: float = 0.0
     #: Attempts that have not ended, the one begun first in front.
     under_way: list[Running] = field(default_factory=list)
+    #: A second orchestrator may be asked beside one that is late; once.
+    may_be_hedged: bool = True
     keep: Keep | None = None
     #: What orchestrators did wrong, one sentence each.
     failures: list[str] = field(default_factory=list)

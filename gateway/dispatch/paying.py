@@ -57,6 +57,10 @@ class Paying(Protocol):
     async def look_again(self) -> None:
         """A quote was stale: read the chain anew before the next one is judged."""
 
+    def cancels_free(self, uri: str, fee: Wei) -> bool:
+        """Whether a job for `fee` there costs nothing once it is cancelled, as far as we know."""
+        ...
+
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]: ...
 
     def refused(
@@ -81,6 +85,10 @@ class OffChain:
 
     async def look_again(self) -> None:
         """There is no chain."""
+
+    def cancels_free(self, uri: str, fee: Wei) -> bool:
+        del uri, fee
+        return True
 
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         del attempt_id, answer, fee
@@ -108,6 +116,9 @@ class TicketPaying:
         self._clock = clock
         self._told = ""
         self._told_at = float("-inf")
+        #: URIs of those that told what a payment brought: our own nodes. They charge for deliveries
+        #: only, keep as credit what else was paid, and can be asked about it.
+        self._tellers: set[str] = set()
 
     def status(self) -> dict[str, Any]:
         """For `/status`; wei as text, for they outgrow JSON's numbers."""
@@ -146,9 +157,15 @@ class TicketPaying:
     async def look_again(self) -> None:
         await self._purse.look_again()
 
+    def cancels_free(self, uri: str, fee: Wei) -> bool:
+        return not fee or (uri in self._tellers and uri not in self._doubts.silent)
+
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         if answer.credit is None:
             return self._receipt(self._purse.settle_delivered(attempt_id, fee))
+        stake = self._purse.stake(attempt_id)
+        if stake is not None:
+            self._tellers.add(stake.account.node)
         return self._receipt(self._purse.settle_told(attempt_id, answer.credit, fee))
 
     def refused(
