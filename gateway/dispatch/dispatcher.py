@@ -15,7 +15,7 @@ from gateway.dispatch.attempting import Attempts
 from gateway.dispatch.books import Books
 from gateway.dispatch.choosing import Choosing
 from gateway.dispatch.foresight import Quote, Survey, foresee
-from gateway.dispatch.hedging import Hedging
+from gateway.dispatch.hedging import HedgePlan, Hedging
 from gateway.dispatch.journey import (
     Buyer,
     DispatchResult,
@@ -199,6 +199,12 @@ class Dispatcher:
     def survey(self, need: Need) -> Survey:
         """What a request that needs this would meet now."""
         return self._choosing.survey(need)
+
+    def hedge(self, survey: Survey) -> HedgePlan | None:
+        """What would be done if its job were late; None where such jobs are left alone."""
+        if self.hedges is None:
+            return None
+        return self.hedges.plan(survey.ranking.need, survey.ranking.best)
 
     # Setting out
 

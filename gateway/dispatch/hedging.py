@@ -56,6 +56,17 @@ class Fate(Enum):
     WITHHELD = "withheld"
 
 
+@dataclass(frozen=True, slots=True)
+class HedgePlan:
+    """What would be done for a request that began now, if its job were late."""
+
+    #: Seconds from its start; None where nothing is done, and why.
+    after_seconds: float | None
+    #: URI of who would be asked second.
+    second: str = ""
+    objection: Objection | None = None
+
+
 def objection_to(hedging: Hedging, fee: Wei, *, cancels_free: bool) -> Objection | None:
     """Why an attempt may not be one of two: it may turn out to be the one that is cancelled."""
     if fee > hedging.max_fee:

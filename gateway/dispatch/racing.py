@@ -14,7 +14,15 @@ from typing import Final
 from gateway.dispatch.attempting import Answered, Attempts
 from gateway.dispatch.books import Books
 from gateway.dispatch.choosing import Choosing
-from gateway.dispatch.hedging import Fate, Hedging, Objection, due_in, fate_of, objection_to
+from gateway.dispatch.hedging import (
+    Fate,
+    HedgePlan,
+    Hedging,
+    Objection,
+    due_in,
+    fate_of,
+    objection_to,
+)
 from gateway.dispatch.journey import (
     DispatchResult,
     Journey,
@@ -67,17 +75,6 @@ class _Race:
         """Of those that are there together the one that the client pays less for."""
         good = [end for end in self.ends if end.answered is not None]
         return min(good, key=lambda end: end.answered.fee if end.answered else 0, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class HedgePlan:
-    """What would be done for a request that began now, if its job were late."""
-
-    #: Seconds from its start; None where nothing is done, and why.
-    after_seconds: float | None
-    #: URI of who would be asked second.
-    second: str = ""
-    objection: Objection | None = None
 
 
 class Hedges:

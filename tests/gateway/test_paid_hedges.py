@@ -1,0 +1,142 @@
+"""Late jobs that are paid for by ticket: what is paid to the slower one is not lost, where that is known."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gateway.dispatch.hedging import Hedging
+from network.units import Wei
+from tests.gateway.routing import SIGNER, Desk, Key, open_desk, request_for, until
+from tests.gateway.stub_orchestrator import StubOrchestrator, running
+from tests.gateway.stub_till import Style, win_value
+from tests.gateway.test_paid_dispatch import (
+    FEE,
+    balance,
+    funded,
+    paid_stub,
+    run,
+    the_journal_tells_the_same,
+)
+
+HEDGING = Hedging(Wei(3 * FEE), share=1.0, spare=5, quantile=0.5)
+
+
+async def learn(desk: Desk, first: StubOrchestrator, second: StubOrchestrator) -> None:
+    """Both delivered something: whether they tell of our money is known then."""
+    for number in range(4):
+        await run(desk, f"quick{number}")
+    result = await desk.dispatcher.run("other", Key(), request_for(), avoided={first.uri})
+    await result.settled
+    assert (first.delivered, second.delivered) == (4, 1)
+
+
+async def settled(desk: Desk) -> None:
+    assert desk.paying is not None
+    paying = desk.paying
+    await until(lambda: not paying.figures()["payments_in_doubt"])
+
+
+def fates(desk: Desk) -> dict[str, int]:
+    assert desk.dispatcher.hedges is not None
+    return {fate: count for fate, count in desk.dispatcher.hedges.figures().items() if count}
+
+
+async def test_tickets_of_the_one_that_was_cancelled_pay_for_its_next_job(tmp_path: Path) -> None:
+    first, second = paid_stub(), paid_stub(price=3)
+    value = win_value(1_000_000, 3000)
+    async with (
+        running(first),
+        running(second),
+        open_desk(tmp_path, [first, second], chain=funded(first, second), hedging=HEDGING) as desk,
+    ):
+        await learn(desk, first, second)
+        assert first.till is not None
+        before, tickets = balance(desk, first), first.till.tickets
+        first.job_seconds = 30.0
+        await run(desk, "late")
+        await settled(desk)
+        sent = first.till.tickets - tickets
+        assert (fates(desk), sent) == ({"second": 1}, 2 if before < FEE - value else 1)
+        # Nothing was charged there, and what was paid is credit, by both sides' books.
+        assert balance(desk, first) == before + sent * value
+        record = await desk.journal.request("late")
+        assert record is not None
+        assert (record.fee, record.charged) == (3 * FEE, 3 * FEE)
+        for stub in (first, second):
+            assert stub.till is not None
+            assert balance(desk, stub) == stub.till.balance(SIGNER.address, "m")
+        await the_journal_tells_the_same(desk)
+        first.job_seconds = 0.0
+        await run(desk, "next")
+        assert first.till.tickets == tickets + sent, "the credit paid for it"
+
+
+def charging(end: Callable[..., None], *job: object, charge: bool) -> None:
+    del charge
+    end(*job, charge=True)
+
+
+async def test_one_that_charged_before_it_was_cancelled_is_an_expense_that_the_books_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = paid_stub(), paid_stub(price=3)
+    async with (
+        running(first),
+        running(second),
+        open_desk(tmp_path, [first, second], chain=funded(first, second), hedging=HEDGING) as desk,
+    ):
+        await learn(desk, first, second)
+        before = balance(desk, first)
+        assert first.till is not None
+        first.job_seconds = 30.0
+        till = first.till
+        # It had delivered when it heard of the end.
+        monkeypatch.setattr(till, "end", partial(charging, till.end))
+        await run(desk, "late")
+        await settled(desk)
+        record = await desk.journal.request("late")
+        assert record is not None
+        # The client pays one fee. We were charged two, and the record of the request says so.
+        assert (record.fee, record.charged) == (3 * FEE, 4 * FEE)
+        assert balance(desk, first) == till.balance(SIGNER.address, "m") > before - FEE
+        await the_journal_tells_the_same(desk)
+
+
+@pytest.mark.parametrize("who", ["first", "second"])
+async def test_nodes_that_do_not_tell_are_never_one_of_two(tmp_path: Path, who: str) -> None:
+    styles: dict[str, Style] = {"first": "limner", "second": "limner", who: "livepeer"}
+    first, second = paid_stub(styles["first"]), paid_stub(styles["second"], price=3)
+    async with (
+        running(first),
+        running(second),
+        open_desk(tmp_path, [first, second], chain=funded(first, second), hedging=HEDGING) as desk,
+    ):
+        await learn(desk, first, second)
+        first.job_seconds = 0.3
+        await run(desk, "late")
+        assert (first.delivered, second.delivered) == (5, 1)
+        assert fates(desk) == ({"withheld": 1} if who == "second" else {})
+
+
+async def test_who_does_not_tell_any_more_is_no_longer_trusted_to(tmp_path: Path) -> None:
+    first, second = paid_stub(), paid_stub(price=3)
+    async with (
+        running(first),
+        running(second),
+        open_desk(tmp_path, [first, second], chain=funded(first, second), hedging=HEDGING) as desk,
+    ):
+        await learn(desk, first, second)
+        assert desk.paying is not None
+        assert desk.paying.cancels_free(first.uri, Wei(FEE))
+        assert first.till is not None
+        first.till.tells = False
+        first.script.append("drop")
+        await run(desk, "lost")
+        # It was another make all the time, or became one.
+        first.till.style, first.till.tells = "livepeer", True
+        await settled(desk)
+        assert not desk.paying.cancels_free(first.uri, Wei(FEE))
+        assert desk.paying.cancels_free(first.uri, Wei(0)), "nothing is paid for what is free"
+        assert desk.paying.cancels_free(second.uri, Wei(FEE))
