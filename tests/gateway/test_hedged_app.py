@@ -19,7 +19,7 @@ from tests.gateway.test_app import Stage, serving, settings_for
 HEDGING = {"share": 1.0, "max_fee": 64 * 64 * 3, "quantile": 0.5}
 
 
-async def explained(stage: Stage) -> tuple[dict[str, Any], str]:
+async def explained(stage: Stage) -> tuple[Any, str]:
     """The plan as JSON, and the command's last line."""
     command = [
         "explain",
@@ -33,8 +33,7 @@ async def explained(stage: Stage) -> tuple[dict[str, Any], str]:
     found = await asyncio.to_thread(CliRunner().invoke, main, [*command, "--json"])
     assert found.exit_code == 0, found.output
     shown = await asyncio.to_thread(CliRunner().invoke, main, command)
-    plan: dict[str, Any] = json.loads(found.output)["hedge"]
-    return plan, shown.output.splitlines()[-1]
+    return json.loads(found.output)["hedge"], shown.output.splitlines()[-1]
 
 
 async def test_what_became_of_a_late_job_is_told_everywhere(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gateway.dispatch.hedging import Hedging
 from gateway.dispatch.journey import need_of
 from gateway.keys import UseLimits
 from gateway.orchestrators.client import NodeAnswer, Order
+from gateway.orchestrators.job_events import Advanced, News
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.trail import Trail, bind
 from gateway.payments.budget import Limits
@@ -352,3 +353,42 @@ async def test_a_gateway_that_is_killed_with_two_under_way_charges_nothing(tmp_p
         assert record is not None
         assert (record.state, record.fee, record.attempts) == ("interrupted", 0, 2)
         assert await journal.close_interrupted(0.0) == 0
+
+
+async def test_whoever_is_ahead_is_shown_and_never_both(tmp_path: Path) -> None:
+    first, second = stubs = two()
+    second.script.append("hang")
+    # The stubs tell how far they are when they are asked, and nothing by themselves.
+    async with hedged_desk(tmp_path, stubs) as desk:
+        request = asyncio.create_task(run(desk))
+        await until(lambda: second.under_way)
+        watching = desk.dispatcher.watching
+        shown: list[News] = []
+
+        async def watch() -> None:
+            async for news in watching.watch("r", "key"):
+                shown.append(news)  # noqa: PERF401  it is looked at meanwhile
+
+        at_first, at_second = first.seen[-1].attempt_id, second.seen[-1].attempt_id
+        first.progress[at_first], second.progress[at_second] = 4, 1
+        watcher = asyncio.create_task(watch())
+        await until(lambda: Advanced(4, 5) in shown)
+        told = await watching.progress("r", "key")
+        assert told is not None
+        assert (told.state, told.done_steps) == ("running", 4)
+        second.progress[at_second] = 5
+        await until(lambda: Advanced(5, 5) in shown)
+        first.progress[at_first] = 4
+        told = await watching.progress("r", "key")
+        assert told is not None
+        assert told.done_steps == 5
+        count = len(shown)
+        await until(lambda: len(shown) >= count + 3)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        await asyncio.wait_for(watcher, 5)
+    steps = [news.done for news in shown if isinstance(news, Advanced)]
+    # Which of the two is heard of first is open; from the moment that one is ahead it is that one.
+    assert steps == sorted(steps)
+    assert set(steps) <= {1, 4, 5}
