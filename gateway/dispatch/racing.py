@@ -221,12 +221,16 @@ class Hedges:
                 self._note(Fate.WITHHELD)
                 return
             race.second, journey.may_be_hedged = second, False
-            pending = {first, group.create_task(self._attempt(race, journey, second))}
+            places = {
+                first: race.first,
+                group.create_task(self._attempt(race, journey, second)): second,
+            }
+            pending: set[asyncio.Task[None]] = set(places)
             while pending and not any(end.is_final for end in race.ends):
+                # Whoever is over needs no more money.
+                left = sum(places[task].candidate.fee for task in pending)
+                self._hold(journey, Wei(left))
                 _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                under_way = sum(one.place.candidate.fee for one in journey.under_way)
-                if pending and not any(end.is_final for end in race.ends):
-                    self._hold(journey, Wei(under_way))
             race.is_decided = True
             for task in pending:
                 task.cancel()
