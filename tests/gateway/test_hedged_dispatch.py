@@ -35,7 +35,7 @@ FEE, DEAR = 64 * 64, 3 * 64 * 64
 #: A job is late that takes longer than half of its like; two of them tell.
 HEDGING = Hedging(Wei(DEAR), share=1.0, spare=5, quantile=0.5)
 #: Nothing is tried again after a failure.
-NO_RETRIES = Routing(retry_share=0.0, retry_spare=0)
+NO_RETRIES = Routing(retry_share=0.0, retry_spare=0, max_failures=1)
 
 
 def two(seconds: float = 30.0, script: Behaviour = "deliver") -> tuple[StubOrchestrator, ...]:
@@ -133,8 +133,11 @@ async def test_one_that_is_late_and_sooner_all_the_same_is_paid_alone(tmp_path: 
     first, second = stubs = two(0.4)
     second.script.append("hang")
     async with hedged_desk(tmp_path, stubs) as desk:
+        began = SystemClock().monotonic()
         result = await run(desk)
         assert (result.orchestrator, result.fee, result.attempts) == (first.uri, FEE, 2)
+        # The time in which both were asked counts once.
+        assert 0.4 <= result.orchestrator_seconds <= SystemClock().monotonic() - began
         await until(lambda: second.cancelled == 1)
         assert fates(desk) == Counter(first=1)
         assert await ends(desk) == {first.uri: ("succeeded", FEE), second.uri: ("outrun", 0)}
