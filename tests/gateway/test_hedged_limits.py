@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,12 +12,15 @@ from gateway.accounting.journal import MIGRATIONS, open_journal
 from gateway.dispatch.hedging import Hedging
 from gateway.keys import UseLimits
 from gateway.payments.budget import Limits
+from network.dollars import AttoUsd
+from network.prices import fixed_usd
 from network.runtime.database import open_database
 from network.units import Wei
 from tests.gateway.routing import Key, request_for, until
 from tests.gateway.test_hedged_dispatch import (
     DEAR,
     FEE,
+    NO_RETRIES,
     fates,
     hedged_desk,
     let_on,
@@ -29,6 +33,9 @@ QUICK = 3 * FEE
 LIMITED: list[tuple[Key, Limits, bool]] = [
     (Key(limits=UseLimits(wei_per_day=Wei(QUICK + FEE + DEAR))), Limits(), True),
     (Key(limits=UseLimits(wei_per_day=Wei(QUICK + FEE + DEAR - 1))), Limits(), False),
+    # Where an ETH costs a dollar, a wei is as much as the smallest part of a dollar.
+    (Key(limits=UseLimits(usd_per_day=AttoUsd(QUICK + FEE + DEAR))), Limits(), True),
+    (Key(limits=UseLimits(usd_per_day=AttoUsd(QUICK + FEE + DEAR - 1))), Limits(), False),
     (Key(), Limits(max_wei_in_flight=Wei(FEE + DEAR)), True),
     (Key(), Limits(max_wei_in_flight=Wei(FEE + DEAR - 1)), False),
     (Key(max_price=Fraction(3)), Limits(), True),
@@ -42,7 +49,8 @@ async def test_both_fees_are_within_every_limit_or_there_is_no_second(
 ) -> None:
     first, second = stubs = two()
     second.script.append("hang")
-    async with hedged_desk(tmp_path, stubs, limits=limits) as desk:
+    routing = replace(NO_RETRIES, rates=fixed_usd(Fraction(1)))
+    async with hedged_desk(tmp_path, stubs, limits=limits, routing=routing) as desk:
         async with under_way(desk, key) as request:
             await until(lambda: second.under_way if is_hedged else fates(desk)["withheld"])
             assert desk.budget.total == (FEE + DEAR if is_hedged else FEE)
@@ -51,8 +59,7 @@ async def test_both_fees_are_within_every_limit_or_there_is_no_second(
         assert (result.orchestrator, result.fee) == (first.uri, FEE)
         assert bool(second.seen) == is_hedged
         # What is spent is one fee, and nothing is held for the other: there is room for what is left.
-        if key.limits.wei_per_day is not None:
-            assert key.limits.wei_per_day >= QUICK + 2 * FEE
+        if key.limits != UseLimits():
             await desk.dispatcher.run("r2", key, request_for())
 
 
