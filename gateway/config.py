@@ -268,6 +268,15 @@ class LinkSettings(Settings):
     silence_seconds: Annotated[float, Field(ge=1, le=120, allow_inf_nan=False)] = 10.0
 
 
+class HedgingSettings(Settings):
+    """When a late job is given to a second orchestrator as well."""
+
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    spare: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    max_fee: WeiAmount = Wei(0)
+    quantile: Annotated[float, Field(ge=0.5, le=0.99, allow_inf_nan=False)] = 0.95
+
+
 class RoutingSettings(Settings):
     """How an orchestrator is chosen and how long a request may take."""
 
@@ -284,6 +293,7 @@ class RoutingSettings(Settings):
     refresh_seconds: Seconds = 5.0
     stale_seconds: Seconds = 60.0
     call_seconds: Seconds = 2.5
+    hedging: HedgingSettings = HedgingSettings()
 
 
 class SpotCheckSettings(Settings):

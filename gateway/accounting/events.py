@@ -9,7 +9,9 @@ from network.units import ModelId, Pixels, Wei
 
 NOTHING: Final = Wei(0)
 
-AttemptState = Literal["succeeded", "busy", "refused", "failed", "cancelled", "interrupted"]
+AttemptState = Literal[
+    "succeeded", "busy", "refused", "failed", "cancelled", "interrupted", "outrun"
+]
 RequestState = Literal["settled", "failed", "cancelled", "interrupted"]
 Grouping = Literal["key", "model", "orchestrator"]
 
@@ -53,7 +55,8 @@ class Outcome:
 
     attempt_id: str
     state: AttemptState
-    #: What is owed for it: 0 unless it succeeded.
+    #: What is owed for it: 0 unless it succeeded, or had delivered when another attempt had, too
+    #: ("outrun"), which the client does not pay for.
     fee: Wei
     #: Unix seconds.
     finished_at: float
@@ -174,11 +177,16 @@ class OrchestratorTotal:
     orchestrator: str
     succeeded: int
     busy: int
-    #: Everything that was neither delivered nor refused as busy.
+    #: Everything that was neither delivered, refused as busy nor outrun.
     failed: int
+    #: Of all that it delivered.
     fee: Wei
     #: Mean seconds of what succeeded; None without any.
     mean_seconds: float | None
+    #: Attempts that another one, made beside them, was sooner than.
+    outrun: int = 0
+    #: The part of `fee` that was for those of them which it delivered all the same; no client paid it.
+    outrun_fee: Wei = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class _Record:
     failed: int = 0
     fee: int = 0
     seconds: float = 0.0
+    outrun: int = 0
+    outrun_fee: int = 0
 
 
 def usage(
@@ -129,6 +131,9 @@ def orchestrator_totals(connection: Connection, since: float) -> tuple[Orchestra
                 record.seconds += seconds
             case "busy":
                 record.busy += count
+            case "outrun":
+                record.outrun += count
+                record.outrun_fee += fee * count
             case _:
                 record.failed += count
     return tuple(
@@ -139,6 +144,8 @@ def orchestrator_totals(connection: Connection, since: float) -> tuple[Orchestra
             r.failed,
             Wei(r.fee),
             r.seconds / r.succeeded if r.succeeded else None,
+            r.outrun,
+            Wei(r.outrun_fee),
         )
         for uri, r in sorted(records.items())
     )

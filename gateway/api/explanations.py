@@ -13,6 +13,7 @@ from gateway.api.bounds import Bounds
 from gateway.api.exchange import Exchange, new_request_id
 from gateway.api.quotes import shown_quote
 from gateway.dispatch.foresight import Quote, Survey
+from gateway.dispatch.hedging import HedgePlan
 from gateway.dispatch.journey import Routing, need_of
 from gateway.keys import KeyGrant, price_text
 from gateway.orchestrators.explanation import explain
@@ -43,6 +44,8 @@ class Foretelling(Protocol):
     def quote(self, request_id: str, buyer: KeyGrant, request: TextToImageRequest) -> Quote: ...
 
     def survey(self, need: Need) -> Survey: ...
+
+    def hedge(self, survey: Survey) -> HedgePlan | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class Explanations:
             },
             "time_value_wei_per_second": format_price(survey.ranking.policy.time_value),
             "outcome": self._outcome(buyer, wanted),
+            "hedge": _shown(self.dispatcher.hedge(survey)),
             "orchestrators": [
                 verdict.as_json() for verdict in explain(survey.ranking, survey.others)
             ],
@@ -119,6 +123,18 @@ class Explanations:
         if grant is None:
             raise ProblemError(problems.not_found(f"live key {key_id!r}"))
         return grant
+
+
+def _shown(plan: HedgePlan | None) -> dict[str, Any] | None:
+    """None where late jobs are left alone."""
+    if plan is None:
+        return None
+    after = plan.after_seconds
+    return {
+        "after_seconds": None if after is None else round(after, 3),
+        "uri": plan.second or None,
+        "reason": None if plan.objection is None else plan.objection.value,
+    }
 
 
 def _fields(asked: Mapping[str, str]) -> dict[str, object]:

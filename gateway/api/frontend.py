@@ -114,8 +114,10 @@ def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]
         fields["wait_ms"] = round(exchange.trail.waited * 1000, 2)
     if exchange.trail.attempts:
         # The node's line has both, and the trace.
-        last = exchange.trail.attempts[-1]
-        fields |= {"attempt_id": last.attempt_id, "node_job_id": last.node_job_id}
+        telling = exchange.trail.telling
+        fields |= {"attempt_id": telling.attempt_id, "node_job_id": telling.node_job_id}
+    if exchange.trail.hedge:
+        fields["hedge"] = exchange.trail.hedge
     if exchange.orchestrator:
         fields["orchestrator"] = exchange.orchestrator
         fields |= {"attempts": exchange.attempts, "fee_wei": str(exchange.fee)}

@@ -45,6 +45,8 @@ class Gauges:
     payments: Callable[[], Mapping[str, int]] = dict
     #: By what they came to; nothing where none are made.
     spot_checks: Callable[[], Mapping[str, int]] = dict
+    #: Late jobs by what became of them; nothing where they are left alone.
+    hedges: Callable[[], Mapping[str, int]] = dict
 
 
 class Metrics:
@@ -171,6 +173,13 @@ class _Looked(Collector):
         )
         for finding, count in gauges.spot_checks().items():
             checks.add_metric((finding,), count)
+        late = CounterMetricFamily(
+            "limner_gateway_hedges",
+            "Late jobs, by who of the two orchestrators that were asked was sooner.",
+            labels=("fate",),
+        )
+        for fate, count in gauges.hedges().items():
+            late.add_metric((fate,), count)
         self._families = (
             *(
                 GaugeMetricFamily(f"limner_gateway_{name}", text, ask())
@@ -179,5 +188,6 @@ class _Looked(Collector):
             CounterMetricFamily("limner_gateway_spent_wei", paid, spent),
             states,
             checks,
+            late,
             *money,
         )

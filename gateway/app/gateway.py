@@ -31,7 +31,14 @@ from gateway.api.status import describe
 from gateway.app.operator import gauges_of, operator_routes_of, spending_now, status_of
 from gateway.app.parts import VERSION, Parts
 from gateway.app.public import open_public
-from gateway.app.terms import budget_limits_of, checking_of, new_directory, policy_of, routing_of
+from gateway.app.terms import (
+    budget_limits_of,
+    checking_of,
+    hedging_of,
+    new_directory,
+    policy_of,
+    routing_of,
+)
 from gateway.config import GatewaySettings
 from gateway.discovery.opening import (
     Discovery,
@@ -238,6 +245,7 @@ async def _open_buying(
         randomness=randomness,
         paying=paying,
         allowances=allowances,
+        hedging=hedging_of(settings),
     )
     memory = settings.data_dir.expanduser() / _MEMORY
     discovery = await enter(

@@ -33,6 +33,7 @@ async def operator_routes_of(parts: Parts, recent: RecentRequests) -> Mapping[st
 
 
 def gauges_of(parts: Parts) -> Gauges:
+    hedges = parts.dispatcher.hedges
     return Gauges(
         in_flight=lambda: parts.admission.in_flight,
         waiting=lambda: parts.dispatcher.waiting,
@@ -42,6 +43,7 @@ def gauges_of(parts: Parts) -> Gauges:
         orchestrators=lambda: count_states(parts.directory.states()),
         payments=lambda: {} if parts.paying is None else parts.paying.figures(),
         spot_checks=lambda: {} if parts.checks is None else parts.checks.figures(),
+        hedges=lambda: {} if hedges is None else hedges.figures(),
     )
 
 
@@ -56,6 +58,7 @@ def status_of(
 ) -> dict[str, Any]:
     """The body of the admin port's `/status`; wei as text, for they outgrow JSON's numbers."""
     orchestrators = [describe(one) for one in parts.directory.states()]
+    hedges = parts.dispatcher.hedges
     return {
         "version": VERSION,
         "url": url,
@@ -75,6 +78,7 @@ def status_of(
         "certificate": None if served is None else served.status(),
         "payments": None if parts.paying is None else parts.paying.status(),
         "spot_checks": None if parts.checks is None else parts.checks.figures(),
+        "hedges": None if hedges is None else hedges.figures(),
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
         "links": parts.switchboard.states(),

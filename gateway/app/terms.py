@@ -11,6 +11,7 @@ from gateway.discovery.opening import (
     terms_of,
 )
 from gateway.dispatch import Routing
+from gateway.dispatch.hedging import Hedging
 from gateway.dispatch.spot_checks import Checking
 from gateway.orchestrators.client import OrchestratorClient
 from gateway.orchestrators.directory import Directory, Refreshing
@@ -45,6 +46,19 @@ def routing_of(
         max_failures=routing.max_failures,
         retry_share=routing.retry_share,
         retry_spare=routing.retry_spare,
+    )
+
+
+def hedging_of(settings: GatewaySettings) -> Hedging | None:
+    """None where it is switched off."""
+    hedging = settings.routing.hedging
+    if not hedging.share:
+        return None
+    return Hedging(
+        share=hedging.share,
+        spare=hedging.spare,
+        max_fee=hedging.max_fee,
+        quantile=hedging.quantile,
     )
 
 

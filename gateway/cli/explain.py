@@ -85,6 +85,17 @@ def _show(told: dict[str, Any]) -> None:
         click.echo(
             f"a client would be told {outcome['status']} {outcome['code']}: {outcome['message']}"
         )
+    if told["hedge"] is not None:
+        click.echo(_hedge(told["hedge"]))
+
+
+def _hedge(plan: dict[str, Any]) -> str:
+    if plan["after_seconds"] is None:
+        return f"no second orchestrator if it is late: {plan['reason']}"
+    late = f"if it is late, after {plan['after_seconds']} s"
+    if plan["uri"] is None:
+        return f"no second orchestrator {late}: {plan['reason']}"
+    return f"{late}, {plan['uri']} is asked as well"
 
 
 def _row(line: dict[str, Any]) -> tuple[str, ...]:

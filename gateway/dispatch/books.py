@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Sequence
 
 import structlog
 
-from gateway.accounting.events import Event
+from gateway.accounting.events import NOTHING, Event
 from gateway.accounting.journal import (
     Accepted,
     Attempt,
@@ -64,21 +64,42 @@ class Books:
         # Counted before the write: a caller that is cancelled meanwhile leaves an attempt to close.
         journey.attempts += 1
         running = Running(attempt.attempt_id, place, self._clock.monotonic())
-        journey.running = running
+        journey.under_way.append(running)
         try:
             await self._journal.intend(*events)
         except DatabaseError:
             journey.attempts -= 1
-            journey.running = None
+            journey.under_way.remove(running)
             raise
         return running
 
     def end_attempt(
-        self, journey: Journey, state: AttemptState, reason: str, receipts: Sequence[Receipt] = ()
+        self,
+        journey: Journey,
+        attempt_id: str,
+        state: AttemptState,
+        reason: str,
+        receipts: Sequence[Receipt] = (),
     ) -> None:
         """The attempt failed, the request goes on."""
-        outcome = self._outcome(journey, state, Wei(0), reason=reason)
-        if outcome is not None:
+        running = journey.leave(attempt_id)
+        if running is not None:
+            _ = self._journal.record(self._outcome(running, state, reason=reason), *receipts)
+
+    def end_spare(
+        self,
+        journey: Journey,
+        attempt_id: str,
+        reason: str,
+        *,
+        receipts: Sequence[Receipt] = (),
+        fee: Wei = NOTHING,
+        node_job_id: str = "",
+    ) -> None:
+        """Another attempt was sooner. `fee` is what this one cost us where it had delivered, too."""
+        running = journey.leave(attempt_id)
+        if running is not None:
+            outcome = self._outcome(running, "outrun", fee, node_job_id=node_job_id, reason=reason)
             _ = self._journal.record(outcome, *receipts)
 
     def note(self, receipts: Sequence[Receipt]) -> None:
@@ -89,6 +110,7 @@ class Books:
     def settle(
         self,
         journey: Journey,
+        running: Running,
         fee: Wei,
         node_job_id: str,
         beside: Sequence[Event] = (),
@@ -100,41 +122,37 @@ class Books:
         `usd` is what the fee counts for in dollars; None where no rate was known.
         Await the answer for them to be durable; it does not raise.
         """
-        place = journey.running.place if journey.running else None
-        outcome = self._outcome(journey, "succeeded", fee, node_job_id=node_job_id)
-        uri = "" if place is None else place.uri
+        _ = journey.leave(running.attempt_id)
+        outcome = self._outcome(running, "succeeded", fee, node_job_id=node_job_id)
+        uri = running.place.uri
         settlement = Settlement(
             journey.request_id, "settled", fee, self._clock.now(), uri, usd=usd
         )
         self._tell(journey, "settled", fee=fee, orchestrator=uri)
-        return self._journal.record(*([outcome] if outcome else ()), settlement, *beside)
+        return self._journal.record(outcome, settlement, *beside)
 
     def close(self, journey: Journey, state: RequestState, reason: str) -> Awaitable[None]:
-        """Settle for nothing, together with the attempt that was under way. As `settle`."""
-        outcome = self._outcome(
-            journey, "cancelled" if state == "cancelled" else "failed", Wei(0), reason=reason
-        )
+        """Settle for nothing, together with what was under way. As `settle`."""
+        ended: AttemptState = "cancelled" if state == "cancelled" else "failed"
+        outcomes = [self._outcome(one, ended, reason=reason) for one in journey.under_way]
+        journey.under_way.clear()
         self._tell(journey, state, reason=reason)
         if not journey.attempts:
             return self._journal.record()
         settlement = Settlement(
             journey.request_id, state, Wei(0), self._clock.now(), reason=reason
         )
-        return self._journal.record(*([outcome] if outcome else ()), settlement)
+        return self._journal.record(*outcomes, settlement)
 
     def _outcome(
         self,
-        journey: Journey,
+        running: Running,
         state: AttemptState,
-        fee: Wei,
+        fee: Wei = NOTHING,
         *,
         node_job_id: str = "",
         reason: str = "",
-    ) -> Outcome | None:
-        """The end of the attempt under way, of which there is none from then on."""
-        running, journey.running = journey.running, None
-        if running is None:
-            return None
+    ) -> Outcome:
         seconds = self._clock.monotonic() - running.started
         now = self._clock.now()
         return Outcome(running.attempt_id, state, fee, now, seconds, node_job_id, reason)

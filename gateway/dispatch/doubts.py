@@ -57,6 +57,8 @@ class Doubts:
         self._queue: list[tuple[float, int, _Doubt]] = []
         self._numbers = itertools.count()
         self._open = 0
+        #: Told of each that is settled: the URI, and what was said there last.
+        self.heard: Callable[[str, Statement | NoReceipt], None] | None = None
         self._news = asyncio.Event()
 
     def __len__(self) -> int:
@@ -105,6 +107,8 @@ class Doubts:
         settled = self._judge(doubt, told, now - doubt.since)
         if settled is not None:
             self._open -= 1
+            if self.heard is not None:
+                self.heard(doubt.uri, told)
             _ = self._journal.record(receipt_of(settled, self._clock.now()))
         elif self._purse.is_open(doubt.attempt_id):
             pause = min(_FIRST_PAUSE * 2.0 ** min(doubt.asked, 16), _LONGEST_PAUSE)

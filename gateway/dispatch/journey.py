@@ -193,7 +193,10 @@ class Journey:
     waited: float = 0.0
     #: Seconds spent on orchestrators' answers.
     asked: float = 0.0
-    running: Running | None = None
+    #: Attempts that have not ended, the one begun first in front.
+    under_way: list[Running] = field(default_factory=list)
+    #: A second orchestrator may be asked beside one that is late; once.
+    may_be_hedged: bool = True
     keep: Keep | None = None
     #: What orchestrators did wrong, one sentence each.
     failures: list[str] = field(default_factory=list)
@@ -203,6 +206,19 @@ class Journey:
     tried: set[str] = field(default_factory=set)
     #: How often an orchestrator refused for a reason that may pass, by URI and reason.
     refusals: dict[tuple[str, Refused], int] = field(default_factory=dict)
+
+    @property
+    def running(self) -> Running | None:
+        """Of the attempts under way the one begun first."""
+        return self.under_way[0] if self.under_way else None
+
+    def leave(self, attempt_id: str) -> Running | None:
+        """An attempt ends; None where it was not under way."""
+        for running in self.under_way:
+            if running.attempt_id == attempt_id:
+                self.under_way.remove(running)
+                return running
+        return None
 
     def scrubbed(self, text: str) -> str:
         """`text` of an orchestrator without what only the client and the images may tell."""

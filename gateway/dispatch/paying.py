@@ -13,8 +13,10 @@ from gateway.orchestrators.answers import (
     OrchestratorRefused,
     OrchestratorUnreachable,
     Refused,
+    Statement,
 )
 from gateway.orchestrators.client import NodeAnswer
+from gateway.orchestrators.receipts import NoReceipt
 from gateway.payments.exposure import Cap
 from gateway.payments.payer import CannotPayError, UnpayableError
 from gateway.payments.purse import (
@@ -57,6 +59,10 @@ class Paying(Protocol):
     async def look_again(self) -> None:
         """A quote was stale: read the chain anew before the next one is judged."""
 
+    def cancels_free(self, uri: str, fee: Wei) -> bool:
+        """Whether a job for `fee` there costs nothing once it is cancelled, as far as we know."""
+        ...
+
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]: ...
 
     def refused(
@@ -81,6 +87,10 @@ class OffChain:
 
     async def look_again(self) -> None:
         """There is no chain."""
+
+    def cancels_free(self, uri: str, fee: Wei) -> bool:
+        del uri, fee
+        return True
 
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         del attempt_id, answer, fee
@@ -108,6 +118,12 @@ class TicketPaying:
         self._clock = clock
         self._told = ""
         self._told_at = float("-inf")
+        #: URIs of those that told what a payment brought: our own nodes. They charge for deliveries
+        #: only, keep as credit what else was paid, and can be asked about it.
+        self._tellers: set[str] = set()
+        #: Of those that had not told when they were asked; nothing makes up for that.
+        self._silent: set[str] = set()
+        doubts.heard = self._note_told
 
     def status(self) -> dict[str, Any]:
         """For `/status`; wei as text, for they outgrow JSON's numbers."""
@@ -146,9 +162,15 @@ class TicketPaying:
     async def look_again(self) -> None:
         await self._purse.look_again()
 
+    def cancels_free(self, uri: str, fee: Wei) -> bool:
+        return not fee or (uri in self._tellers and uri not in self._silent)
+
     def delivered(self, attempt_id: str, answer: NodeAnswer, fee: Wei) -> tuple[Receipt, ...]:
         if answer.credit is None:
             return self._receipt(self._purse.settle_delivered(attempt_id, fee))
+        stake = self._purse.stake(attempt_id)
+        if stake is not None:
+            self._tellers.add(stake.account.node)
         return self._receipt(self._purse.settle_told(attempt_id, answer.credit, fee))
 
     def refused(
@@ -188,6 +210,20 @@ class TicketPaying:
         if self._purse.is_open(attempt_id):
             self._doubts.add(attempt_id, uri, was_answered=was_answered)
         return ()
+
+    def _note_told(self, uri: str, told: Statement | NoReceipt) -> None:
+        """What a node said of an attempt that we saw no delivery of.
+
+        One that charged for it, or says that it never saw the tickets, may have been quicker, or slower, than
+        our cancellation. It may as well live on such: before the next, it delivers something.
+        """
+        if isinstance(told, Statement):
+            if told.charged:
+                self._tellers.discard(uri)
+        elif told is NoReceipt.NEVER_SEEN:
+            self._tellers.discard(uri)
+        else:
+            self._silent.add(uri)
 
     def _receipt(self, settled: Settled | None) -> tuple[Receipt, ...]:
         return () if settled is None else (receipt_of(settled, self._clock.now()),)

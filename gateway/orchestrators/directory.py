@@ -37,6 +37,7 @@ from gateway.orchestrators.standing import (
     Pausing,
     Standing,
     after_failure,
+    after_overdue,
     after_sign_of_life,
     after_success,
     has_moved,
@@ -413,6 +414,19 @@ class Directory:
             or job.was_cold
             or has_moved(before.pace(model_id, job.size), peer.standing.pace(model_id, job.size))
         ):
+            self._reassess(peer)
+
+    def note_overdue(self, uri: str, job: Delivery) -> None:
+        """A job was cut off, for another orchestrator was sooner: no fault, but a sign of its pace."""
+        peer = self._known(uri)
+        prospect = None if peer is None else self._viewpoint.prospect(peer, job.model_id)
+        if peer is None or prospect is None:
+            return
+        before = peer.standing
+        peer.standing = after_overdue(before, job, pace_of(prospect, job.size))
+        if peer.standing is not before:
+            if uri in self._peers:
+                self._viewpoint.learn(peer, job)
             self._reassess(peer)
 
     def _believed(self, peer: Peer, job: Delivery) -> int:

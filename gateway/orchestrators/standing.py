@@ -135,6 +135,19 @@ def after_success(standing: Standing, job: Delivery, believed: int) -> Standing:
     )
 
 
+def after_overdue(standing: Standing, job: Delivery, believed: int) -> Standing:
+    """A job was cut off after so long. `believed` is the pace that was expected of it: where the job
+
+    took longer already, it counts as if it were done, which is the least that it took; else it tells nothing.
+    """
+    taken = Pace(job.time, job.work)
+    if job.was_cold or taken.per_pixel_step <= believed:
+        return standing
+    known = standing.paces.get(job.model_id, Paces.none())
+    paces = {**standing.paces, job.model_id: known.then(job.size, taken)}
+    return replace(standing, paces=MappingProxyType(paces))
+
+
 def newcomer() -> Standing:
     """Of one whom nobody that we trust knows: its first job is its only one."""
     return Standing(allowance=1)

@@ -21,6 +21,7 @@ from network.runtime.trace import Trace, begin_trace
 #: What may become of an attempt, beside the kinds of `answers.Refused`.
 DELIVERED: Final = "delivered"
 _CANCELLED: Final = "cancelled"
+_OUTRUN: Final = "outrun"
 _UNREACHABLE: Final = "unreachable"
 _FAILED: Final = "failed"
 
@@ -47,6 +48,14 @@ class Trail:
     attempts: list[Attempt] = field(default_factory=list)
     #: Seconds spent waiting for a free place.
     waited: float = 0.0
+    #: What became of it if it was late (`gateway.dispatch.hedging.Fate`); else "".
+    hedge: str = ""
+
+    @property
+    def telling(self) -> Attempt:
+        """The attempt that delivered, or else the last one; there is one."""
+        delivered = (one for one in self.attempts if one.outcome == DELIVERED)
+        return next(delivered, self.attempts[-1])
 
 
 _trail: Final[ContextVar[Trail | None]] = ContextVar("trail", default=None)
@@ -68,6 +77,21 @@ def note_wait(seconds: float) -> None:
     trail = _trail.get()
     if trail is not None:
         trail.waited += seconds
+
+
+def note_hedge(fate: str) -> None:
+    """The job of this context's request was late: what became of it."""
+    trail = _trail.get()
+    if trail is not None:
+        trail.hedge = fate
+
+
+def note_outrun(attempt_id: str) -> None:
+    """Another attempt of this context's request was sooner."""
+    trail = _trail.get()
+    for attempt in () if trail is None else trail.attempts:
+        if attempt.attempt_id == attempt_id:
+            attempt.outcome = _OUTRUN
 
 
 @contextmanager

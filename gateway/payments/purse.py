@@ -168,6 +168,10 @@ class Purse:
         """Whether an attempt's payment is not settled."""
         return attempt_id in self._open
 
+    def stake(self, attempt_id: str) -> Stake | None:
+        """What an attempt has at its orchestrator, while its payment is not settled."""
+        return self._balances.stake(attempt_id)
+
     # What became of it. Each answers None where the attempt was settled before, or has no payment.
 
     def settle_unsent(self, attempt_id: str) -> Settled | None:

@@ -22,6 +22,7 @@ from rich.table import Table
 from gateway.orchestrators.market import Market
 from gateway.orchestrators.selection import Need, Policy, Prospect, rank
 from network.units import ModelId, Pixels
+from scripts.benchmarks.hedging import STALLS, Tail, compare
 from scripts.benchmarks.simulation import STRATEGIES, WORLDS, Outcome, Simulation
 
 _POLICY: Final = Policy(time_value=Fraction(10**12))
@@ -118,6 +119,11 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="simulate our choice with less and more knowledge, too: what its regret comes from",
     )
+    parser.add_argument(
+        "--hedging",
+        action="store_true",
+        help="simulate jobs that stall, without and with a second orchestrator for what is late",
+    )
     options = parser.parse_args(arguments)
     figures: dict[str, float] = {}
     for count in (1000, 10_000):
@@ -144,7 +150,15 @@ def main(arguments: Sequence[str]) -> int:
             outcome = simulation.run(options.requests, per_second=options.orchestrators / 4)
             figures[f"regret_with_{name}"] = round(outcome.regret, 4)
             outcomes[f"ours, {name.replace('_', ' ')}"] = outcome
+    tails = {}
+    if options.hedging:
+        tails = compare(options.orchestrators, options.requests, options.seed)
+    for name, tail in tails.items():
+        figures[f"stalls_p99_s_{name.replace(' ', '_')}"] = round(tail.p99_seconds, 3)
+        figures[f"stalls_jobs_{name.replace(' ', '_')}"] = round(tail.jobs, 4)
     _report(figures, outcomes)
+    if tails:
+        _report_tails(tails)
     print(json.dumps(figures))
     return 0
 
@@ -171,6 +185,22 @@ def _report(figures: dict[str, float], outcomes: dict[str, Outcome]) -> None:
             str(one.failed),
         )
     console.print(table)
+
+
+def _report_tails(tails: dict[str, Tail]) -> None:
+    table = Table(title=f"with {STALLS:.0%} of the jobs stalling, in simulated time")
+    for column in ("late jobs are", "p50 s", "p99 s", "p99.9 s", "jobs a request", "work s"):
+        table.add_column(column, justify="right")
+    for name, one in tails.items():
+        table.add_row(
+            name,
+            f"{one.p50_seconds:.2f}",
+            f"{one.p99_seconds:.2f}",
+            f"{one.p999_seconds:.2f}",
+            f"{one.jobs:.3f}",
+            f"{one.work_seconds:.2f}",
+        )
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

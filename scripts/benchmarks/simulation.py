@@ -258,8 +258,13 @@ class Simulation:
         if one.fails:
             self._at(self.now + _FAILURE, partial(self._failed, one, began, tried))
         else:
-            sent = self.now
-            self._at(self.now + one.pace, partial(self._delivered, one, began, sent, best))
+            self._work(one, began, best, tried)
+
+    def _work(self, one: Orchestrator, began: float, best: float, tried: set[str]) -> None:
+        """A job begins at one that delivers. `best` is what the best choice would have cost."""
+        del tried
+        sent = self.now
+        self._at(self.now + one.pace, partial(self._delivered, one, began, sent, best))
 
     def _failed(self, one: Orchestrator, began: float, tried: set[str]) -> None:
         self._count(one.uri, -1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.config import GatewaySettings, LinkSettings, PaymentSettings
 from gateway.dispatch import Dispatcher, Routing
+from gateway.dispatch.hedging import Hedging
 from gateway.dispatch.opening import Payments, assemble
 from gateway.dispatch.paying import TicketPaying
 from gateway.keys import Team, UseLimits
@@ -96,6 +97,7 @@ async def open_desk(
     pay: PaymentSettings = PaymentSettings(),  # noqa: B008
     poll_seconds: float = 0.02,
     links: LinkSettings = LinkSettings(),  # noqa: B008
+    hedging: Hedging | None = None,
 ) -> AsyncIterator[Desk]:
     """Everything between an API and its orchestrators; at exit the money must add up.
 
@@ -153,6 +155,7 @@ async def open_desk(
             clock=clock,
             randomness=random.Random(2),  # noqa: S311
             paying=paying,
+            hedging=hedging,
         )
         supervisor.start("orchestrators", directory.run)
         await directory.first_round(call_timeout * 3)
@@ -167,7 +170,7 @@ async def open_desk(
 
 
 async def check_books(tmp_path: Path) -> None:
-    """Nothing open, and what requests cost is what succeeded attempts cost, to the wei."""
+    """Nothing open, and what requests cost is what attempts cost that served them, to the wei."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
     async with (
         open_database(url, MIGRATIONS) as database,
@@ -175,5 +178,6 @@ async def check_books(tmp_path: Path) -> None:
     ):
         assert await journal.close_interrupted(0.0) == 0
         settled = sum(total.fee for total in await journal.usage("key"))
-        delivered = sum(total.fee for total in await journal.orchestrator_totals())
+        totals = await journal.orchestrator_totals()
+        delivered = sum(total.fee - total.outrun_fee for total in totals)
         assert settled == delivered

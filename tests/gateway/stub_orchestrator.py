@@ -109,6 +109,8 @@ class StubOrchestrator:
     models: dict[str, StubModel] = field(default_factory=lambda: {"m": StubModel()})
     capacity: int = 2
     job_seconds: float = 0.0
+    #: No job goes on before it is set.
+    gate: asyncio.Event | None = None
     #: Behaviours of the next jobs; "deliver" when it is empty.
     script: deque[Behaviour] = field(default_factory=deque)
     info: InfoBehaviour = "answer"
@@ -236,8 +238,7 @@ class StubOrchestrator:
                 refused = self._paid(till, seen)
                 if refused is not None:
                     return refused
-            if self.job_seconds:
-                await asyncio.sleep(self.job_seconds)
+            await self._work()
             if behaviour == "charge_and_drop":
                 charge = True
                 _abort(request)
@@ -256,6 +257,12 @@ class StubOrchestrator:
             del self.progress[attempt_id]
             if till is not None:
                 till.end(attempt_id, sender, body["model_id"], self._fee(body), charge=charge)
+
+    async def _work(self) -> None:
+        if self.job_seconds:
+            await asyncio.sleep(self.job_seconds)
+        if self.gate is not None:
+            await self.gate.wait()
 
     def _fee(self, body: dict[str, Any]) -> int:
         pixels = Pixels(body["width"] * body["height"] * body["num_images_per_prompt"])
