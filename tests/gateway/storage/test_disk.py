@@ -262,6 +262,8 @@ async def test_a_start_brings_back_nothing_that_is_too_old_or_too_much(
         clock.time += 30
         first, second = [await store.put("request", bytes(400)) for _ in range(2)]
     clock.time += 40
+    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+        assert (store.count, store.total_bytes) == (2, 800)
     async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=700, clock=clock) as store:
         assert (store.count, store.total_bytes) == (1, 400)
         assert [await read(store, path) for path in (old, first, second)] == [
