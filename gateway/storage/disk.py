@@ -2,20 +2,25 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from gateway.storage.names import ImageName, Kind, draw_name, parse_path
-from gateway.storage.shelf import Held, Shelf
+from gateway.storage.segment_files import Image, SegmentFiles, look_through, open_image
+from gateway.storage.segments import Bounds, Place, Segments
+from gateway.storage.shelf import Shelf
 from gateway.storage.store import (
     CHUNK_BYTES,
     MAX_UNWRITTEN_BYTES,
     ImageNotStoredError,
+    ImageStoreSilentError,
     StoredImage,
     nothing_to_close,
     slices,
@@ -26,30 +31,41 @@ _log = structlog.get_logger(__name__)
 
 #: How long images gather before the writer is woken for them all.
 FLUSH_SECONDS = 0.02
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class DiskImageStore:
-    """Keeps images as `<root>/<n>/<request>.<name>.<kind>` for a lifetime, within a total size.
+    """Keeps images in `<root>/<number>.segment` for a lifetime, within a total size.
 
-    `<n>` is the first character of the name: a folder for each request would cost many times what
-    its image does.
+    Images are appended to the newest segment, many at once: a file for each would cost many times what
+    its bytes do. A segment goes when the last of its images has left, so the disk holds a segment or
+    two more than the store does.
 
     `put` returns before the disk is asked: until then the image is served from memory. When the
     disk falls behind or fails, `put` waits for it, so memory stays bounded and a full disk shows.
     """
 
-    def __init__(self, root: Path, shelf: Shelf, clock: Clock) -> None:
+    def __init__(
+        self,
+        root: Path,
+        shelf: Shelf,
+        clock: Clock,
+        files: SegmentFiles,
+        places: dict[ImageName, Place | None],
+    ) -> None:
         self._root = root
         self._shelf = shelf
         self._clock = clock
-        # One writer: a file's removal can never overtake its writing.
+        # One writer: segments have one end, and a removal can never overtake a writing.
+        self._files = files
         self._writer = ThreadPoolExecutor(1, "image-writer")
         self._reader = ThreadPoolExecutor(2, "image-reader")
+        #: Of the images the writer is done with; None where the disk refused one, and memory has it.
+        self._places = places
         self._unwritten: dict[ImageName, bytes] = {}
         self._unwritten_bytes = 0
-        self._unsent: list[tuple[ImageName, bytes]] = []
-        self._gone: tuple[ImageName, ...] = ()
+        self._unsent: list[Image] = []
+        #: The segments of images that left, of each as often as images did.
+        self._released: list[int] = []
         self._flushing: asyncio.TimerHandle | None = None
         self._fails = False
 
@@ -64,69 +80,93 @@ class DiskImageStore:
     async def put(self, request: str, png: bytes, kind: Kind = "png") -> str:
         """Store one image; returns its path on the gateway. Raises ImageNotStoredError."""
         name = draw_name(request, kind)
+        now = self._clock.now()
         self._unwritten[name] = png
         self._unwritten_bytes += len(png)
-        self._unsent.append((name, png))
-        self._gone += self._shelf.put(name, len(png), self._clock.now())
+        self._unsent.append(Image(name, png, now))
+        for gone in self._shelf.put(name, len(png), now):
+            self._leave(gone)
         if self._fails or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
             await self._wait_for_disk(name)
         elif self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+            self._flush_soon()
         return name.path
 
     async def secure(self, paths: Sequence[str]) -> None:
         """Return when images that were put outlive a power cut. Raises ImageNotStoredError."""
-        names = [name for path in paths if (name := parse_path(path)) is not None]
-        _ = self._flush()
-        loop = asyncio.get_running_loop()
+        await asyncio.shield(self._flush())
+        names = [parse_path(path) for path in paths]
+        places = [self._places.get(name) for name in names if name is not None]
+        there = [place for place in places if place is not None]
+        if len(there) < len(places):
+            raise ImageNotStoredError("the disk did not take it")
         try:
-            # The writer's next job: the files are there then, unless the disk refused them.
-            await loop.run_in_executor(self._writer, _sync, [self._file(name) for name in names])
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writer, self._files.sync, there)
         except OSError as error:
             raise ImageNotStoredError(str(error)) from error
 
-    def _flush(self) -> asyncio.Future[list[OSError | None]]:
+    def _flush_soon(self) -> None:
+        self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> asyncio.Future[list[Place | OSError]]:
         """Hand everything that gathered to the writer: waking it once costs less than often."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
         unsent, self._unsent = self._unsent, []
-        gone, self._gone = self._gone, ()
-        files = [(self._file(name), png) for name, png in unsent]
+        released, self._released = self._released, []
         writing = asyncio.get_running_loop().run_in_executor(
-            self._writer, _write_and_remove, files, [self._file(name) for name in gone]
+            self._writer, _append_and_release, self._files, unsent, released
         )
-        writing.add_done_callback(partial(self._written, [name for name, _ in unsent]))
+        writing.add_done_callback(partial(self._written, unsent))
         return writing
 
     async def _wait_for_disk(self, name: ImageName) -> None:
         # Shielded: the write goes on for the others in it even if this client leaves.
         outcomes = await asyncio.shield(self._flush())
         error = outcomes[-1]
-        if error is not None:
-            self._shelf.forget(name)
-            self._release(name)
+        if isinstance(error, OSError):
+            self._forget(name)
             raise ImageNotStoredError(str(error)) from error
 
     def _written(
-        self, names: list[ImageName], writing: asyncio.Future[list[OSError | None]]
+        self, images: list[Image], writing: asyncio.Future[list[Place | OSError]]
     ) -> None:
         if writing.cancelled():
             return
-        for name, error in zip(names, writing.result(), strict=True):
-            if error is None:
+        for image, outcome in zip(images, writing.result(), strict=True):
+            if isinstance(outcome, Place):
                 self._fails = False
-                self._release(name)
-                continue
-            if not self._fails:
-                _log.error("image_not_written", directory=str(self._root), error=str(error))
-            self._fails = True
+                self._release(image.name)
+                self._places[image.name] = outcome
+            else:
+                if not self._fails:
+                    _log.error("image_not_written", directory=str(self._root), error=str(outcome))
+                self._fails = True
+                self._places[image.name] = None
+            if image.name not in self._shelf:  # it left while it was on its way
+                self._leave(image.name)
         # Addresses of unwritten images were given out, so memory serves them: until their lifetime
         # ends, or until the images only memory holds come to more than the bound.
         while self._fails and self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
-            oldest = next(iter(self._unwritten))
-            self._shelf.forget(oldest)
-            self._release(oldest)
+            self._forget(next(iter(self._unwritten)))
+        if self._released and self._flushing is None:
+            self._flush_soon()
+
+    def _forget(self, name: ImageName) -> None:
+        self._shelf.forget(name)
+        self._leave(name)
+        self._release(name)
+
+    def _leave(self, name: ImageName) -> None:
+        """What is off the shelf needs its place no more; `_written` sees to those on their way."""
+        if name in self._places:
+            place = self._places.pop(name)
+            if place is None:
+                self._release(name)
+            else:
+                self._released.append(place.segment)
 
     def _release(self, name: ImageName) -> None:
         png = self._unwritten.pop(name, None)
@@ -141,36 +181,44 @@ class DiskImageStore:
         png = self._unwritten.get(name)
         if png is not None:
             return StoredImage(len(png), partial(slices, png), nothing_to_close)
-        loop = asyncio.get_running_loop()
-        try:
-            descriptor, size = await loop.run_in_executor(self._reader, _open, self._file(name))
-        except OSError:
-            self._shelf.forget(name)
+        place = self._places.get(name)
+        found = None if place is None else await self._opened(place, held.size)
+        if place is None or found is None:
+            self._forget(name)
             return None
-        return StoredImage(
-            size,
-            partial(_file_chunks, self._reader, descriptor),
-            partial(os.close, descriptor),
-        )
+        if isinstance(found, bytes):
+            return StoredImage(held.size, partial(slices, found), nothing_to_close)
+        chunks = partial(_chunks, self._reader, found, place.offset)
+        return StoredImage(held.size, chunks, partial(os.close, found))
+
+    async def _opened(self, place: Place, size: int) -> bytes | int | None:
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(self._reader, open_image, self._root, place, size)
+        try:
+            return await asyncio.shield(opening)
+        except OSError as error:  # too many open files, perhaps: it is there still
+            raise ImageStoreSilentError(str(error)) from error
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unused)
+            raise
 
     async def sweep(self) -> int:
         """Remove what is past its lifetime; returns how many images left."""
         leaving = self._shelf.expire(self._clock.now())
         for name in leaving:
-            self._release(name)
-        if leaving:
-            self._gone += leaving
+            self._leave(name)
+        if self._released:
             await asyncio.shield(self._flush())
         return len(leaving)
 
     async def close(self) -> None:
         """Write what is still in memory, then stop the threads."""
         await self._flush()
+        if self._flushing is not None:  # images left while they were on their way
+            await self._flush()
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._files.close)
         await asyncio.to_thread(self._writer.shutdown)
         self._reader.shutdown(wait=False)
-
-    def _file(self, name: ImageName) -> str:
-        return _file_of(self._root, name)
 
 
 @asynccontextmanager
@@ -179,89 +227,58 @@ async def open_disk_store(
 ) -> AsyncIterator[DiskImageStore]:
     """A store over `root` (made if missing, mode 0700) that still serves an earlier run's images."""
     shelf = Shelf(lifetime=lifetime, max_bytes=max_bytes)
-    shelf.restore(await asyncio.to_thread(_scan, root))
-    store = DiskImageStore(root, shelf, clock)
+    bounds = Bounds.within(lifetime=lifetime, max_bytes=max_bytes)
+    files, places = await asyncio.to_thread(_restore, root, shelf, bounds, clock.now())
+    store = DiskImageStore(root, shelf, clock, files, places)
     try:
         yield store
     finally:
         await store.close()
 
 
-def _file_of(root: Path, name: ImageName) -> str:
-    return f"{root}/{name.name[0]}/{name.request}.{name.file}"
+def _restore(
+    root: Path, shelf: Shelf, bounds: Bounds, now: float
+) -> tuple[SegmentFiles, dict[ImageName, Place | None]]:
+    """Put what an earlier run left on the shelf, and remove the segments that are not needed for it."""
+    found = look_through(root)
+    # No image stays longer because the clock was ahead when it was stored.
+    shelf.restore(
+        (name, replace(held, stored_at=min(held.stored_at, now))) for name, held, _ in found.images
+    )
+    shelf.expire(now)
+    shelf.trim()
+    there = {name: place for name, _, place in found.images if name in shelf}
+    needed = Counter(place.segment for place in there.values())
+    files = SegmentFiles(root, Segments(bounds, last=found.last, needed=needed))
+    files.remove(found.segments - needed.keys())
+    return files, {**there}
 
 
-def _scan(root: Path) -> list[tuple[ImageName, Held]]:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found: list[tuple[ImageName, Held]] = []
-    for file in root.glob("*/*.*"):
-        request, _, rest = file.name.partition(".")
-        name = parse_path(f"/stream/{request}/{rest}")
-        with suppress(OSError):
-            status = file.stat()
-            if name is not None:
-                found.append((name, Held(status.st_size, status.st_mtime)))
-    return found
-
-
-def _write_and_remove(files: list[tuple[str, bytes]], gone: list[str]) -> list[OSError | None]:
-    """What became of each file, in order."""
-    outcomes = [_attempt(file, png) for file, png in files]
-    _remove(gone)
+def _append_and_release(
+    files: SegmentFiles, images: list[Image], released: list[int]
+) -> list[Place | OSError]:
+    """What became of each image, in order."""
+    outcomes = files.append(images)
+    files.release(released)
     return outcomes
 
 
-def _attempt(file: str, png: bytes) -> OSError | None:
-    try:
-        _write(file, png)
-    except OSError as error:
-        return error
-    return None
+def _close_unused(opening: asyncio.Future[bytes | int | None]) -> None:
+    """Nobody waits for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        found = opening.result()
+        if isinstance(found, int):
+            os.close(found)
 
 
-def _write(file: str, png: bytes) -> None:
-    try:
-        descriptor = os.open(file, _NEW, 0o600)
-    except FileNotFoundError:  # the first image in its folder
-        Path(file).parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(file, _NEW, 0o600)
-    try:
-        view = memoryview(png)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    finally:
-        os.close(descriptor)
-
-
-def _sync(files: list[str]) -> None:
-    """Bring files to the disk, with the directories that name them. Raises OSError."""
-    folders = {os.path.dirname(file) for file in files}  # noqa: PTH120
-    for path in (*files, *folders, *{os.path.dirname(folder) for folder in folders}):  # noqa: PTH120
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _remove(files: list[str]) -> None:
-    for file in files:
-        with suppress(OSError):
-            os.unlink(file)  # noqa: PTH108 - plain strings: this runs for every image
-
-
-def _open(file: str) -> tuple[int, int]:
-    descriptor = os.open(file, os.O_RDONLY)
-    return descriptor, os.fstat(descriptor).st_size
-
-
-async def _file_chunks(
-    reader: ThreadPoolExecutor, descriptor: int, start: int, stop: int
+async def _chunks(
+    reader: ThreadPoolExecutor, descriptor: int, begin: int, start: int, stop: int
 ) -> AsyncIterator[bytes]:
+    """Bytes `start` to `stop` of the image that begins at `begin`."""
     loop = asyncio.get_running_loop()
     while start < stop:
         most = min(CHUNK_BYTES, stop - start)
-        chunk = await loop.run_in_executor(reader, os.pread, descriptor, most, start)
+        chunk = await loop.run_in_executor(reader, os.pread, descriptor, most, begin + start)
         if not chunk:
             raise ConnectionError(f"a stored image ended {stop - start} bytes early")
         start += len(chunk)

@@ -1,8 +1,7 @@
 """Names of stored images. A name is the whole permission to read its image, so it is drawn, never derived."""
 
 import re
-from dataclasses import dataclass
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 from network.runtime.randomness import RandomBytes
 
@@ -18,8 +17,7 @@ _PART: Final = "[0-9A-Za-z_-]{1,64}"
 _PATH: Final = re.compile(f"/stream/({_PART})/({_PART})\\.({'|'.join(get_args(Kind))})")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageName:
+class ImageName(NamedTuple):
     """One image of one request; neither part can hold a separator, a dot or an escape."""
 
     request: str

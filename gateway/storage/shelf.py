@@ -42,6 +42,10 @@ class Shelf:
     def put(self, name: ImageName, size: int, now: float) -> tuple[ImageName, ...]:
         """Add an image and return those that must leave for it, oldest first."""
         self._add(name, Held(size, now))
+        return self.trim() if self._bytes > self._max_bytes else ()
+
+    def trim(self) -> tuple[ImageName, ...]:
+        """Drop and return what is too much, oldest first."""
         leaving: list[ImageName] = []
         # The newest stays even when it alone exceeds the cap: its client was told where it is.
         while self._bytes > self._max_bytes and len(self._held) > 1:

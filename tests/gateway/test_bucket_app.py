@@ -11,9 +11,9 @@ from gateway.config import GatewaySettings
 from network.errors import ConfigError
 from tests.gateway.storage.s3_server import Gate, gate_to, make_bucket
 from tests.gateway.storage.test_contract import s3_port
+from tests.gateway.stored_images import segments
 from tests.gateway.stub_orchestrator import StubOrchestrator, running
 from tests.gateway.test_app import Stage, serving, settings_for
-from tests.gateway.waiting import pngs
 
 __all__ = ["s3_port"]
 
@@ -53,7 +53,7 @@ async def test_images_are_kept_in_the_bucket_and_served_across_a_restart(
             url = await first_image(stage)
             assert url.startswith(f"{stage.gateway.url}/stream/")
             before = stage.gateway.url
-        assert not pngs(tmp_path)
+        assert not segments(tmp_path)
         async with serving(settings) as stage:
             again = url.replace(before, stage.gateway.url)
             async with stage.client.get(again, headers={"Range": "bytes=1-3"}) as part:

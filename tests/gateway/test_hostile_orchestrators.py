@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.storage.names import parse_path
+from gateway.storage.records import head_of
 from tests.gateway.hostile_answers import CLEANED, FAULTS, PLAIN, draws
 from tests.gateway.hostile_orchestrator import Canary, Hostile, attacking, listening
+from tests.gateway.stored_images import segments, stored_images
 from tests.gateway.stub_orchestrator import StubModel
 from tests.gateway.test_app import Stage, serving, settings_for
 
@@ -145,10 +148,14 @@ async def test_nothing_was_written_but_the_images_that_were_delivered(
     aftermath: Aftermath,
 ) -> None:
     files = [file for file in aftermath.folder.rglob("*") if file.is_file()]
-    images = [file for file in files if file.parent.parent == aftermath.folder / "data" / "images"]
+    kept = segments(aftermath.folder / "data" / "images")
+    images = stored_images(aftermath.folder)
     assert len(images) == aftermath.stored == len(aftermath.outcomes)
-    assert all(file.read_bytes() == PLAIN for file in images)
-    others = {file.name for file in files if file not in images}
+    assert all(image == PLAIN for image in images.values())
+    names = [parse_path(f"/stream/{path}") for path in images]
+    records = [len(head_of(name, 0.0, len(PLAIN))) + len(PLAIN) for name in names if name]
+    assert sum(file.stat().st_size for file in kept) == sum(records)
+    others = {file.name for file in files if file not in kept}
     assert others <= {
         *("gateway.sqlite3", "gateway.sqlite3-wal", "gateway.sqlite3-shm", "journal.ahead"),
         *("keystore.json", "keystore.passphrase", "webhook.secret"),

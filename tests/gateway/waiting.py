@@ -20,5 +20,5 @@ async def until_async(condition: Callable[[], Awaitable[bool]], seconds: float =
 
 
 def pngs(folder: Path) -> list[Path]:
-    """Every stored image below `folder`."""
+    """Every PNG file below `folder`."""
     return sorted(folder.rglob("*.png"))

@@ -11,8 +11,8 @@ from gateway.api.ranges import UnsatisfiableRangeError, asked_range
 from gateway.storage.names import ImageName
 from gateway.storage.store import ImageStoreSilentError
 from tests.gateway.api.surface import Surface, open_surface
+from tests.gateway.stored_images import segments
 from tests.gateway.stub_orchestrator import png
-from tests.gateway.waiting import pngs
 
 
 async def url_of_one(surface: Surface) -> str:
@@ -191,7 +191,7 @@ async def test_an_image_is_gone_after_its_lifetime(tmp_path: Path) -> None:
         async with surface.client.get(url) as response:
             assert response.status == 404
         assert await surface.store.sweep() == 1
-        assert not pngs(tmp_path)
+        assert not segments(tmp_path)
 
 
 async def test_images_survive_a_restart_of_the_gateway(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gateway.storage.store import ImageNotStoredError
 from network.errors import Problem, ProblemError
 from network.wire import problems
 from tests.gateway.api.surface import Surface, open_surface
+from tests.gateway.stored_images import segments
 from tests.gateway.waiting import until_async
 
 ID = "0123456789abcdef-own"
@@ -180,7 +181,7 @@ async def test_base64_is_answered_again_from_the_image_store(surface: Surface) -
     assert first[1] == again[1]
     assert first[1]["data"][0]["b64_json"].startswith("iVBOR")
     assert again[2].headers["Idempotency-Replayed"] == "true"
-    for file in (surface.folder).rglob("*.png"):
+    for file in segments(surface.folder):
         file.unlink()
     status, body, _ = await images(surface, body=asked, Idempotency_Key="k")
     assert status == 409

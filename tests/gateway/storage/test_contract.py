@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,13 @@ import aiohttp
 import pytest
 from obstore.store import S3Store
 
-from gateway.storage import disk, s3
+from gateway.storage import disk, s3, segment_files, segments
 from gateway.storage.disk import open_disk_store
 from gateway.storage.names import MEDIA, ImageName, Kind, parse_path
 from gateway.storage.s3 import Bucket, open_s3_store
 from gateway.storage.store import ImageNotStoredError, ImageStore, ImageStoreSilentError
 from tests.gateway.storage.s3_server import gate_to, make_bucket, s3_server
+from tests.gateway.stored_images import stored_images
 from tests.gateway.waiting import until, until_async
 
 LIFETIME = 60.0
@@ -44,7 +45,7 @@ class Place:
     clock: HandClock
     #: A store over it, as a gateway would open it.
     open: Callable[[], AbstractAsyncContextManager[ImageStore]]
-    #: The files there, without what is in memory.
+    #: The images there, without what is in memory.
     files: Callable[[], Awaitable[set[str]]]
     fail: Callable[[], None]
     recover: Callable[[], None]
@@ -60,22 +61,22 @@ def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def _disk_place(folder: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> Place:
     root = folder / "images"
-    good_write = disk._write
+    good_write = segment_files.write_whole
+    # A segment for each image: then an image leaves the disk when it leaves the store.
+    monkeypatch.setattr(segments, "SMALLEST_BYTES", 1)
 
-    def refuse(file: str, data: bytes) -> None:
-        raise OSError(28, f"No space left for {len(data)} bytes", file)
+    def refuse(descriptor: int, parts: Sequence[bytes]) -> None:
+        raise OSError(28, f"No space left for {sum(map(len, parts))} bytes", descriptor)
 
     async def files() -> set[str]:
-        # Kept as <folder>/<request>.<name>.<kind>.
-        found = [file.name for file in root.rglob("*") if file.is_file()]
-        return {name.replace(".", "/", 1) for name in found}
+        return set(stored_images(root))
 
     return Place(
         clock,
         lambda: open_disk_store(root, lifetime=LIFETIME, max_bytes=MAX_BYTES, clock=clock),
         files,
-        lambda: monkeypatch.setattr(disk, "_write", refuse),
-        lambda: monkeypatch.setattr(disk, "_write", good_write),
+        lambda: monkeypatch.setattr(segment_files, "write_whole", refuse),
+        lambda: monkeypatch.setattr(segment_files, "write_whole", good_write),
         disk,
     )
 

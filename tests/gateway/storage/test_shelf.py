@@ -66,3 +66,11 @@ def test_what_an_earlier_run_left_is_kept_in_the_order_of_its_age() -> None:
     old, young = ImageName("r", "old"), ImageName("r", "young")
     shelf.restore([(young, Held(60, 5.0)), (old, Held(30, 1.0))])
     assert shelf.put(ImageName("r", "new"), 20, 6.0) == (old,)
+
+
+def test_what_an_earlier_run_left_beyond_the_bound_goes() -> None:
+    shelf = Shelf(lifetime=LIFETIME, max_bytes=MOST)
+    names = [ImageName("r", str(number)) for number in range(4)]
+    shelf.restore((name, Held(40, float(age))) for age, name in enumerate(names))
+    assert shelf.trim() == tuple(names[:2])
+    assert shelf.trim() == ()
