@@ -65,8 +65,9 @@ class Frontend:
         if not response.prepared:
             response.headers["X-Request-Id"] = exchange.request_id
             response.headers[TRACEPARENT] = exchange.trail.trace.header
-            if exchange.rate is not None:
-                response.headers.update(exchange.rate.headers())
+            for name, value in exchange.rate_headers().items():
+                # A refusal tells of the limit that it is about.
+                response.headers.setdefault(name, value)
         if response.status in {408, 413}:
             # What is left of the body may be endless; the connection is of no more use.
             response.force_close()
