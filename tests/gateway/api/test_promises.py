@@ -315,6 +315,31 @@ async def test_jobs_are_bounded_by_key_and_hold_places(tmp_path: Path) -> None:
         assert surface.admission.in_flight == 3
 
 
+async def test_a_keys_own_places_do_not_lift_the_bound_of_jobs(tmp_path: Path) -> None:
+    jobs = JobSettings(max_async_per_key=2)
+    async with opened(tmp_path, jobs) as surface:
+        surface.dispatcher.gate.clear()
+        statuses = [(await surface.post(key="many", Prefer=ASYNC)).status for _ in range(3)]
+        assert statuses == [202, 202, 429]
+
+
+async def test_a_key_with_many_places_may_wait_for_as_many_kept_answers(tmp_path: Path) -> None:
+    async with (
+        opened(tmp_path, server={"max_in_flight_per_key": 1}) as surface,
+        asyncio.TaskGroup() as group,
+    ):
+        surface.dispatcher.gate.clear()
+        asking = [
+            group.create_task(surface.post(key="many", Idempotency_Key=f"k{number}"))
+            for number in range(3)
+        ]
+        await surface.until(
+            lambda: surface.dispatcher.under_way == 3 or any(one.done() for one in asking)
+        )
+        surface.dispatcher.gate.set()
+    assert [one.result().status for one in asking] == [200, 200, 200]
+
+
 async def test_a_preference_that_is_not_known_changes_nothing(surface: Surface) -> None:
     assert (await surface.post(Prefer="handling=lenient")).status == 200
     answer = await surface.post(Prefer="wait=5, Respond-Async; x=1")
