@@ -214,6 +214,7 @@ class Promising:
                 return _accepted(taken.promise, state, is_repeat=is_repeat)
         outcome = await _outcome(taken, exchange)
         fulfilment = outcome.fulfilment
+        exchange.job_id = fulfilment.request_id
         head = headers_of(fulfilment)
         if fulfilment.state == "done":
             fee = head[headers.FEE]

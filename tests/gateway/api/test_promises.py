@@ -1,12 +1,14 @@
 """Requests whose answers are kept: repeats, and what is asked for later."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from gateway.config import JobSettings
@@ -264,6 +266,24 @@ async def test_without_capacity_it_is_tried_again_by_another_id(surface: Surface
     surface.dispatcher.failure = None
     assert (await ended(surface))["state"] == "done"
     assert len({seen[0] for seen in surface.dispatcher.seen}) == len(surface.dispatcher.seen) > 1
+
+
+async def test_its_lines_name_it_as_its_client_and_the_journal_do(
+    surface: Surface, said: io.StringIO
+) -> None:
+    surface.dispatcher.failure = ProblemError(problems.no_capacity(1.0))
+    await surface.post(X_Request_Id=ID, Prefer=ASYNC, Idempotency_Key="k")
+    await surface.until(lambda: len(surface.dispatcher.seen) == 1)
+    surface.dispatcher.failure = None
+    assert (await ended(surface))["state"] == "done"
+    again = await surface.post(Idempotency_Key="k")
+    lines = [orjson.loads(line) for line in said.getvalue().splitlines()]
+    (done,) = [line for line in lines if line["event"] == "job"]
+    # Its last try's: the journal has closed the one before.
+    assert (done["request_id"], done["job_id"]) == (ID, surface.dispatcher.seen[-1][0])
+    told = lines[-1]
+    assert (told["event"], told["request_id"]) == ("request", again.headers["X-Request-Id"])
+    assert told["job_id"] == again.headers["Limner-Job-Id"] == done["job_id"]
 
 
 async def test_a_repeat_takes_the_answer_as_it_prefers(surface: Surface) -> None:
