@@ -101,6 +101,22 @@ async def test_one_request_has_so_many_watchers_and_no_more(tmp_path: Path) -> N
             await second.read()
 
 
+async def test_a_watcher_who_leaves_makes_room_for_one_and_no_more(tmp_path: Path) -> None:
+    async with open_surface(tmp_path) as surface:
+        surface.dispatcher.news = [Queued(1)]
+        async with under_way(surface):
+            entry = surface.running.find("k1", ID)
+            assert entry is not None
+            async with watching(surface) as stays:
+                await stays.content.readuntil(b"\n\n")
+                for _ in range(4):
+                    async with watching(surface) as leaves:
+                        assert leaves.status == 200
+                        await leaves.content.readuntil(b"\n\n")
+                        assert entry.watchers == 2
+                    await surface.until(lambda: entry.watchers == 1)
+
+
 async def test_head_tells_no_news_and_leaves_the_connection_as_it_was(tmp_path: Path) -> None:
     async with open_surface(tmp_path) as surface:
         surface.dispatcher.news = [Queued(1)]
