@@ -255,6 +255,47 @@ async def test_where_all_differ_nobody_is_accused(tmp_path: Path) -> None:
         assert all(not state.fault for state in desk.directory.states())
 
 
+async def test_what_a_safety_check_objects_to_and_the_trusted_ones_own_is_not_checked(
+    tmp_path: Path,
+) -> None:
+    trusted, other = stub(0, honest), stub(1, honest)
+    async with running(trusted), running(other):
+        settings = Checking(1.0, Wei(10**12), trusted.uri)
+        async with checking(tmp_path, [trusted, other], settings) as (desk, _):
+            await (await desk.dispatcher.run("r1", Key(), request_for())).settled
+            await until(lambda: not desk.dispatcher.in_flight)
+            assert (len(trusted.seen), len(other.seen)) == (1, 0)
+    unsafe, other = stub(0, honest), stub(1, honest)
+    unsafe.verdict = {"nsfw": True}
+    (tmp_path / "2").mkdir()
+    async with (
+        running(unsafe),
+        running(other),
+        checking(tmp_path / "2", [unsafe, other], PLENTY) as (desk, checks),
+    ):
+        await (await desk.dispatcher.run("r1", Key(), request_for())).settled
+        # Whatever was to be checked would have begun before this one's check is done.
+        unsafe.verdict = {}
+        assert await deliver_and_check(desk, checks) == {"agreed": 1}
+        assert len(other.seen) == 1
+
+
+async def test_no_check_begins_while_clients_wait_for_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = stub(0, honest), stub(1, honest)
+    async with (
+        running(one),
+        running(other),
+        checking(tmp_path, [one, other], PLENTY) as (desk, checks),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(type(desk.dispatcher), "waiting", 1)
+            await (await desk.dispatcher.run("r0", Key(), request_for())).settled
+        assert await deliver_and_check(desk, checks) == {"agreed": 1}
+        assert len(other.seen) == 1
+
+
 @pytest.mark.parametrize("budget", [0, 64 * 64 - 1])
 async def test_checks_cost_no_more_than_they_may(tmp_path: Path, budget: int) -> None:
     cheat, other = stub(0, cheating), stub(1, honest)

@@ -2,8 +2,9 @@
 
 import asyncio
 import io
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,17 @@ async def test_another_body_is_422_at_either_endpoint(surface: Surface) -> None:
     assert len(surface.dispatcher.seen) == 1
 
 
+async def test_another_body_is_422_while_the_first_is_under_way(surface: Surface) -> None:
+    surface.dispatcher.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(surface.post(Idempotency_Key="k"))
+        await surface.until(lambda: surface.dispatcher.under_way == 1)
+        other = await surface.post({"prompt": "another boat"}, Idempotency_Key="k")
+        surface.dispatcher.gate.set()
+    assert (other.status, first.result().status) == (422, 200)
+    assert len(surface.dispatcher.seen) == 1
+
+
 async def test_keys_of_another_client_are_other_keys(surface: Surface) -> None:
     first = await surface.post(Idempotency_Key="k")
     other = await surface.post({"prompt": "a ship"}, key="other", Idempotency_Key="k")
@@ -247,6 +259,33 @@ async def test_an_answer_asked_for_later(surface: Surface) -> None:
         assert fetched.status == 200
     assert (await job(surface, key="other"))[0] == 404
     assert (await job(surface, method="DELETE"))[0] == 409
+
+
+def bodies(surface: Surface) -> list[bytes | None]:
+    """What the database has of what was asked."""
+    with closing(sqlite3.connect(surface.folder.parent / "gateway.db")) as database:
+        return [row[0] for row in database.execute("SELECT body FROM promises")]
+
+
+async def test_no_prompt_outlives_its_job(tmp_path: Path) -> None:
+    async with opened(tmp_path) as surface:
+        surface.dispatcher.gate.clear()
+        await surface.post(X_Request_Id=ID, Prefer=ASYNC)
+        await surface.until(lambda: surface.dispatcher.under_way == 1)
+        (asked,) = bodies(surface)
+        assert asked is not None
+        assert b"a boat" in asked
+        surface.dispatcher.gate.set()
+        await ended(surface)
+        await surface.until(lambda: not surface.admission.in_flight)
+        assert bodies(surface) == [None]
+        # As after a kill between the two.
+        with closing(sqlite3.connect(surface.folder.parent / "gateway.db")) as database:
+            database.execute("UPDATE promises SET body = ?", (asked,))
+            database.commit()
+    async with opened(tmp_path) as surface:
+        assert bodies(surface) == [None]
+        assert not surface.dispatcher.seen
 
 
 async def test_a_failure_asked_for_later(surface: Surface) -> None:
