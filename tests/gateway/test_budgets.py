@@ -95,6 +95,14 @@ async def test_a_budget_is_402_with_its_reset_and_survives_a_restart(tmp_path: P
             assert (await stage.post()).status == 402
 
 
+async def test_what_no_day_allows_is_not_promised_for_the_next(tmp_path: Path) -> None:
+    async with running(StubOrchestrator()) as stub, open_desk(tmp_path, [stub]) as desk:
+        key = Key(limits=UseLimits(wei_per_day=Wei(FEE - 1)))
+        with pytest.raises(ProblemError, match="more than any day allows") as caught:
+            await desk.dispatcher.run("r1", key, request_for())
+        assert "The next day begins" not in str(caught.value)
+
+
 async def test_a_teams_budget_is_shared_by_its_keys(tmp_path: Path) -> None:
     async with (
         running(StubOrchestrator({"m": StubModel()})) as stub,
