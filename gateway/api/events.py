@@ -60,10 +60,14 @@ class EventStream:
         if not self.is_open:
             self._response.headers.update(headers)
 
-    async def send(self, chunk: bytes) -> None:
-        """Raises ConnectionError for a reader who is gone or takes nothing."""
+    async def begin(self) -> None:
+        """Send the head, if that was not sent yet."""
         if not self._response.prepared:
             await self._response.prepare(self._request)
+
+    async def send(self, chunk: bytes) -> None:
+        """Raises ConnectionError for a reader who is gone or takes nothing."""
+        await self.begin()
         try:
             async with asyncio.timeout(_STALL):
                 await self._response.write(chunk)

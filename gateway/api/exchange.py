@@ -49,6 +49,9 @@ class Exchange:
     #: Of the key's limit of requests a minute; None without one.
     rate: Left | None = None
 
+    def rate_headers(self) -> dict[str, str]:
+        return {} if self.rate is None else self.rate.headers()
+
     def own_seconds(self) -> float:
         """Time since the start that was not spent waiting for others."""
         return max(0.0, perf_counter() - self.started - self.foreign_seconds)

@@ -12,7 +12,7 @@ from gateway.api.answers import no_content, problem_answer
 from gateway.api.exchange import Exchange, open_exchange
 from gateway.api.router import Router
 from gateway.orchestrators.trail import bind
-from network.errors import ProblemError
+from network.errors import Problem, ProblemError
 from network.runtime.trace import TRACEPARENT
 from network.wire import problems
 
@@ -51,7 +51,7 @@ class Frontend:
             response = await self._answer(request, exchange)
         except ProblemError as error:
             exchange.code = error.problem.code
-            response = problem_answer(error.problem)
+            response = self._instead(request, exchange, error.problem)
         except (CancelledError, ConnectionError):
             exchange.code = "client_left"
             self._conclude(request, exchange, _CLIENT_LEFT)
@@ -61,12 +61,13 @@ class Frontend:
                 "request_failed", request_id=exchange.request_id, route=exchange.route
             )
             exchange.code = "internal_error"
-            response = problem_answer(problems.internal())
+            response = self._instead(request, exchange, problems.internal())
         if not response.prepared:
             response.headers["X-Request-Id"] = exchange.request_id
             response.headers[TRACEPARENT] = exchange.trail.trace.header
-            if exchange.rate is not None:
-                response.headers.update(exchange.rate.headers())
+            for name, value in exchange.rate_headers().items():
+                # A refusal tells of the limit that it is about.
+                response.headers.setdefault(name, value)
         if response.status in {408, 413}:
             # What is left of the body may be endless; the connection is of no more use.
             response.force_close()
@@ -79,6 +80,15 @@ class Frontend:
         if request.method == "OPTIONS":
             return no_content(", ".join(sorted(route.allowed)))
         return await route.handler(request.method)(request, exchange)
+
+    def _instead(
+        self, request: BaseRequest, exchange: Exchange, problem: Problem
+    ) -> StreamResponse:
+        """The answer with what went wrong. Raises ConnectionError where another one has begun."""
+        if request.writer.output_size:
+            self._conclude(request, exchange, problem.status)
+            raise ConnectionResetError("an answer was under way; no other can follow it")
+        return problem_answer(problem)
 
     def _conclude(self, request: BaseRequest, exchange: Exchange, status: int) -> None:
         seconds = perf_counter() - exchange.started

@@ -83,7 +83,14 @@ class Jobs:
         request_id = _named(request)
         stream = EventStream(request, {"X-Request-Id": exchange.request_id})
         is_known = self._running.find(grant.owner, request_id) is not None
-        if is_known or await self._kept(grant.owner, request_id) is None:
+        is_over = not is_known and await self._kept(grant.owner, request_id) is not None
+        if request.method == "HEAD":
+            # What would be written after a head would be taken for the next answer.
+            if not (is_known or is_over):
+                raise ProblemError(problems.not_found("request under way"))
+            await stream.begin()
+            return await stream.end()
+        if not is_over:
             await self._send_news(stream, grant.owner, request_id)
         await stream.send(event("over", {}))
         return await stream.end()
@@ -112,9 +119,14 @@ class Jobs:
 
     async def _send_news(self, stream: EventStream, owner: str, request_id: str) -> None:
         while True:
-            async with aclosing(self._running.news(owner, request_id)) as news:
-                async for one in news:
-                    await stream.send(event_of(one))
+            try:
+                async with aclosing(self._running.news(owner, request_id)) as news:
+                    async for one in news:
+                        await stream.send(event_of(one))
+            except ProblemError:
+                # Once it has begun, whoever came between is waited for.
+                if not stream.is_open:
+                    raise
             # What nobody waits for is tried again after a while: it is not over in between.
             if self._running.find(owner, request_id) is not None:
                 await asyncio.sleep(_LOOK)

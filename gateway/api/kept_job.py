@@ -94,7 +94,7 @@ class Job:
         wanted = self.asked.wanted
         self._exchange = Exchange(
             perf_counter(),
-            self.promise.request_id,
+            self.promise.name,
             trail=branch(),
             job_id=self.promise.request_id,
             route=_ROUTE,
@@ -139,10 +139,10 @@ class Job:
             return self._refused(error.problem)
         except DatabaseError as error:
             # Its words only: what it comes from may quote the row, and a prompt with it.
-            _log.error("job_not_written", request_id=self.promise.request_id, error=str(error))
+            _log.error("job_not_written", job_id=self.promise.request_id, error=str(error))
             return self._refused(problems.internal())
         except Exception:  # noqa: BLE001  whatever it is, those who wait get an answer and we a line
-            _log.exception("job_failed", request_id=self.promise.request_id)
+            _log.exception("job_failed", job_id=self.promise.request_id)
             return self._refused(problems.internal())
         await delivery.settled
         return self._answer or self._refused(problems.internal())
@@ -169,7 +169,7 @@ class Job:
     async def renew(self) -> None:
         """Take a new id for the journal, which has closed the one before. Raises DatabaseError."""
         self.promise = replace(self.promise, request_id=new_request_id())
-        self.entry.job_id = self.promise.request_id
+        self.entry.job_id = self._exchange.job_id = self.promise.request_id
         await self.means.store.run_again(self.promise.promise_id, self.promise.request_id)
 
     async def _keep(self, came: Delivered) -> Fulfilment:
@@ -214,7 +214,7 @@ class Job:
                 await store.forget_body(promise.promise_id)
         except DatabaseError as error:
             # The next start finds it as it is.
-            _log.error("job_not_concluded", request_id=promise.request_id, error=str(error))
+            _log.error("job_not_concluded", job_id=promise.request_id, error=str(error))
 
     def _tell(self, fulfilment: Fulfilment) -> None:
         exchange = self._exchange
@@ -225,6 +225,7 @@ class Job:
         _log.info(
             "job",
             request_id=exchange.request_id,
+            job_id=exchange.job_id,
             trace_id=exchange.trail.trace.trace_id,
             key_id=exchange.key_id,
             status=fulfilment.status,

@@ -117,6 +117,7 @@ class OpenAiImages:
         named = {
             "X-Request-Id": exchange.request_id,
             TRACEPARENT: exchange.trail.trace.header,
+            **exchange.rate_headers(),
         }
         stream = EventStream(making.request, named)
         try:

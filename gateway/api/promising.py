@@ -108,7 +108,7 @@ class Promising:
         if wish.webhook is not None and grant.client is not None:
             message = f"{WEBHOOK} takes a key: without one, ask for the answer at its status_url."
             raise ProblemError(problems.forbidden(message))
-        with self._clients.place(_waiting(grant)):
+        with self._clients.place(self._as_client(grant)):
             body = await read_json_body(
                 request,
                 exchange,
@@ -138,6 +138,14 @@ class Promising:
             )
             taken, is_repeat = await self._take(promise, grant, asked)
             return await self._answer(wish, taken, exchange, is_repeat=is_repeat)
+
+    def _as_client(self, grant: KeyGrant) -> KeyGrant:
+        """With room to wait for as many answers as the key, and the address, may have made, twice."""
+        own, client = grant.max_in_flight, grant.client
+        most = None if own is None else max(2 * own, self._bounds.max_clients_per_key)
+        if client is not None:
+            client = replace(client, max_in_flight=2 * client.max_in_flight)
+        return replace(grant, max_in_flight=most, client=client)
 
     async def _take(
         self, promise: Promise, grant: KeyGrant, asked: Asked
@@ -181,7 +189,8 @@ class Promising:
             instead_of = before.promise_id
         with ExitStack() as held:
             if promise.is_async:
-                held.enter_context(self._backlog.place(grant))
+                # However many places the key has, its backlog is bounded as everybody's.
+                held.enter_context(self._backlog.place(replace(grant, max_in_flight=None)))
             held.enter_context(self._admission.place(grant))
             wanted = asked.wanted
             self._rates.take_pixels(
@@ -205,6 +214,7 @@ class Promising:
                 return _accepted(taken.promise, state, is_repeat=is_repeat)
         outcome = await _outcome(taken, exchange)
         fulfilment = outcome.fulfilment
+        exchange.job_id = fulfilment.request_id
         head = headers_of(fulfilment)
         if fulfilment.state == "done":
             fee = head[headers.FEE]
@@ -247,14 +257,6 @@ def _accepted(promise: Promise, state: str, *, is_repeat: bool) -> StreamRespons
     if is_repeat:
         response.headers[REPLAYED] = "true"
     return response
-
-
-def _waiting(grant: KeyGrant) -> KeyGrant:
-    """Who may wait for answers: as many as the gateway lets, and twice as many as an address may ask for."""
-    client = grant.client
-    if client is not None:
-        client = replace(client, max_in_flight=2 * client.max_in_flight)
-    return KeyGrant(grant.key_id, grant.name, client=client)
 
 
 def _check_same(before: Promise, now: Promise) -> None:

@@ -23,6 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Not given: the limit stays as it is. None lifts it.
 _AS_IT_IS: Final = -1
 _LIFTED: Final = "none"
+#: What a column of whole numbers holds in every database.
+_MOST: Final = 2**31 - 1
 
 
 class _Limit(click.ParamType[int | None]):
@@ -45,6 +47,16 @@ class _Limit(click.ParamType[int | None]):
         if number < 0 and value != _AS_IT_IS:
             self.fail("a limit is not negative", param, ctx)
         return number
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no whole number") from None
+    if number > _MOST:
+        raise ValueError(f"at most {_MOST}; write none for no limit")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +105,8 @@ _OPTIONS: Final = (
     ("--budget-month", _Budget(), "What it may spend in a calendar month."),
     ("--wei-per-day", _Limit("wei", _wei), "As --budget-day in ETH, beside one in dollars."),
     ("--wei-per-month", _Limit("wei", _wei), "As --budget-month in ETH, beside one in dollars."),
-    ("--requests-per-minute", _Limit("count", int), "Requests a minute, at once or evenly."),
-    ("--pixels-per-minute", _Limit("count", int), "Pixels of all images a minute."),
+    ("--requests-per-minute", _Limit("count", _count), "Requests a minute, at once or evenly."),
+    ("--pixels-per-minute", _Limit("count", _count), "Pixels of all images a minute."),
 )
 
 

@@ -90,11 +90,15 @@ def budget_problem(exceeded: Exceeded, now: float) -> Problem:
     again = datetime.fromtimestamp(exceeded.resets_at, UTC)
     limit, allowance = exceeded.limit, exceeded.allowance
     period, amount = limit.period.value, partial(_amount, limit.unit)
+    if exceeded.cost > limit.amount:
+        # Whoever waits for the next one would be told the same again.
+        outlook = f"This is more than any {period} allows: ask for less, or for a larger budget."
+    else:
+        outlook = f"The next {period} begins at {again:%Y-%m-%d %H:%M} UTC."
     message = (
         f"{allowance.called} may spend {amount(limit.amount)} {limit.unit.called} in a {period}: "
         f"{amount(exceeded.spent)} are spent, {amount(exceeded.held)} are held by requests under way, "
-        f"and this request costs {amount(exceeded.cost)}. "
-        f"The next {period} begins at {again:%Y-%m-%d %H:%M} UTC."
+        f"and this request costs {amount(exceeded.cost)}. {outlook}"
     )
     return problems.budget_exceeded(message, exceeded.resets_at - now)
 

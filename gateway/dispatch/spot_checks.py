@@ -16,7 +16,7 @@ import structlog
 
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.journey import DispatchResult
-from gateway.dispatch.likeness import can_compare, likeness
+from gateway.dispatch.likeness import Undecodable, can_compare, likeness, small
 from gateway.dispatch.verdict import Finding, Verdict, after_three, after_two
 from gateway.keys import Team, UseLimits
 from gateway.orchestrators.answers import Expected, OrchestratorFailed
@@ -144,14 +144,17 @@ class SpotChecks:
                 self._accuse(delivered, verdict.odd)
 
     async def _check(self, delivered: _Delivered) -> Verdict:
-        """Raises ProblemError where nobody else makes the image, and what `likeness` raises."""
+        """Raises ProblemError where nobody else makes the image, OrchestratorFailed for a bad one."""
         first, trusted = delivered.uri, self._checking.trusted
+        if not await self._shows_something(delivered, delivered.image):
+            return Verdict(Finding.DISAGREED, first)
         others = {*self._directory.uris()} - {trusted} if trusted else {first}
         second = await self._again(delivered, others)
         verdict = after_two(
             first,
             are_alike=await self._are_alike(delivered, delivered.image, second.image),
-            is_second_trusted=bool(trusted),
+            # Not whoever was listed since it was asked for.
+            is_second_trusted=second.uri == trusted,
         )
         if verdict is not None:
             return verdict
@@ -171,7 +174,18 @@ class SpotChecks:
         picture = result.images[0]
         if picture.safety.nsfw:
             raise OrchestratorFailed("an image was altered for safety")
+        if not await self._shows_something(delivered, picture.png):
+            self._accuse(delivered, result.orchestrator)
+            raise OrchestratorFailed("an image cannot be decoded")
         return _Again(result.orchestrator, picture.png)
+
+    async def _shows_something(self, delivered: _Delivered, image: bytes) -> bool:
+        """Deliveries are not decoded: what shows nothing is found out here, without another's word."""
+        try:
+            await asyncio.to_thread(small, image, delivered.expected)
+        except Undecodable:
+            return False
+        return True
 
     async def _are_alike(self, delivered: _Delivered, one: bytes, other: bytes) -> bool:
         found = await asyncio.to_thread(likeness, one, other, delivered.expected)

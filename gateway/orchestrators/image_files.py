@@ -53,6 +53,9 @@ def sound_png(data: bytes, width: int, height: int) -> bytes:
             raise UnsoundImageError("is cut into too many pieces")
         most -= 1
         end, last = _chunk(data, position)
+        if last == b"IHDR":
+            # To decoders the last one counts, and it was the first that was looked at.
+            raise UnsoundImageError("has two headers")
         if last in _NEEDED or last in _KEPT:
             if kept[-1][1] == position:
                 kept[-1] = (kept[-1][0], end)

@@ -48,9 +48,14 @@ def _is_private_literal(host: str) -> bool:
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the internet at large, and so do those that it stands for."""
     return all(
-        one.is_global and not one.is_multicast and not one.is_reserved
+        one.is_global and not one.is_multicast and not one.is_reserved and not _is_of_a_site(one)
         for one in _meanings(address)
     )
+
+
+def _is_of_a_site(address: Address) -> bool:
+    """fec0::/10, which no standard library takes for private, and old networks still route."""
+    return isinstance(address, IPv6Address) and address.is_site_local
 
 
 def _meanings(address: Address) -> Iterator[Address]:

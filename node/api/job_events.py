@@ -44,6 +44,9 @@ class JobEventService:
                 raise web.HTTPNotFound
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
+            if request.method == "HEAD":
+                # What would be written after a head would be taken for the next answer.
+                return response
             try:
                 await self._stream(response, mailbox)
             except TimeoutError:

@@ -95,6 +95,14 @@ async def test_a_budget_is_402_with_its_reset_and_survives_a_restart(tmp_path: P
             assert (await stage.post()).status == 402
 
 
+async def test_what_no_day_allows_is_not_promised_for_the_next(tmp_path: Path) -> None:
+    async with running(StubOrchestrator()) as stub, open_desk(tmp_path, [stub]) as desk:
+        key = Key(limits=UseLimits(wei_per_day=Wei(FEE - 1)))
+        with pytest.raises(ProblemError, match="more than any day allows") as caught:
+            await desk.dispatcher.run("r1", key, request_for())
+        assert "The next day begins" not in str(caught.value)
+
+
 async def test_a_teams_budget_is_shared_by_its_keys(tmp_path: Path) -> None:
     async with (
         running(StubOrchestrator({"m": StubModel()})) as stub,
@@ -135,6 +143,37 @@ async def test_pixels_a_minute_bound_what_is_asked_for(tmp_path: Path) -> None:
         too_many = await stage.post(num_images_per_prompt=3)
         assert too_many.status == 400
         assert (await too_many.json())["error"]["code"] == "above_rate_limit"
+
+
+async def test_a_refusal_tells_of_the_limit_that_it_is_about(tmp_path: Path) -> None:
+    async with (
+        running(StubOrchestrator({"m": StubModel()})) as stub,
+        serving(settings_for(tmp_path, stub.uri)) as stage,
+    ):
+        both = UseLimits(requests_per_minute=9, pixels_per_minute=FEE)
+        stage.key = await limited(tmp_path, both)
+        first, second = await stage.post(), await stage.post()
+        assert (first.headers["RateLimit-Limit"], first.headers["RateLimit-Remaining"]) == (
+            "9",
+            "8",
+        )
+        assert (second.status, second.headers["RateLimit-Limit"]) == (429, str(FEE))
+        assert int(second.headers["RateLimit-Remaining"]) < FEE
+
+
+async def test_a_stream_tells_what_is_left_as_any_answer(tmp_path: Path) -> None:
+    async with (
+        running(StubOrchestrator({"m": StubModel()})) as stub,
+        serving(settings_for(tmp_path, stub.uri)) as stage,
+    ):
+        stage.key = await limited(tmp_path, UseLimits(requests_per_minute=9))
+        async with stage.client.post(
+            f"{stage.gateway.url}/v1/images/generations",
+            json={"prompt": "a boat", "size": "64x64", "stream": True},
+            headers={"Authorization": f"Bearer {stage.key}"},
+        ) as answer:
+            assert answer.content_type == "text/event-stream"
+            assert answer.headers["RateLimit-Remaining"] == "8"
 
 
 async def _ask_until_refused(gateway: Gateway, key: str, count: int) -> Counter[int]:

@@ -287,7 +287,12 @@ async def test_limits_of_keys_and_teams_are_set_changed_and_lifted(tmp_path: Pat
     assert listed["team"] == "crew"
     assert listed["metadata"] == {"customer": "42"}
     assert {name: v for name, v in listed["limits"].items() if v} == {"requests_per_minute": "7"}
-    for wrong in (("--wei-per-day", "much"), ("--requests-per-minute", "-3")):
+    for wrong in (
+        ("--wei-per-day", "much"),
+        ("--requests-per-minute", "-3"),
+        ("--pixels-per-minute", "1e3"),
+        ("--pixels-per-minute", "9" * 30),
+    ):
         assert (await limner("keys", "limit", key_id, *wrong, *data)).status == 2
     assert (await limner("keys", "limit", "nothing", *data)).status == 1
     assert (await limner("keys", "create", "me", "--note", "nonsense", *data)).status == 2

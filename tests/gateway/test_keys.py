@@ -131,6 +131,27 @@ async def test_guessing_does_not_buy_reads_of_the_database(database: Database) -
     assert ring._begun <= 2
 
 
+async def test_who_guesses_on_waits_for_the_next_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = KeyRing(database, SystemClock())
+    reads = 0
+
+    async def refresh() -> None:
+        nonlocal reads
+        reads += 1
+        await KeyRing.refresh(ring)
+
+    monkeypatch.setattr(ring, "refresh", refresh)
+    assert await ring.check(mint_bearer()[1]) is None
+    guesses = [asyncio.ensure_future(ring.check(mint_bearer()[1])) for _ in range(20)]
+    await asyncio.sleep(0.2)
+    # However slow this machine is, none is allowed before a second has passed.
+    assert reads == 1
+    assert not any(await asyncio.gather(*guesses))
+    assert reads == 2
+
+
 async def test_a_new_key_works_in_the_midst_of_guesses(database: Database) -> None:
     ring = KeyRing(database, SystemClock())
     await ring.check(mint_bearer()[1])

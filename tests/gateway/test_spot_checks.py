@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from gateway.api.metrics import Gauges, Metrics
 from gateway.dispatch import spot_checks
-from gateway.dispatch.likeness import likeness
+from gateway.dispatch.likeness import Undecodable, likeness
 from gateway.dispatch.spot_checks import KEY_ID, Checking, SpotChecks
 from gateway.dispatch.verdict import Finding, Verdict, after_three, after_two
 from gateway.orchestrators.answers import Expected, OrchestratorFailed
@@ -91,8 +91,16 @@ _CUT_SHORT = SIGNATURE + header(64, 64) + chunk(b"IDAT", deflate(bytes(99))[:9])
 
 @pytest.mark.parametrize("data", [png(64, 64), _CUT_SHORT])
 def test_what_cannot_be_decoded_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="cannot be decoded"):
+    with pytest.raises(Undecodable, match="cannot be decoded"):
         likeness(data, file_of(scene(1)), EXPECTED)
+
+
+def test_a_second_header_does_not_make_a_bomb_of_an_image() -> None:
+    bomb = file_of(scene(1))[:33] + file_of(Image.new("RGB", (640, 640)))[8:]
+    # Which is what a decoder sees in it.
+    assert Image.open(io.BytesIO(bomb)).size == (640, 640)
+    with pytest.raises(OrchestratorFailed, match="two headers"):
+        likeness(bomb, file_of(scene(1)), EXPECTED)
 
 
 def test_nothing_of_another_size_is_decoded() -> None:
@@ -191,6 +199,36 @@ async def test_who_cheats_is_found_by_a_third_opinion_whoever_was_checked(
     assert (again["seed"], again["num_images_per_prompt"], again["deterministic"]) == (7, 1, True)
 
 
+def showing_nothing(width: int, height: int, seed: int) -> bytes:
+    """Sound in every part, but for the pixels that nobody looks at."""
+    del seed
+    pixels = chunk(b"IDAT", deflate(bytes(99))[:9])
+    return SIGNATURE + header(width, height) + pixels + chunk(b"IEND")
+
+
+async def test_what_shows_nothing_is_wrong_without_anybody_elses_word(tmp_path: Path) -> None:
+    cheat, other = stub(0, showing_nothing), stub(1, honest)
+    async with (
+        running(cheat),
+        running(other),
+        checking(tmp_path, [cheat, other], PLENTY) as (desk, checks),
+    ):
+        assert await deliver_and_check(desk, checks) == {"disagreed": 1}
+        assert [state.fault for state in desk.directory.states()] == ["wrong", ""]
+        assert not other.seen
+
+
+async def test_an_opinion_that_shows_nothing_is_wrong_as_well(tmp_path: Path) -> None:
+    fine, cheat = stub(0, honest), stub(1, showing_nothing)
+    async with (
+        running(fine),
+        running(cheat),
+        checking(tmp_path, [fine, cheat], PLENTY) as (desk, checks),
+    ):
+        assert await deliver_and_check(desk, checks) == {"open": 1}
+        assert [state.fault for state in desk.directory.states()] == ["", "wrong"]
+
+
 async def test_the_word_of_a_trusted_orchestrator_decides(tmp_path: Path) -> None:
     cheat, other, trusted = stub(0, cheating), stub(1, cheating), stub(9, honest)
     async with running(cheat), running(other), running(trusted):
@@ -215,6 +253,47 @@ async def test_where_all_differ_nobody_is_accused(tmp_path: Path) -> None:
     ):
         assert await deliver_and_check(desk, checks) == {"open": 1}
         assert all(not state.fault for state in desk.directory.states())
+
+
+async def test_what_a_safety_check_objects_to_and_the_trusted_ones_own_is_not_checked(
+    tmp_path: Path,
+) -> None:
+    trusted, other = stub(0, honest), stub(1, honest)
+    async with running(trusted), running(other):
+        settings = Checking(1.0, Wei(10**12), trusted.uri)
+        async with checking(tmp_path, [trusted, other], settings) as (desk, _):
+            await (await desk.dispatcher.run("r1", Key(), request_for())).settled
+            await until(lambda: not desk.dispatcher.in_flight)
+            assert (len(trusted.seen), len(other.seen)) == (1, 0)
+    unsafe, other = stub(0, honest), stub(1, honest)
+    unsafe.verdict = {"nsfw": True}
+    (tmp_path / "2").mkdir()
+    async with (
+        running(unsafe),
+        running(other),
+        checking(tmp_path / "2", [unsafe, other], PLENTY) as (desk, checks),
+    ):
+        await (await desk.dispatcher.run("r1", Key(), request_for())).settled
+        # Whatever was to be checked would have begun before this one's check is done.
+        unsafe.verdict = {}
+        assert await deliver_and_check(desk, checks) == {"agreed": 1}
+        assert len(other.seen) == 1
+
+
+async def test_no_check_begins_while_clients_wait_for_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = stub(0, honest), stub(1, honest)
+    async with (
+        running(one),
+        running(other),
+        checking(tmp_path, [one, other], PLENTY) as (desk, checks),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(type(desk.dispatcher), "waiting", 1)
+            await (await desk.dispatcher.run("r0", Key(), request_for())).settled
+        assert await deliver_and_check(desk, checks) == {"agreed": 1}
+        assert len(other.seen) == 1
 
 
 @pytest.mark.parametrize("budget", [0, 64 * 64 - 1])

@@ -2,11 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -58,6 +59,7 @@ GRANTS = {
     "good": KeyGrant("k1", "good"),
     "other": KeyGrant("k2", "other"),
     "one-at-a-time": KeyGrant("k3", "narrow", max_in_flight=1),
+    "many": KeyGrant("k5", "many", max_in_flight=8),
     "limited": KeyGrant(
         "k4",
         "limited",
@@ -266,6 +268,7 @@ async def open_surface(
     max_connections: int = 100,
     max_bytes: int = 10_000_000,
     keeps: JobSettings | None = None,
+    server: Mapping[str, int] = MappingProxyType({}),
     dead_keys: Collection[str] = (),
 ) -> AsyncIterator[Surface]:
     """`keeps` None keeps no answers: it spares most tests a database."""
@@ -315,7 +318,7 @@ async def open_surface(
             settings = GatewaySettings(
                 jobs=keeps,
                 images=ImageSettings(lifetime_seconds=lifetime),
-                server=ServerSettings(body_timeout_seconds=body_timeout_seconds),
+                server=ServerSettings(body_timeout_seconds=body_timeout_seconds, **server),
             )
             kept = await stack.enter_async_context(open_kept_answers(settings, resources))
         generation = Generation(

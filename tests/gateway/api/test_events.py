@@ -1,8 +1,9 @@
 """A request's news while it is made: for its own key, bounded, and through both interfaces."""
 
 import asyncio
+import io
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.orchestrators.job_events import (
     Advanced,
+    News,
     NoEvents,
     Preview,
     Queued,
@@ -97,6 +99,87 @@ async def test_one_request_has_so_many_watchers_and_no_more(tmp_path: Path) -> N
             surface.dispatcher.gate.set()
             await first.read()
             await second.read()
+
+
+async def test_a_watcher_who_leaves_makes_room_for_one_and_no_more(tmp_path: Path) -> None:
+    async with open_surface(tmp_path) as surface:
+        surface.dispatcher.news = [Queued(1)]
+        async with under_way(surface):
+            entry = surface.running.find("k1", ID)
+            assert entry is not None
+            async with watching(surface) as stays:
+                await stays.content.readuntil(b"\n\n")
+                for _ in range(4):
+                    async with watching(surface) as leaves:
+                        assert leaves.status == 200
+                        await leaves.content.readuntil(b"\n\n")
+                        assert entry.watchers == 2
+                    await surface.until(lambda: entry.watchers == 1)
+
+
+async def test_head_tells_no_news_and_leaves_the_connection_as_it_was(tmp_path: Path) -> None:
+    async with open_surface(tmp_path) as surface:
+        surface.dispatcher.news = [Queued(1)]
+        async with under_way(surface):
+            head = (
+                f"HEAD /jobs/{ID}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n\r\n"
+            )
+            health = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            answered = await surface.raw((head + health).encode())
+        first, _, rest = answered.partition(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 200 OK")
+        assert b"Content-Type: text/event-stream" in first
+        assert rest.startswith(b"HTTP/1.1 200 OK")
+        head = head.replace("good", "other")
+        answered = await surface.raw((head + health).encode())
+        assert answered.startswith(b"HTTP/1.1 404")
+
+
+async def test_a_stream_outlives_the_moment_in_which_others_have_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_surface(tmp_path) as surface:
+        looks = 0
+
+        async def news(_key_id: str, _request_id: str) -> AsyncGenerator[News]:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
+                raise ProblemError(problems.rate_limited(1.0))
+            yield Queued(looks)
+            if looks == 3:
+                surface.dispatcher.gate.set()
+
+        monkeypatch.setattr(surface.running, "news", news)
+        async with under_way(surface), asyncio.timeout(10), watching(surface) as response:
+            told = await read_events(response)
+        assert told[:2] == [("queued", {"position": 1}), ("queued", {"position": 3})]
+        assert told[-1] == ("over", {})
+
+
+async def test_no_second_answer_follows_one_that_has_begun(
+    tmp_path: Path, said: io.StringIO
+) -> None:
+    async with open_surface(tmp_path) as surface:
+        surface.dispatcher.failure = RuntimeError("out of the blue")
+        surface.dispatcher.news = [Preview(0, 50, JPEG)]
+        surface.dispatcher.gate.clear()
+        body = b'{"prompt":"p","stream":true,"partial_images":1}'
+        head = (
+            "POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(surface.raw(head.encode() + body))
+            await surface.until(lambda: surface.dispatcher.under_way)
+            await asyncio.sleep(0.2)
+            surface.dispatcher.gate.set()
+        answered = asking.result()
+        assert answered.count(b"HTTP/1.1") == 1
+        assert b"partial_image" in answered
+        # It was no whole answer, and is not taken for one.
+        assert not answered.endswith(b"0\r\n\r\n")
+        assert '"code":"internal_error"' in said.getvalue()
 
 
 async def openai_stream(surface: Surface, **fields: Any) -> tuple[int, list[tuple[str, Any]]]:

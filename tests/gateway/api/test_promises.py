@@ -1,12 +1,15 @@
 """Requests whose answers are kept: repeats, and what is asked for later."""
 
 import asyncio
+import io
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from gateway.config import JobSettings
@@ -131,6 +134,17 @@ async def test_another_body_is_422_at_either_endpoint(surface: Surface) -> None:
     assert len(surface.dispatcher.seen) == 1
 
 
+async def test_another_body_is_422_while_the_first_is_under_way(surface: Surface) -> None:
+    surface.dispatcher.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(surface.post(Idempotency_Key="k"))
+        await surface.until(lambda: surface.dispatcher.under_way == 1)
+        other = await surface.post({"prompt": "another boat"}, Idempotency_Key="k")
+        surface.dispatcher.gate.set()
+    assert (other.status, first.result().status) == (422, 200)
+    assert len(surface.dispatcher.seen) == 1
+
+
 async def test_keys_of_another_client_are_other_keys(surface: Surface) -> None:
     first = await surface.post(Idempotency_Key="k")
     other = await surface.post({"prompt": "a ship"}, key="other", Idempotency_Key="k")
@@ -248,6 +262,33 @@ async def test_an_answer_asked_for_later(surface: Surface) -> None:
     assert (await job(surface, method="DELETE"))[0] == 409
 
 
+def bodies(surface: Surface) -> list[bytes | None]:
+    """What the database has of what was asked."""
+    with closing(sqlite3.connect(surface.folder.parent / "gateway.db")) as database:
+        return [row[0] for row in database.execute("SELECT body FROM promises")]
+
+
+async def test_no_prompt_outlives_its_job(tmp_path: Path) -> None:
+    async with opened(tmp_path) as surface:
+        surface.dispatcher.gate.clear()
+        await surface.post(X_Request_Id=ID, Prefer=ASYNC)
+        await surface.until(lambda: surface.dispatcher.under_way == 1)
+        (asked,) = bodies(surface)
+        assert asked is not None
+        assert b"a boat" in asked
+        surface.dispatcher.gate.set()
+        await ended(surface)
+        await surface.until(lambda: not surface.admission.in_flight)
+        assert bodies(surface) == [None]
+        # As after a kill between the two.
+        with closing(sqlite3.connect(surface.folder.parent / "gateway.db")) as database:
+            database.execute("UPDATE promises SET body = ?", (asked,))
+            database.commit()
+    async with opened(tmp_path) as surface:
+        assert bodies(surface) == [None]
+        assert not surface.dispatcher.seen
+
+
 async def test_a_failure_asked_for_later(surface: Surface) -> None:
     surface.dispatcher.failure = ProblemError(problems.budget_exceeded("all spent", 60.0))
     status, _, _ = await images(surface, X_Request_Id=ID, Prefer=ASYNC)
@@ -265,6 +306,24 @@ async def test_without_capacity_it_is_tried_again_by_another_id(surface: Surface
     surface.dispatcher.failure = None
     assert (await ended(surface))["state"] == "done"
     assert len({seen[0] for seen in surface.dispatcher.seen}) == len(surface.dispatcher.seen) > 1
+
+
+async def test_its_lines_name_it_as_its_client_and_the_journal_do(
+    surface: Surface, said: io.StringIO
+) -> None:
+    surface.dispatcher.failure = ProblemError(problems.no_capacity(1.0))
+    await surface.post(X_Request_Id=ID, Prefer=ASYNC, Idempotency_Key="k")
+    await surface.until(lambda: len(surface.dispatcher.seen) == 1)
+    surface.dispatcher.failure = None
+    assert (await ended(surface))["state"] == "done"
+    again = await surface.post(Idempotency_Key="k")
+    lines = [orjson.loads(line) for line in said.getvalue().splitlines()]
+    (done,) = [line for line in lines if line["event"] == "job"]
+    # Its last try's: the journal has closed the one before.
+    assert (done["request_id"], done["job_id"]) == (ID, surface.dispatcher.seen[-1][0])
+    told = lines[-1]
+    assert (told["event"], told["request_id"]) == ("request", again.headers["X-Request-Id"])
+    assert told["job_id"] == again.headers["Limner-Job-Id"] == done["job_id"]
 
 
 async def test_a_repeat_takes_the_answer_as_it_prefers(surface: Surface) -> None:
@@ -314,6 +373,31 @@ async def test_jobs_are_bounded_by_key_and_hold_places(tmp_path: Path) -> None:
         statuses = [(await surface.post(key="other", Prefer=ASYNC)).status for _ in range(2)]
         assert statuses == [202, 503]
         assert surface.admission.in_flight == 3
+
+
+async def test_a_keys_own_places_do_not_lift_the_bound_of_jobs(tmp_path: Path) -> None:
+    jobs = JobSettings(max_async_per_key=2)
+    async with opened(tmp_path, jobs) as surface:
+        surface.dispatcher.gate.clear()
+        statuses = [(await surface.post(key="many", Prefer=ASYNC)).status for _ in range(3)]
+        assert statuses == [202, 202, 429]
+
+
+async def test_a_key_with_many_places_may_wait_for_as_many_kept_answers(tmp_path: Path) -> None:
+    async with (
+        opened(tmp_path, server={"max_in_flight_per_key": 1}) as surface,
+        asyncio.TaskGroup() as group,
+    ):
+        surface.dispatcher.gate.clear()
+        asking = [
+            group.create_task(surface.post(key="many", Idempotency_Key=f"k{number}"))
+            for number in range(3)
+        ]
+        await surface.until(
+            lambda: surface.dispatcher.under_way == 3 or any(one.done() for one in asking)
+        )
+        surface.dispatcher.gate.set()
+    assert [one.result().status for one in asking] == [200, 200, 200]
 
 
 async def test_a_preference_that_is_not_known_changes_nothing(surface: Surface) -> None:

@@ -107,6 +107,7 @@ def test_what_is_beside_the_pixels_stays_here(extra: bytes) -> None:
         (PLAIN + END, "goes on after its end"),
         (HEAD + PIXELS + chunk(b"IEND", PAGE), "goes on after its end"),
         (HEAD + END, "has no pixels"),
+        (HEAD + header(5000, 7000) + PIXELS + END, "has two headers"),
         (SIGNATURE + header(5, 7, colour=3) + PIXELS + END, "has no pixels"),
         (HEAD + chunk(b"ABCD") + PIXELS + END, "a part that no PNG has: ABCD"),
         (HEAD + chunk(b"\0\1\2\3") + PIXELS + END, "is damaged"),

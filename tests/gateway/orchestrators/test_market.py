@@ -13,7 +13,17 @@ from gateway.orchestrators.pace import spread
 from gateway.orchestrators.selection import Need, Policy, Prospect, Reason, rank
 from network.units import ModelId, Pixels
 
-URIS = [f"https://o{number}" for number in range(8)]
+URIS = [f"https://o{number}" for number in range(5)]
+#: Few, as in life: what is remembered of a shape is put to use only when it is asked for again.
+NEEDS = [
+    Need(ModelId("m"), Pixels(pixels), steps, cap, images)
+    for pixels, images, steps, cap in (
+        (4096, 1, 20, None),
+        (4096, 4, 20, None),
+        (7, 1, 1, Fraction(2)),
+        (1, 1, 20, Fraction(5, 3)),
+    )
+]
 
 
 def prospect(uri: str, **changes: object) -> Prospect:
@@ -92,22 +102,59 @@ class Trading(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(
-        pixels=st.sampled_from([1, 7, 4096]),
-        images=st.sampled_from([1, 4]),
-        steps=st.sampled_from([1, 20]),
-        cap=st.sampled_from([None, Fraction(2), Fraction(5, 3)]),
-        tried=st.sets(st.sampled_from(URIS), max_size=3),
-    )
-    def ask(
-        self, pixels: int, images: int, steps: int, cap: Fraction | None, tried: set[str]
-    ) -> None:
-        need = Need(ModelId("m"), Pixels(pixels), steps, cap, images)
+    @rule(need=st.sampled_from(NEEDS), tried=st.sets(st.sampled_from(URIS), max_size=3))
+    def ask(self, need: Need, tried: set[str]) -> None:
         exhaustive = rank(need, self.known.values(), self.policy, self.now, tried).best
         assert self.market.best(need, self.now, tried) == exhaustive
 
+    @rule(need=st.sampled_from(NEEDS), seconds=st.sampled_from([0.5, 4.0, 11.0]))
+    def ask_and_ask_again_later(self, need: Need, seconds: float) -> None:
+        self.ask(need, set())
+        self.now += seconds
+        self.ask(need, set())
+
+    @rule(uri=st.sampled_from(URIS), fresh=st.sampled_from([5, 30]), pause=st.sampled_from([0, 3]))
+    def change_its_times_alone(self, uri: str, fresh: int, pause: int) -> None:
+        """As a refresh and a failure do; its score is what it was."""
+        if uri in self.known:
+            until = self.now + pause if pause else 0.0
+            self.known[uri] = replace(
+                self.known[uri], fresh_until=self.now + fresh, suspended_until=until
+            )
+            self.market.put(self.known[uri])
+
 
 TestTrading = Trading.TestCase
+
+
+def best_of(market: Market, now: float) -> str | None:
+    found = market.best(NEEDS[0], now)
+    return None if found is None else found.uri
+
+
+def test_who_lapsed_is_found_again_as_soon_as_the_offer_is_renewed() -> None:
+    market = Market(Policy(time_value=Fraction(0)))
+    market.put(prospect(URIS[0], fresh_until=5.0))
+    assert best_of(market, 0.0) == URIS[0]
+    assert best_of(market, 6.0) is None
+    market.put(prospect(URIS[0], fresh_until=20.0))
+    assert best_of(market, 6.0) == URIS[0]
+    # And once more, which what was noted of the first time must not prevent.
+    assert best_of(market, 21.0) is None
+    market.put(prospect(URIS[0], fresh_until=40.0))
+    assert best_of(market, 21.0) == URIS[0]
+
+
+def test_a_pause_ends_when_it_is_over_and_sooner_when_it_is_lifted() -> None:
+    market = Market(Policy(time_value=Fraction(0)))
+    market.put(prospect(URIS[0], suspended_until=10.0))
+    market.put(prospect(URIS[1], price_numerator=30))
+    assert best_of(market, 0.0) == URIS[1]
+    assert best_of(market, 10.0) == URIS[0]
+    market.put(prospect(URIS[0], suspended_until=40.0))
+    assert best_of(market, 11.0) == URIS[1]
+    market.put(prospect(URIS[0], suspended_until=0.0))
+    assert best_of(market, 11.0) == URIS[0]
 
 
 def test_only_the_free_places_are_others() -> None:

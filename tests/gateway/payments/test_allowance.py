@@ -134,6 +134,16 @@ RATES = st.one_of(
 )
 
 
+def test_what_it_held_of_one_holder_is_no_room_with_another() -> None:
+    allowances = Allowances()
+    key, team = allowance(100, holder="k"), allowance(100, holder="t")
+    assert allowances.hold("a", [key], Wei(100), NOON) is None
+    assert allowances.hold("b", [team], Wei(100), NOON) is None
+    # As for a key that joins a team between two attempts of its request.
+    assert allowances.hold("a", [key, team], Wei(1), NOON) is not None
+    allowances.validate()
+
+
 class Spending(RuleBasedStateMachine):
     """Two keys of one team, with limits in wei and dollars, against the sums of what happened.
 

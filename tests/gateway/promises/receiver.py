@@ -32,6 +32,9 @@ class Receiver:
     script: deque[int] = field(default_factory=deque)
     told: list[Told] = field(default_factory=list)
     url: str = ""
+    #: Nothing is answered before it is set.
+    gate: asyncio.Event | None = None
+    waiting: int = 0
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -45,6 +48,9 @@ class Receiver:
         digest = hmac.new(key, content, hashlib.sha256).digest()
         signature = "v1," + base64.b64encode(digest).decode()
         is_signed = head["webhook-signature"] == signature
+        if self.gate is not None:
+            self.waiting += 1
+            await self.gate.wait()
         self.told.append(Told(head["webhook-id"], json.loads(body), is_signed, request.path))
         status = self.script.popleft() if self.script else 204
         if status == 0:  # an answer without end

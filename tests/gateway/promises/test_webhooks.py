@@ -1,5 +1,6 @@
 """Webhooks come at least once, signed, however often their receiver fails or the gateway ends."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -96,6 +97,24 @@ async def test_a_receiver_that_fails_is_told_again_by_the_same_id(tmp_path: Path
         assert all(told.is_signed for told in receiver.told)
         assert len({told.message_id for told in receiver.told}) == 1
         assert {told.path for told in receiver.told} == {"/"}
+
+
+async def test_a_receiver_that_hangs_holds_few_posts_and_nobody_elses(tmp_path: Path) -> None:
+    patient = jobs(webhook_timeout_seconds=20)
+    async with receiving(SECRET) as receiver, opened(tmp_path, patient) as surface:
+        receiver.gate = asyncio.Event()
+        for number in range(8):
+            await ask(surface, receiver.url, f"{ID}-{number}")
+        await until(lambda: receiver.waiting == 4)
+        async with receiving(shown_secret(key_secret(MASTER, "k2"))) as others:
+            answer = await surface.post(
+                key="other", Prefer="respond-async", Limner_Webhook=others.url
+            )
+            assert answer.status == 202
+            await until(lambda: bool(others.told))
+        assert receiver.waiting == 4
+        receiver.gate.set()
+        await until(lambda: len(receiver.told) == 8)
 
 
 async def test_what_was_not_told_is_told_after_a_restart(tmp_path: Path) -> None:

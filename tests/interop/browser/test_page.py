@@ -284,6 +284,29 @@ def test_pictures_are_still_there_the_next_time_until_deleted(visit: Visiting, k
     seen.was_clean()
 
 
+def test_what_another_version_kept_is_no_reason_to_fail(visit: Visiting, key: str) -> None:
+    seen = visit()
+    seen.enter(key)
+    seen.page.evaluate(
+        """() => {
+          const wanted = { prompt: "x", loras: {}, width: 64, height: 64 };
+          const image = { url: "/stream/a/b.png", seed: 1 };
+          const runs = [
+            7, null, {}, { wanted: { prompt: "x" }, images: [image] }, { id: "a", wanted, images: [{}] },
+            { id: "b", wanted, images: [null] }, { id: "c", wanted, images: [image], fee: "much" },
+          ];
+          localStorage.setItem("limner.history", JSON.stringify(runs));
+          sessionStorage.setItem("limner.spent", JSON.stringify("much"));
+          sessionStorage.setItem("limner.draft", JSON.stringify(7));
+        }"""
+    )
+    seen.page.reload()
+    # What the gateway tells is asked for last of all.
+    expect(seen.find("#model option")).not_to_have_count(0)
+    expect(seen.find("#runs > .run")).to_have_count(0)
+    seen.was_clean()
+
+
 def test_a_picture_whose_time_is_over_says_so(visit: Visiting, key: str) -> None:
     seen = visit()
     seen.enter(key)

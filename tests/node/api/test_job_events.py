@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -14,6 +15,7 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from yarl import URL
 
 from network.wire.headers import JOB_ID
 from node.api.job_events import JobEventService, event_of
@@ -89,6 +91,25 @@ async def test_a_watcher_sees_steps_and_previews_and_the_end(tmp_path: Path) -> 
     assert {data["image"] for data in previews} == {0, 1}
     assert {base64.b64decode(data["jpeg"]) for data in previews} == {engine.jpeg}
     assert engine.previews_made >= len(previews) > 0
+
+
+async def test_head_has_no_events_after_it_for_the_next_answer(tmp_path: Path) -> None:
+    async with running_node(tmp_path, FakeEngine(step_seconds=0.02)) as node, Buyer(node) as buyer:
+        job = asking(buyer, num_inference_steps=10)
+        async with watching(buyer) as stream:
+            await stream.event()
+            url = URL(node.url)
+            secured = None if url.scheme == "http" else ssl._create_unverified_context()  # noqa: S323
+            reader, writer = await asyncio.open_connection(url.host, url.port, ssl=secured)
+            head = f"HEAD /jobs/{ATTEMPT}/events HTTP/1.1\r\nHost: x\r\n\r\n"
+            health = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            writer.write((head + health).encode())
+            async with asyncio.timeout(20):
+                first, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+        assert (await job).status == 200
+    assert first.startswith(b"HTTP/1.1 200 OK")
+    assert rest.startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_a_stream_may_be_asked_for_before_its_job(tmp_path: Path) -> None:

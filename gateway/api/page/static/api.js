@@ -26,7 +26,7 @@ export function adviceFor(error) {
   const wait = error.retryAfter ? `in ${duration(error.retryAfter)}` : "a little later";
   const known = {
     invalid_api_key: "Check the key: it may be mistyped, revoked or expired.",
-    budget_exceeded: "The budget of this key is spent until then; its giver can raise it.",
+    budget_exceeded: "Ask for less, or have its giver raise the budget of this key.",
     rate_limited: `Try again ${wait}.`,
     no_capacity: `Try again ${wait}; nothing was charged.`,
     orchestrators_failed: `Try again ${wait}, or choose another model; nothing was charged.`,

@@ -23,6 +23,19 @@ function write(storage, name, value) {
   }
 }
 
+const isText = (value) => typeof value === "string";
+const isAmount = (value) => isText(value) && /^[0-9]+$/.test(value);
+const isTable = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** Whether the gallery can show it, whichever version of the page wrote it down. */
+function isRun(run) {
+  const { wanted, images, fee = null, seconds = 0 } = isTable(run) ? run : {};
+  return (
+    isText(run?.id) && isTable(wanted) && isText(wanted.prompt) && isTable(wanted.loras) && typeof seconds === "number" &&
+    Array.isArray(images) && images.every((image) => isText(image?.url)) && (fee === null || isAmount(fee))
+  );
+}
+
 const here = () => sessionStorage;
 const always = () => localStorage;
 
@@ -45,20 +58,26 @@ export const theme = {
 };
 
 export const draft = {
-  get: () => read(here, "draft", null),
+  get() {
+    const fragment = read(here, "draft", null);
+    return isText(fragment) ? fragment : null;
+  },
   set: (fragment) => write(here, "draft", fragment),
 };
 
 /** Wei spent from this tab. */
 export const spent = {
-  get: () => BigInt(read(here, "spent", "0")),
+  get() {
+    const wei = read(here, "spent", "0");
+    return isAmount(wei) ? BigInt(wei) : 0n;
+  },
   add: (wei) => write(here, "spent", (spent.get() + wei).toString()),
 };
 
 export const history = {
   get() {
     const runs = read(always, "history", []);
-    return Array.isArray(runs) ? runs.filter((run) => run?.wanted && Array.isArray(run.images)) : [];
+    return Array.isArray(runs) ? runs.filter(isRun) : [];
   },
   /** The newest that fit; an image that is its own address is too large to keep. */
   set(runs) {
