@@ -1,6 +1,6 @@
 """Every request of a listener passes here once: routed, answered, counted, logged."""
 
-from asyncio import CancelledError
+from asyncio import CancelledError, get_running_loop
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Final, Protocol
@@ -71,7 +71,11 @@ class Frontend:
         if response.status in {408, 413}:
             # What is left of the body may be endless; the connection is of no more use.
             response.force_close()
-        self._conclude(request, exchange, response.status)
+        # Counted and told of when aiohttp has sent it, which it does before the loop does anything else.
+        seconds = perf_counter() - exchange.started
+        get_running_loop().call_soon(
+            self._tell, request.method, exchange, response.status, seconds
+        )
         return response
 
     async def _answer(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
@@ -91,14 +95,16 @@ class Frontend:
         return problem_answer(problem)
 
     def _conclude(self, request: BaseRequest, exchange: Exchange, status: int) -> None:
-        seconds = perf_counter() - exchange.started
+        self._tell(request.method, exchange, status, perf_counter() - exchange.started)
+
+    def _tell(self, method: str, exchange: Exchange, status: int, seconds: float) -> None:
         own = max(0.0, seconds - exchange.foreign_seconds)
         for watcher in self._watchers:
             watcher.finished(exchange, status, seconds, own)
         if exchange.route not in IMAGE_ROUTES and not exchange.code:
             return
         write = self._log.error if status == 500 else self._log.info  # noqa: PLR2004
-        write("request", method=request.method, status=status, **_fields(exchange, seconds, own))
+        write("request", method=method, status=status, **_fields(exchange, seconds, own))
 
 
 def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]:

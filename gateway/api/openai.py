@@ -76,8 +76,8 @@ class OpenAiImages:
         showing = Direct(self._addresses, making.request, making.job_id)
         files = await self._files(asked, delivery, showing.job_id)
         told = await self._told(asked, delivery, showing, files)
-        await delivery.settled
         response = json_answer(told)
+        await delivery.settled
         response.headers.update(making.headers(delivery))
         if warnings := _warnings(delivery, asked, files):
             response.headers[headers.WARNINGS] = warnings

@@ -43,8 +43,8 @@ class TextToImage:
         warnings = [delivery.warnings]
         showing = Direct(self._addresses, making.request, making.job_id)
         told = await self._tell(output, making.wanted, delivery, showing, warnings)
-        await delivery.settled
         response = json_answer(told)
+        await delivery.settled
         response.headers.update(making.headers(delivery))
         if said := "; ".join(dict.fromkeys(filter(None, warnings))):
             response.headers[headers.WARNINGS] = said
