@@ -14,11 +14,13 @@ AttemptState = Literal[
 ]
 RequestState = Literal["settled", "failed", "cancelled", "interrupted"]
 Grouping = Literal["key", "model", "orchestrator"]
+#: From memory, or together with an equal request under way.
+RepeatKind = Literal["hit", "coalesced"]
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A request was given a place at an orchestrator for the first time."""
+    """A request was given a place at an orchestrator for the first time, or another's images."""
 
     request_id: str
     key_id: str
@@ -71,15 +73,28 @@ class Settlement:
 
     request_id: str
     state: RequestState
-    #: What is owed for it: 0 unless it was settled.
+    #: What its key is charged: 0 unless it was settled. But for a repeat, it is the fee of the outcome
+    #: that served it.
     fee: Wei
     #: Unix seconds.
     settled_at: float
-    #: URI of the one that delivered.
+    #: URI of the one that delivered; "" for a repeat.
     orchestrator: str = ""
     reason: str = ""
     #: What the fee counts for in dollars, by the rate at which it was held; None where none was known.
     usd: AttoUsd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A request got another's images; written with its settlement. Nobody was paid for it."""
+
+    request_id: str
+    kind: RepeatKind
+    #: The request that was run for them.
+    origin: str
+    #: The fee that was paid for them.
+    worth: Wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +157,9 @@ class Fulfilment:
     finished_at: float
 
 
-Event: TypeAlias = Accepted | Attempt | Outcome | Settlement | TicketBatch | Receipt | Fulfilment
+Event: TypeAlias = (
+    Accepted | Attempt | Outcome | Settlement | Repeat | TicketBatch | Receipt | Fulfilment
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +174,11 @@ class UsageTotal:
     fee: Wei
     #: Of those whose fee the journal has in dollars, too.
     usd: AttoUsd = NO_DOLLARS
+    #: How many of the requests got another's images, what part of the fee they were charged, and what
+    #: was paid for those images. The others were charged `fee - repeats_fee`.
+    repeats: int = 0
+    repeats_fee: Wei = NOTHING
+    repeats_worth: Wei = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,3 +233,6 @@ class RequestRecord:
     charged: Wei = NOTHING
     #: What `fee` counted for in dollars; None where no rate was known.
     usd: AttoUsd | None = None
+    #: How it came by another's images, and whose; empty where it was run itself.
+    repeat: RepeatKind | Literal[""] = ""
+    origin: str = ""

@@ -20,6 +20,7 @@ from gateway.accounting.tables import (
     attempts,
     outcomes,
     receipts,
+    repeats,
     requests,
     settlements,
     ticket_batches,
@@ -44,6 +45,9 @@ class _Sum:
     pixels: int = 0
     fee: int = 0
     usd: int = 0
+    repeats: int = 0
+    repeats_fee: int = 0
+    repeats_worth: int = 0
 
 
 @dataclass(slots=True)
@@ -65,23 +69,45 @@ def usage(
     pixels = requests.c.width * requests.c.height * requests.c.images
     amounts = (settlements.c.fee, settlements.c.usd)
     query = (
-        select(group, *amounts, func.count(), func.sum(requests.c.images), func.sum(pixels))
+        select(
+            group,
+            *amounts,
+            repeats.c.worth,
+            func.count(),
+            func.sum(requests.c.images),
+            func.sum(pixels),
+        )
         .join(settlements, settlements.c.request_id == requests.c.request_id)
+        .outerjoin(repeats, repeats.c.request_id == requests.c.request_id)
         .where(settlements.c.state == "settled", requests.c.accepted_at >= since)
-        .group_by(group, *amounts)
+        .group_by(group, *amounts, repeats.c.worth)
     )
     if until is not None:
         query = query.where(requests.c.accepted_at < until)
     sums: defaultdict[str, _Sum] = defaultdict(_Sum)
-    for name, fee, usd, count, images, area in connection.execute(query):
+    for name, fee, usd, worth, count, images, area in connection.execute(query):
         total = sums[name]
+        if worth is not None:
+            total.repeats += count
+            total.repeats_fee += fee * count
+            total.repeats_worth += worth * count
         total.requests += count
         total.images += images
         total.pixels += area
         total.fee += fee * count
         total.usd += (usd or 0) * count
     return tuple(
-        UsageTotal(name, s.requests, s.images, Pixels(s.pixels), Wei(s.fee), AttoUsd(s.usd))
+        UsageTotal(
+            name,
+            s.requests,
+            s.images,
+            Pixels(s.pixels),
+            Wei(s.fee),
+            AttoUsd(s.usd),
+            s.repeats,
+            Wei(s.repeats_fee),
+            Wei(s.repeats_worth),
+        )
         for name, s in sorted(sums.items())
     )
 
@@ -178,9 +204,18 @@ def _records() -> Select[tuple[object, ...]]:
         .where(of_this, outcomes.c.state == "succeeded")
         .scalar_subquery()
     )
-    return select(
-        requests, settlements, tried.label("tried"), delivery.label("delivery")
-    ).outerjoin(settlements, settlements.c.request_id == requests.c.request_id)
+    return (
+        select(
+            requests,
+            settlements,
+            repeats.c.kind,
+            repeats.c.origin,
+            tried.label("tried"),
+            delivery.label("delivery"),
+        )
+        .outerjoin(settlements, settlements.c.request_id == requests.c.request_id)
+        .outerjoin(repeats, repeats.c.request_id == requests.c.request_id)
+    )
 
 
 @dataclass(slots=True)
@@ -250,4 +285,6 @@ def _record(row: Row[tuple[object, ...]], payments: Mapping[str, _Paid]) -> Requ
         credited=paid.credited,
         charged=Wei(paid.charged),
         usd=at[settlements.c.usd],
+        repeat=at[repeats.c.kind] or "",
+        origin=at[repeats.c.origin] or "",
     )

@@ -16,6 +16,7 @@ from gateway.accounting.events import (
     Fulfilment,
     Outcome,
     Receipt,
+    Repeat,
     Settlement,
     TicketBatch,
 )
@@ -25,6 +26,7 @@ from gateway.accounting.tables import (
     metadata,
     outcomes,
     receipts,
+    repeats,
     requests,
     settlements,
     ticket_batches,
@@ -38,6 +40,7 @@ _TABLES: Final[Mapping[type, Table]] = {
     Attempt: attempts,
     Outcome: outcomes,
     Settlement: settlements,
+    Repeat: repeats,
     TicketBatch: ticket_batches,
     Receipt: receipts,
     Fulfilment: fulfilments,

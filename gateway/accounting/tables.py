@@ -75,6 +75,16 @@ settlements = Table(
     Column("usd", WeiText),
 )
 
+#: The request got the images of another, its origin. What that one paid is their worth.
+repeats = Table(
+    "repeats",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("origin", String, nullable=False),
+    Column("worth", WeiText, nullable=False),
+)
+
 #: How an attempt is paid for; written together with it. Amounts as "numerator/denominator" of wei.
 ticket_batches = Table(
     "ticket_batches",

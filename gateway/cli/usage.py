@@ -126,8 +126,20 @@ _REQUEST_COLUMNS = (
     "charged",
     "settled_at",
     "reason",
+    "repeat",
+    "origin",
 )
-_TOTAL_COLUMNS = ("group", "requests", "images", "pixels", "fee", "usd")
+_TOTAL_COLUMNS = (
+    "group",
+    "requests",
+    "images",
+    "pixels",
+    "fee",
+    "usd",
+    "repeats",
+    "repeats_fee",
+    "repeats_worth",
+)
 #: What a terminal has room for.
 _TABLE_COLUMNS = (
     "request_id",
@@ -143,16 +155,11 @@ _TABLE_COLUMNS = (
 _PAID_COLUMNS = ("tickets", "paid", "charged")
 #: And where what fees came to in dollars is known.
 _DOLLARS = "usd"
+#: And where requests got the images of others.
+_REPEAT_COLUMNS = ("repeat", "repeats", "repeats_fee", "repeats_worth")
 _NUMBERS = {
-    "requests",
-    "images",
-    "pixels",
-    "fee",
-    "usd",
-    "attempts",
-    "tickets",
-    "paid",
-    "charged",
+    *("requests", "images", "pixels", "fee", "usd", "attempts", "tickets", "paid", "charged"),
+    *("repeats", "repeats_fee", "repeats_worth"),
 }
 
 
@@ -184,6 +191,8 @@ def _request_line(record: RequestRecord) -> dict[str, Any]:
         "charged": str(record.charged),
         "settled_at": record.settled_at,
         "reason": record.reason,
+        "repeat": record.repeat,
+        "origin": record.origin,
     }
 
 
@@ -195,18 +204,35 @@ def _total_line(total: UsageTotal) -> dict[str, Any]:
         "pixels": total.pixels,
         "fee": str(total.fee),
         "usd": format_usd(total.usd),
+        "repeats": total.repeats,
+        "repeats_fee": str(total.repeats_fee),
+        "repeats_worth": str(total.repeats_worth),
     }
 
 
 def _sum(totals: Iterable[UsageTotal]) -> UsageTotal:
     requests = images = pixels = fee = usd = 0
+    repeats = repeats_fee = repeats_worth = 0
     for total in totals:
         requests += total.requests
         images += total.images
         pixels += total.pixels
         fee += total.fee
         usd += total.usd
-    return UsageTotal("", requests, images, Pixels(pixels), Wei(fee), AttoUsd(usd))
+        repeats += total.repeats
+        repeats_fee += total.repeats_fee
+        repeats_worth += total.repeats_worth
+    return UsageTotal(
+        "",
+        requests,
+        images,
+        Pixels(pixels),
+        Wei(fee),
+        AttoUsd(usd),
+        repeats,
+        Wei(repeats_fee),
+        Wei(repeats_worth),
+    )
 
 
 def _show(report: _Report, form: str | None) -> None:
@@ -222,11 +248,13 @@ def _show(report: _Report, form: str | None) -> None:
 
 def _show_table(report: _Report) -> None:
     total = report.total
-    shown = {*_TABLE_COLUMNS, *_TOTAL_COLUMNS} - {_DOLLARS}
+    shown = {*_TABLE_COLUMNS, *_TOTAL_COLUMNS} - {_DOLLARS, *_REPEAT_COLUMNS}
     if total.usd:
         shown.add(_DOLLARS)
     if report.paid.tickets:
         shown |= {*_PAID_COLUMNS}
+    if total.repeats:
+        shown |= {*_REPEAT_COLUMNS}
     columns = [name for name in report.columns if name in shown]
     rows = [[_cell(name, line[name]) for name in columns] for line in report.lines]
     show_table("bought", columns, rows, _NUMBERS, ("request_id", "key_id", "fee"))
@@ -235,6 +263,12 @@ def _show_table(report: _Report) -> None:
         f"delivered in all: {total.requests} requests, {total.images} images, "
         f"{total.pixels} pixels for {total.fee} wei ({format_wei(total.fee)}){dollars}"
     )
+    if total.repeats:
+        click.echo(
+            f"{total.repeats} of them got the images of others: charged {total.repeats_fee} wei "
+            f"where {total.repeats_worth} were paid before; the others cost "
+            f"{total.fee - total.repeats_fee} wei"
+        )
     paid = report.paid
     if paid.tickets:
         left = paid.credited - paid.charged - paid.forfeited
