@@ -4,19 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-
-from gateway.dispatch.allowing import budget_problem, unvalued_problem
 from gateway.dispatch.foresight import Survey
+from gateway.dispatch.holding import hold_within_budgets
 from gateway.dispatch.journey import Journey, Place, Routing
 from gateway.orchestrators import outlook
 from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.line import Line, LineFull
 from gateway.orchestrators.selection import Candidate, Need, Policy, Ranking, rank
 from gateway.orchestrators.trail import note_wait
-from gateway.payments.allowance import Allowance, Allowances, Unvalued
+from gateway.payments.allowance import Allowance, Allowances
 from gateway.payments.budget import Budget, NotHeld
-from gateway.payments.exchange import why_unknown
 from network.errors import ProblemError
 from network.runtime.clock import Clock
 from network.units import Wei
@@ -24,8 +21,6 @@ from network.wire import problems
 
 #: A retry looks no further when so many of the best would come too late.
 _MOST_TOO_SLOW: Final = 8
-
-_log: Final = structlog.get_logger(__name__)
 
 
 class Choosing:
@@ -119,16 +114,8 @@ class Choosing:
                     "once. Try again when some of them are done.",
                 )
             )
-        now = self._clock.now()
-        rate = self._routing.usd_per_eth(now)
-        refusal = self._allowances.hold(request_id, allowances, fee, now, rate)
-        if isinstance(refusal, Unvalued):
-            routing = self._routing
-            reason = why_unknown(routing.rates, routing.max_rate_age, now)
-            _log.warning("no_rate_for_a_budget", holder=refusal.allowance.holder, problem=reason)
-            raise ProblemError(unvalued_problem(refusal))
-        if refusal is not None:
-            raise ProblemError(budget_problem(refusal, now))
+        now, book = self._clock.now(), self._allowances
+        hold_within_budgets(book, self._routing, request_id, allowances, amount=fee, now=now)
 
     def _best(self, journey: Journey) -> Candidate | None:
         """None where nobody is free. Raises ProblemError where a retry would come too late."""
