@@ -376,6 +376,37 @@ class BudgetSettings(Settings):
     )
 
 
+_SHARES = {"free": "0", "full": "1"}
+
+
+def _share(value: object) -> object:
+    """A fraction, exactly as it is written."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            return Fraction(_SHARES.get(str(value), str(value)))
+        except (ValueError, ZeroDivisionError):
+            pass
+    if isinstance(value, Fraction):
+        return value
+    raise ValueError('write "free", "full", or a part of the fee such as "1/4" or 0.25')
+
+
+def _part(share: Fraction) -> Fraction:
+    if not 0 <= share <= 1:
+        raise ValueError("is a part of the fee: from 0 to 1")
+    return share
+
+
+class RepeatSettings(Settings):
+    """Requests that were asked before, or are asked now: answered with the same images."""
+
+    cache: bool = False
+    coalesce: bool = False
+    scope: Literal["key", "team", "all"] = "key"
+    price: Annotated[Fraction, BeforeValidator(_share), AfterValidator(_part)] = Fraction(0)
+    max_answers: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+
+
 class AccountingSettings(Settings):
     """Where the journal and the keys are kept."""
 
@@ -409,6 +440,7 @@ class GatewaySettings(Settings):
     auth_webhook: AuthWebhookSettings = AuthWebhookSettings()
     images: ImageSettings = ImageSettings()
     jobs: JobSettings = JobSettings()
+    repeats: RepeatSettings = RepeatSettings()
     orchestrators: Annotated[tuple[OrchestratorSettings, ...], AfterValidator(_no_twins)] = ()
     links: LinkSettings = LinkSettings()
     routing: RoutingSettings = RoutingSettings()

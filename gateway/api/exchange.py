@@ -16,6 +16,8 @@ from network.units import Wei
 
 #: What a client may choose as its request id; UUIDs and hex strings fit.
 REQUEST_ID_PATTERN: Final = "[A-Za-z0-9_-]{16,64}"
+#: Of `Exchange.cache`: another request's images were delivered, and nobody was paid for them.
+REPEATED: Final = frozenset({"hit", "coalesced"})
 _random: Final = RandomBytes()
 _REQUEST_ID: Final = re.compile(REQUEST_ID_PATTERN)
 
@@ -46,11 +48,20 @@ class Exchange:
     #: Orchestrators asked.
     attempts: int = 0
     fee: Wei | None = None
+    #: How the memory of earlier answers was used, a word of a closed set; "" where there is none.
+    cache: str = ""
     #: Of the key's limit of requests a minute; None without one.
     rate: Left | None = None
 
     def rate_headers(self) -> dict[str, str]:
         return {} if self.rate is None else self.rate.headers()
+
+    @property
+    def paid(self) -> Wei | None:
+        """What orchestrators get for it; None where nothing was delivered."""
+        if self.cache and self.cache in REPEATED and self.fee is not None:
+            return Wei(0)
+        return self.fee
 
     def own_seconds(self) -> float:
         """Time since the start that was not spent waiting for others."""

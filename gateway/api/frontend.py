@@ -135,6 +135,16 @@ def _fields(exchange: Exchange, seconds: float, own: float) -> dict[str, object]
     if exchange.trail.hedge:
         fields["hedge"] = exchange.trail.hedge
     if exchange.orchestrator:
-        fields["orchestrator"] = exchange.orchestrator
-        fields |= {"attempts": exchange.attempts, "fee_wei": str(exchange.fee)}
+        fields |= _delivered(exchange)
     return fields
+
+
+def _delivered(exchange: Exchange) -> dict[str, object]:
+    found: dict[str, object] = {
+        "orchestrator": exchange.orchestrator,
+        "attempts": exchange.attempts,
+        "fee_wei": str(exchange.fee),
+    }
+    if exchange.cache:
+        found["cache"] = exchange.cache
+    return found

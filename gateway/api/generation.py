@@ -1,6 +1,6 @@
 """From a client's request to delivered images: what every endpoint that makes images shares."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -12,6 +12,7 @@ from gateway.accounting.events import Event
 from gateway.api.admission import Admission, check_steps
 from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
+from gateway.api.cache_status import CACHE_CONTROL, CACHE_STATUS, STATUSES
 from gateway.api.exchange import REQUEST_ID_PATTERN, Exchange, new_request_id
 from gateway.api.rates import Rates
 from gateway.api.running import RunningRequest, RunningRequests
@@ -53,6 +54,8 @@ class Delivered(Protocol):
     def orchestrator_seconds(self) -> float: ...
     @property
     def warnings(self) -> str: ...
+    @property
+    def cache(self) -> str: ...
 
 
 class Delivery(Delivered, Protocol):
@@ -133,6 +136,7 @@ class Making:
         self.exchange.orchestrator = delivery.orchestrator
         self.exchange.fee = delivery.fee
         self.exchange.attempts = delivery.attempts
+        self.exchange.cache = delivery.cache
         return delivery
 
     def headers(self, delivery: Delivery) -> dict[str, str]:
@@ -173,8 +177,11 @@ class Generation:
         body_timeout_seconds: float,
         reveal_orchestrator: bool,
         keeping: Keeping | None = None,
+        note_cache_control: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
+        """`note_cache_control` is told of every request's `Cache-Control`, where answers are remembered."""
         self._keeping = keeping
+        self._note_cache_control = note_cache_control
         self._keys = keys
         self._rates = rates
         self._admission = admission
@@ -193,6 +200,8 @@ class Generation:
         """
         grant = await authenticate(self._keys, request, exchange)
         exchange.rate = self._rates.take_request(grant)
+        if self._note_cache_control is not None:
+            self._note_cache_control(request.headers.getall(CACHE_CONTROL, ()))
         if self._keeping is not None and self._keeping.is_meant(request):
             return await self._keeping.serve(request, exchange, grant, read)
         with self._admission.place(grant):
@@ -234,6 +243,8 @@ def delivery_headers(
     found = {headers.JOB_ID: job_id, headers.FEE: str(delivered.fee)}
     if delivered.warnings:
         found[headers.WARNINGS] = delivered.warnings
+    if delivered.cache:
+        found[CACHE_STATUS] = STATUSES[delivered.cache]
     if reveal_orchestrator:
         found["X-Limner-Orchestrator"] = _shown(delivered.orchestrator)
     return found

@@ -191,6 +191,7 @@ class Job:
         exchange = self._exchange
         exchange.fee, exchange.orchestrator = came.fee, came.orchestrator
         exchange.attempts, exchange.foreign_seconds = came.attempts, came.orchestrator_seconds
+        exchange.cache = came.cache
         self._answer = Outcome(fulfilment, body)
         return fulfilment
 

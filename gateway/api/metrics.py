@@ -29,6 +29,13 @@ _MONEY: Final = {
     "payments_in_doubt": "Attempts of which the orchestrator did not tell what they came to.",
 }
 
+_REPEATS: Final = {
+    "remembered": "Answers that may be given again.",
+    "runs": "Runs that equal requests may join.",
+    "waiting": "Requests that wait for such a run.",
+    "unclaimed_wei": "Wei paid for runs whose first client had left.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
@@ -47,6 +54,8 @@ class Gauges:
     spot_checks: Callable[[], Mapping[str, int]] = dict
     #: Late jobs by what became of them; nothing where they are left alone.
     hedges: Callable[[], Mapping[str, int]] = dict
+    #: Of `_REPEATS`; nothing where no answer is given again.
+    repeats: Callable[[], Mapping[str, int]] = dict
 
 
 class Metrics:
@@ -90,6 +99,13 @@ class Metrics:
             ("outcome",),
             registry=self._registry,
         )
+        self._cache = Counter(
+            "limner_gateway_cache",
+            "Delivered requests by how the memory of earlier answers was used.",
+            ("use",),
+            registry=self._registry,
+        )
+        self._uses: dict[str, Counter] = {}
         self._children: dict[tuple[str, int, str], Counter] = {}
         self._timed: dict[str, tuple[Histogram, Histogram]] = {}
         self._outcomes: dict[str, Counter] = {}
@@ -108,11 +124,13 @@ class Metrics:
         if child is None:
             child = self._children[label] = self._requests.labels(*label)
         child.inc()
-        if exchange.fee is not None and not exchange.code:
-            self._spent += exchange.fee
+        if exchange.paid is not None and not exchange.code:
+            self._spent += exchange.paid
             whole, own = self._times(exchange.route)
             whole.observe(seconds)
             own.observe(own_seconds)
+            if exchange.cache:
+                self._note_use(exchange.cache)
         if exchange.trail.waited:
             self._waits.observe(exchange.trail.waited)
         for attempt in exchange.trail.attempts:
@@ -121,6 +139,12 @@ class Metrics:
                 tried = self._attempts.labels(attempt.outcome)
                 self._outcomes[attempt.outcome] = tried
             tried.inc()
+
+    def _note_use(self, use: str) -> None:
+        child = self._uses.get(use)
+        if child is None:
+            child = self._uses[use] = self._cache.labels(use)
+        child.inc()
 
     def _times(self, route: str) -> tuple[Histogram, Histogram]:
         found = self._timed.get(route)
@@ -160,6 +184,10 @@ class _Looked(Collector):
             GaugeMetricFamily(f"limner_gateway_{name}", _MONEY[name], amount)
             for name, amount in gauges.payments().items()
         ]
+        repeats = [
+            GaugeMetricFamily(f"limner_gateway_repeats_{name}", _REPEATS[name], count)
+            for name, count in gauges.repeats().items()
+        ]
         paid = "Wei paid to orchestrators since the start."
         states = GaugeMetricFamily(
             "limner_gateway_orchestrators", "Orchestrators by state.", labels=("state",)
@@ -190,4 +218,5 @@ class _Looked(Collector):
             checks,
             late,
             *money,
+            *repeats,
         )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gateway.api import cache_status
 from gateway.api.exchange import REQUEST_ID_PATTERN
 from gateway.api.openai_contract import (
     image_event_schema,
@@ -49,6 +50,7 @@ _REASONS = {
     "431": "A line of the request's head is too long.",
     "500": "The gateway's own fault.",
     "503": "No capacity, no orchestrator within the price cap, all of them failed, or too late.",
+    "504": "No answer is remembered, and the request wants no other.",
 }
 _EXTRA_HEADERS: dict[str, Document] = {
     "401": {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
@@ -141,7 +143,7 @@ def _text_to_image() -> Document:
         "summary": "Make images from a text",
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
-        "parameters": [_REQUEST_ID_PARAMETER, *wish_parameters()],
+        "parameters": [_REQUEST_ID_PARAMETER, *wish_parameters(), cache_status.PARAMETER],
         "requestBody": {
             "required": True,
             "content": _json({"$ref": "#/components/schemas/TextToImageParams"}),
@@ -149,7 +151,7 @@ def _text_to_image() -> Document:
         "responses": {
             "200": success,
             "202": accepted(_request_id_header()),
-            **_problems(*_REFUSALS),
+            **_problems(*_REFUSALS, "504"),
         },
     }
 
@@ -192,7 +194,7 @@ def _openai_images() -> Document:
         "summary": "Make images from a text, as OpenAI's clients ask for them",
         "tags": ["generate"],
         "security": [{"HTTPBearer": []}],
-        "parameters": [_REQUEST_ID_PARAMETER, *wish_parameters()],
+        "parameters": [_REQUEST_ID_PARAMETER, *wish_parameters(), cache_status.PARAMETER],
         "requestBody": {
             "required": True,
             "content": _json({"$ref": "#/components/schemas/ImagesRequest"}),
@@ -200,7 +202,7 @@ def _openai_images() -> Document:
         "responses": {
             "200": success,
             "202": accepted(_request_id_header()),
-            **_problems(*_REFUSALS),
+            **_problems(*_REFUSALS, "504"),
         },
     }
 
@@ -239,6 +241,7 @@ def _delivery_headers() -> Document:
     return {
         **_request_id_header(),
         **REPLAYED_HEADER,
+        **cache_status.HEADER,
         "X-Gateway-Overhead-Ms": {
             "description": "The gateway's own share of the time.",
             "required": True,
@@ -404,7 +407,12 @@ def _quote_schema() -> Document:
         "warm": {"type": "boolean", "description": "Whether the model is in memory there."},
         "waiting": {**_INTEGER, "description": "Requests that wait for a place."},
     }
-    return {"title": "Quote", "type": "object", "required": [*fields], "properties": fields}
+    cache = {
+        "enum": [*cache_status.STATUSES],
+        "description": "Where the gateway gives answers again: whether this would be one.",
+    }
+    properties = {**fields, "cache": cache}
+    return {"title": "Quote", "type": "object", "required": [*fields], "properties": properties}
 
 
 def _problems(*statuses: str) -> Document:

@@ -45,8 +45,8 @@ class RecentRequests:
         if exchange.code:
             if exchange.route in IMAGE_ROUTES:
                 self.history.bad(now, exchange.code)
-        elif exchange.fee is not None:
-            self.history.good(now, seconds, exchange.fee)
+        elif exchange.paid is not None:
+            self.history.good(now, seconds, exchange.paid)
 
     async def show(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         """`GET /history?seconds=3600`. Raises ProblemError 400."""

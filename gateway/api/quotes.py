@@ -14,7 +14,7 @@ from gateway.api.output import parse_output
 from gateway.api.rates import Rates
 from gateway.dispatch.foresight import Quote
 from gateway.keys import KeyGrant
-from network.units import format_price, pixels_of
+from network.units import Wei, format_price, pixels_of
 from network.wire.messages import TextToImageRequest
 
 
@@ -22,6 +22,12 @@ class Quoting(Protocol):
     """What `gateway.dispatch.Dispatcher` does for this endpoint."""
 
     def quote(self, request_id: str, buyer: KeyGrant, request: TextToImageRequest) -> Quote: ...
+
+
+class Foretelling(Protocol):
+    """Knows answers that may be given again (`gateway.repeats.repeating.Repeating`)."""
+
+    def foretell(self, buyer: KeyGrant, request: TextToImageRequest) -> tuple[str, Wei | None]: ...
 
 
 class Quotes:
@@ -37,6 +43,7 @@ class Quotes:
         quoting: Quoting,
         max_body_bytes: int,
         body_timeout_seconds: float,
+        repeats: Foretelling | None = None,
     ) -> None:
         self._keys = keys
         self._rates = rates
@@ -45,6 +52,7 @@ class Quotes:
         self._quoting = quoting
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout_seconds
+        self._repeats = repeats
 
     async def create(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         """Raises ProblemError where the request itself would be refused.
@@ -67,7 +75,12 @@ class Quotes:
             exchange.pixels = pixels
             check_steps(grant, wanted.num_inference_steps)
             self._rates.check_pixels(grant, pixels)
-            return json_answer(shown_quote(self._quoting.quote(new_request_id(), grant, wanted)))
+            told = shown_quote(self._quoting.quote(new_request_id(), grant, wanted))
+            if self._repeats is not None:
+                told["cache"], fee = self._repeats.foretell(grant, wanted)
+                if fee is not None:
+                    told |= {"fee_wei": str(fee), "expected_seconds": 0.0}
+            return json_answer(told)
 
 
 def shown_quote(quote: Quote) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Requests and pixels a minute, of each key and of each team."""
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
-
-import msgspec
 
 from gateway.keys import Client, KeyGrant, UseLimits, called
 from gateway.payments.rate import Bucket, Left
@@ -14,7 +13,8 @@ from network.wire import problems
 _What = Literal["requests", "pixels"]
 
 
-class _Limit(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Limit:
     holder: str
     called: str
     what: _What

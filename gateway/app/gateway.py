@@ -68,6 +68,7 @@ from gateway.orchestrators.directory import Directory
 from gateway.payments.allowance import Allowances, Period
 from gateway.payments.budget import Budget
 from gateway.payments.rates import open_rates
+from gateway.repeats.opening import open_repeats
 from network.errors import ConfigError
 from network.identity import checksum
 from network.prices import EthRates
@@ -166,6 +167,19 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
         },
     )
     server = settings.server
+    repeats = await enter(
+        open_repeats(
+            settings,
+            buying.dispatcher,
+            journal=journal,
+            allowances=buying.allowances,
+            images=store,
+            clock=clock,
+        )
+    )
+    watching = buying.dispatcher.watching if repeats is None else repeats.watching
+    if buying.checks is not None and repeats is not None:
+        buying.checks.accuser = repeats.dispatcher.distrust
     return Parts(
         settings=settings,
         clock=clock,
@@ -181,13 +195,14 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
         dispatcher=buying.dispatcher,
         allowances=buying.allowances,
         admission=Admission(total=server.max_in_flight, per_key=server.max_in_flight_per_key),
-        running=RunningRequests(buying.dispatcher.watching),
+        running=RunningRequests(watching),
         eth_rates=rates,
         showcase=buying.showcase,
         page=await open_page(wanted=settings.page, keyless=access.is_open),
         paying=buying.paying,
         discovery=buying.discovery,
         checks=buying.checks,
+        repeats=repeats,
         switchboard=buying.switchboard,
         link_url=buying.link_url,
     )

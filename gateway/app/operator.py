@@ -44,6 +44,7 @@ def gauges_of(parts: Parts) -> Gauges:
         payments=lambda: {} if parts.paying is None else parts.paying.figures(),
         spot_checks=lambda: {} if parts.checks is None else parts.checks.figures(),
         hedges=lambda: {} if hedges is None else hedges.figures(),
+        repeats=lambda: {} if parts.repeats is None else parts.repeats.dispatcher.figures(),
     )
 
 
@@ -79,6 +80,7 @@ def status_of(
         "payments": None if parts.paying is None else parts.paying.status(),
         "spot_checks": None if parts.checks is None else parts.checks.figures(),
         "hedges": None if hedges is None else hedges.figures(),
+        "repeats": None if parts.repeats is None else parts.repeats.dispatcher.figures(),
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
         "links": parts.switchboard.states(),

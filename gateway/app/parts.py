@@ -22,6 +22,7 @@ from gateway.keys import KeyRing
 from gateway.link.switchboard import Switchboard
 from gateway.orchestrators.directory import Directory
 from gateway.payments.allowance import Allowances
+from gateway.repeats.opening import Repeats
 from gateway.storage.store import ImageStore
 from network.prices import EthRates
 from network.runtime.clock import Clock
@@ -54,5 +55,6 @@ class Parts:
     paying: TicketPaying | None
     discovery: Discovery
     checks: SpotChecks | None
+    repeats: Repeats | None
     switchboard: Switchboard
     link_url: str

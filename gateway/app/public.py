@@ -22,6 +22,7 @@ from gateway.app.terms import bounds_of
 from gateway.home import (
     webhook_secret,
 )
+from gateway.repeats.wish import note
 from network.units import ModelId
 
 
@@ -30,13 +31,15 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
     bounds = bounds_of(settings)
     tier = parts.access.tier
     rates = Rates(parts.clock, None if tier is None else tier.crowd)
+    repeats = parts.repeats
+    dispatcher = parts.dispatcher if repeats is None else repeats.dispatcher
     addresses = Addresses(parts.store, settings.public_url)
     resources = Resources(
         database=parts.database,
         journal=parts.journal,
         images=parts.store,
         addresses=addresses,
-        dispatcher=parts.dispatcher,
+        dispatcher=dispatcher,
         admission=parts.admission,
         running=parts.running,
         rates=rates,
@@ -50,12 +53,13 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
         keys=parts.access,
         rates=rates,
         admission=parts.admission,
-        dispatcher=parts.dispatcher,
+        dispatcher=dispatcher,
         running=parts.running,
         max_body_bytes=settings.limits.max_body_bytes,
         body_timeout_seconds=settings.server.body_timeout_seconds,
         reveal_orchestrator=settings.server.reveal_orchestrator,
         keeping=kept.promising,
+        note_cache_control=None if repeats is None else note,
     )
     text_to_image = TextToImage(generation, bounds, addresses, parts.finisher)
     openai_images = OpenAiImages(generation, bounds, addresses, parts.finisher, parts.clock)
@@ -86,6 +90,7 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
             admission=parts.admission,
             bounds=bounds,
             quoting=parts.dispatcher,
+            repeats=None if repeats is None else repeats.dispatcher,
             max_body_bytes=settings.limits.max_body_bytes,
             body_timeout_seconds=settings.server.body_timeout_seconds,
         ),

@@ -23,6 +23,9 @@ from network.prices import EthRates, FixedRate, Price, in_wei
 from network.units import ModelId, Wei, pixels_of
 from network.wire.messages import TextToImageRequest
 
+#: How the memory of earlier answers was used (`gateway.repeats`); "" where there is none.
+CacheUse = Literal["", "hit", "coalesced", "miss", "refreshed", "bypassed"]
+
 #: Characters. Shorter prompts tell nothing, and taking them out would garble any text.
 _SHORTEST_PRIVATE: Final = 4
 
@@ -103,6 +106,7 @@ class DispatchResult:
     settled: Awaitable[None]
     #: What of the request had no effect, in the orchestrator's words; "" for nothing.
     warnings: str = ""
+    cache: CacheUse = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ class Delivered:
     attempts: int
     orchestrator_seconds: float
     warnings: str = ""
+    cache: CacheUse = ""
 
 
 class Keep(Protocol):

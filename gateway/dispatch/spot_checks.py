@@ -8,7 +8,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -99,6 +99,8 @@ class SpotChecks:
         self._buyer = _Checker(UseLimits(wei_per_day=checking.wei_per_day))
         self._waiting: asyncio.Queue[_Delivered] = asyncio.Queue(_MOST_WAITING)
         self._counts = Counter(dict.fromkeys(Finding, 0))
+        #: Told of the URI of each orchestrator that is accused. Returns at once.
+        self.accuser: Callable[[str], None] | None = None
 
     def figures(self) -> Mapping[str, int]:
         """Checks since the start, by what they came to."""
@@ -195,6 +197,8 @@ class SpotChecks:
         _log.warning("spot_check_disagreed", request_id=delivered.request_id, orchestrator=uri)
         reason = f"its image for request {delivered.request_id} is not what others made of it"
         self._directory.note_failure(uri, Fault.WRONG, reason)
+        if self.accuser is not None:
+            self.accuser(uri)
 
 
 def _kind(error: Exception) -> str:

@@ -17,8 +17,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-import msgspec
-
 from network.dollars import NO_DOLLARS, AttoUsd, charged_usd
 from network.units import Wei
 
@@ -70,7 +68,8 @@ class Limit(NamedTuple):
     amount: int
 
 
-class Allowance(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Allowance:
     """What one holder, a key or a team, may spend; None is no limit."""
 
     #: Unique over keys and teams.

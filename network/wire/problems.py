@@ -175,6 +175,12 @@ def authentication_unavailable(message: str, retry_after: float) -> Problem:
     return _unavailable(message, "authentication_unavailable", retry_after)
 
 
+def not_cached() -> Problem:
+    """The request wants an answer that is remembered, or none (RFC 9111, 5.2.1.7)."""
+    message = "Cache-Control: only-if-cached was asked for, and no answer is remembered."
+    return Problem(504, message, _INVALID, "not_cached", param="Cache-Control")
+
+
 def internal() -> Problem:
     """Our own fault; the reason is in our log, never in the answer."""
     return Problem(

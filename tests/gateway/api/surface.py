@@ -114,6 +114,7 @@ class FixedDelivery:
     orchestrator_seconds: float
     settled: asyncio.Future[None]
     warnings: str = ""
+    cache: str = ""
 
 
 @dataclass
