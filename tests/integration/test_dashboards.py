@@ -72,13 +72,14 @@ async def test_the_gateways_board_asks_for_what_there_is(tmp_path: Path) -> None
         await surface.post()
         await surface.post(b"{}")
         known = labels_by_name((await surface.metrics.render()).decode())
-    async with (
-        running_node(tmp_path / "node") as node,
-        serving(settings_for(tmp_path / "gateway", node.url, default_model=MODEL)) as stage,
-    ):
-        assert (await stage.post()).status == 200
-        async with stage.client.get(f"{stage.gateway.admin_url}/metrics") as response:
-            known |= labels_by_name(await response.text())
+    async with running_node(tmp_path / "node") as node:
+        settings = settings_for(
+            tmp_path / "gateway", node.url, default_model=MODEL, repeats={"cache": True}
+        )
+        async with serving(settings) as stage:
+            assert (await stage.post()).status == 200
+            async with stage.client.get(f"{stage.gateway.admin_url}/metrics") as response:
+                known |= labels_by_name(await response.text())
     assert len(asked) > 15
     check(asked, known)
 
