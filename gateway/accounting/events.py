@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
+import msgspec
+
 from network.dollars import NO_DOLLARS, AttoUsd
 from network.units import ModelId, Pixels, Wei
 
@@ -18,8 +20,7 @@ Grouping = Literal["key", "model", "orchestrator"]
 RepeatKind = Literal["hit", "coalesced"]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """A request was given a place at an orchestrator for the first time, or another's images."""
 
     request_id: str
@@ -33,8 +34,7 @@ class Accepted:
     accepted_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """An orchestrator is about to be asked."""
 
     attempt_id: str
@@ -51,8 +51,7 @@ class Attempt:
     started_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """An attempt ended."""
 
     attempt_id: str
@@ -67,8 +66,7 @@ class Outcome:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """A request ended."""
 
     request_id: str
@@ -85,8 +83,7 @@ class Settlement:
     usd: AttoUsd | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(msgspec.Struct, frozen=True):
     """A request got another's images; written with its settlement. Nobody was paid for it."""
 
     request_id: str
@@ -97,8 +94,7 @@ class Repeat:
     worth: Wei
 
 
-@dataclass(frozen=True, slots=True)
-class TicketBatch:
+class TicketBatch(msgspec.Struct, frozen=True):
     """How an attempt is paid for, written down before its tickets are sent. Amounts in wei.
 
     It may have no tickets, where the balance at the orchestrator covers the job.
@@ -123,8 +119,7 @@ class TicketBatch:
     creation_round: int
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What an attempt's payment came to, in wei. Its absence means that nobody knows yet."""
 
     attempt_id: str
@@ -141,8 +136,7 @@ class Receipt:
 FulfilmentState = Literal["done", "failed", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class Fulfilment:
+class Fulfilment(msgspec.Struct, frozen=True):
     """How a request ended whose answer is kept; written with its settlement where it has one."""
 
     request_id: str

@@ -1,7 +1,6 @@
 """Events as rows of the journal's tables, and such rows as the bytes of an intent."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from fractions import Fraction
 from operator import attrgetter
 from typing import Any, Final
@@ -35,7 +34,7 @@ from network.runtime.database import WeiText
 from network.runtime.inserting import Row
 from network.units import Wei
 
-_TABLES: Final[Mapping[type, Table]] = {
+_TABLES: Final[Mapping[type[Event], Table]] = {
     Accepted: requests,
     Attempt: attempts,
     Outcome: outcomes,
@@ -50,7 +49,7 @@ _FRACTIONS: Final[Mapping[type, tuple[str, ...]]] = {
     TicketBatch: ("credit", "taken"),
     Receipt: ("credited", "forfeited"),
 }
-_COLUMNS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _TABLES}
+_COLUMNS: Final = {kind: kind.__struct_fields__ for kind in _TABLES}
 _values_of: Final = {kind: attrgetter(*names) for kind, names in _COLUMNS.items()}
 #: Columns whose numbers outgrow what JSON's readers take, by table.
 _WEI: Final = {

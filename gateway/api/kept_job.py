@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from gateway.accounting.events import Fulfilment
@@ -187,7 +188,7 @@ class Job:
             head[headers.WARNINGS] = warnings
         fulfilment, body = delivered(promise.request_id, told, head, self.means.clock.now())
         if not is_safe:
-            fulfilment = replace(fulfilment, body="")
+            fulfilment = msgspec.structs.replace(fulfilment, body="")
         exchange = self._exchange
         exchange.fee, exchange.orchestrator = came.fee, came.orchestrator
         exchange.attempts, exchange.foreign_seconds = came.attempts, came.orchestrator_seconds

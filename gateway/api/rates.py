@@ -40,20 +40,23 @@ class Rates:
 
     def take_request(self, grant: KeyGrant) -> Left | None:
         """Count a request in; of the tightest limit, what is left. Raises ProblemError 429."""
-        return self._take(_limits(grant, "requests"), 1)
+        now = self._clock.monotonic()
+        lefts = [bucket.left(now) for bucket in self._take(_limits(grant, "requests"), 1, now)]
+        return min(lefts, key=lambda left: left.remaining, default=None)
 
     def take_pixels(self, grant: KeyGrant, pixels: Pixels) -> None:
         """Raises ProblemError 429; 400 for more than there is in any minute."""
-        self._take(_limits(grant, "pixels"), pixels)
+        self._take(_limits(grant, "pixels"), pixels, self._clock.monotonic())
 
     def check_pixels(self, grant: KeyGrant, pixels: Pixels) -> None:
         """Raise what `take_pixels` would, and take nothing."""
         self._checked(_limits(grant, "pixels"), pixels, self._clock.monotonic())
 
-    def _take(self, limits: list[_Limit], amount: int) -> Left | None:
-        now = self._clock.monotonic()
-        lefts = [bucket.take(amount, now) for bucket in self._checked(limits, amount, now)]
-        return min(lefts, key=lambda left: left.remaining, default=None)
+    def _take(self, limits: list[_Limit], amount: int, now: float) -> list[Bucket]:
+        buckets = self._checked(limits, amount, now)
+        for bucket in buckets:
+            bucket.take(amount, now)
+        return buckets
 
     def _checked(self, limits: list[_Limit], amount: int, now: float) -> list[Bucket]:
         """The buckets of the limits, each of which has so much. Raises ProblemError."""

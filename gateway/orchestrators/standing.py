@@ -5,10 +5,13 @@ broken answers and broken connections count, and wrong deliveries weigh more. Ti
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.orchestrators.pace import Pace, Paces, size_class
 from network.units import ModelId
@@ -55,8 +58,7 @@ class Pausing:
         return float(min(self.first * 2.0 ** min(failures - 1, 64), longest))
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A job that was delivered, as far as its time tells of the orchestrator."""
 
     model_id: ModelId
@@ -82,14 +84,13 @@ class Delivery:
         return round(self.seconds * 1e15)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """One orchestrator's record."""
 
     #: By model.
-    paces: Mapping[ModelId, Paces] = field(default_factory=lambda: MappingProxyType({}))
+    paces: Mapping[ModelId, Paces] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     #: Femtoseconds that loading a model took there.
-    loads: Mapping[ModelId, int] = field(default_factory=lambda: MappingProxyType({}))
+    loads: Mapping[ModelId, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     #: Failures since the last good job, by their weight.
     failures: int = 0
     #: Monotonic seconds.

@@ -34,11 +34,10 @@ class Bucket:
         self._fill(now)
         return max(0.0, amount - self._level) * 60 / self.per_minute
 
-    def take(self, amount: int, now: float) -> Left:
+    def take(self, amount: int, now: float) -> None:
         """Take what `wait` allows."""
         self._fill(now)
         self._level = max(0.0, self._level - amount)
-        return self.left(now)
 
     def left(self, now: float) -> Left:
         self._fill(now)

@@ -136,7 +136,7 @@ async def test_commands_leave_their_lines_and_no_secret(tmp_path: Path) -> None:
     assert record.entries[2].about["wei_per_day"] == "none"
     path = tmp_path / FILE_NAME
     text = await asyncio.to_thread(path.read_text)
-    assert bearer.rsplit("_", 1)[1] not in text
+    assert bearer.split("_", 2)[2] not in text
     listed = await limner("audit", *where)
     assert listed.status == 0
     assert "key revoked" in listed.out
