@@ -1,10 +1,9 @@
 """Which answers bind, and what tells a repeat from another request."""
 
-from dataclasses import replace
-
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.accounting.events import Fulfilment
 from gateway.promises.model import (
