@@ -23,8 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Not given: the limit stays as it is. None lifts it.
 _AS_IT_IS: Final = -1
 _LIFTED: Final = "none"
-#: What a column of whole numbers holds in every database.
-_MOST: Final = 2**31 - 1
+#: What is left of a limit is counted as a float, exact up to here.
+_MOST: Final = 2**53
 
 
 class _Limit(click.ParamType[int | None]):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Float,
@@ -47,8 +48,8 @@ def _limit_columns() -> tuple[Column[Any], ...]:
         # In 10**-18 dollars, which outgrow 64 bits as wei do.
         Column("usd_per_day", WeiText),
         Column("usd_per_month", WeiText),
-        Column("requests_per_minute", Integer),
-        Column("pixels_per_minute", Integer),
+        Column("requests_per_minute", BigInteger),
+        Column("pixels_per_minute", BigInteger),
     )
 
 
