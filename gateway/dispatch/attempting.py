@@ -46,7 +46,7 @@ _attempt_ids: Final = RandomBytes()
 #: go; one that advertises places it never gives is given up then.
 _MOST_BUSY: Final = 20
 #: In our own nodes' words; as with an unknown model, another name may be offered.
-_UNKNOWN_LORA: Final = re.compile(r"LoRA '.+' is not offered here\.")
+_UNKNOWN_LORA: Final = re.compile(r"LoRa '.+' is not offered here\.")
 #: And this often for credentials, a price or a payment that a refresh should have mended.
 _MOST_MENDED: Final = 2
 #: So many orchestrators' tickets may be above a cap until the request is given up.

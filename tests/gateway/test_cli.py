@@ -147,6 +147,9 @@ async def test_a_key_made_while_the_gateway_runs_buys_an_image(
                 "pixels": "16384",
                 "fee": "16384",
                 "usd": "0",
+                "repeats": "0",
+                "repeats_fee": "0",
+                "repeats_worth": "0",
             }
         ]
         known = await limner("orchestrators", "--admin-url", served.admin_url, "--json")

@@ -89,7 +89,12 @@ def before_call(context, case, kwargs):
 @pytest.mark.slow
 async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     program = str(Path(sys.executable).parent / "schemathesis")
-    async with open_surface(tmp_path / "images", limits=BOUNDED, keeps=JobSettings()) as surface:
+    async with open_surface(
+        tmp_path / "images",
+        limits=BOUNDED,
+        keeps=JobSettings(),
+        body_timeout_seconds=30.0,
+    ) as surface:
         command = [program, "run", f"{surface.url}/openapi.json", "--no-color", "--seed", "1"]
         command += ["-H", "Authorization: Bearer good", "--max-examples", "10"]
         # DELETE ends a job; how it ended can be looked up like any other end.
