@@ -125,7 +125,7 @@ class Load:
         return Measured(tuple(sorted(latencies)), time.perf_counter() - started)
 
     async def run_at(self, rate: float, *, seconds: float, connections: int) -> Measured:
-        """Open loop: a request falls due every 1/`rate` seconds, whether or not others were answered.
+        """Open loop: a request falls due every 1/`rate` seconds, whether or not others were answered; one at least.
 
         Latencies count from when a request was due, so that whoever stalls is charged for all that
         it keeps waiting; at most `connections` are under way. As `run`.
@@ -149,7 +149,7 @@ class Load:
             async with asyncio.TaskGroup() as group:
                 for connection in opened:
                     group.create_task(keep_sending(connection))
-                for number in range(round(rate * seconds)):
+                for number in range(max(1, round(rate * seconds))):
                     moment = started + number / rate
                     if moment > clock():
                         await asyncio.sleep(moment - clock())
