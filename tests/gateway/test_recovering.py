@@ -113,7 +113,7 @@ async def test_tickets_of_a_job_that_the_kill_cancelled_pay_for_the_next(tmp_pat
             await asyncio.gather(making, return_exceptions=True)
 
             async def is_over() -> bool:
-                return (await buyer.get("/status", admin=True)).json["held"] == "0"
+                return bool((await buyer.get("/status", admin=True)).json["held"] == "0")
 
             await eventually(is_over)
         engine.step_seconds = 0.0
