@@ -85,9 +85,10 @@ class Recovering:
         except TimeoutError:
             pass
         except ProblemError:
-            await self._books.end_interrupted(journey, attempts)
+            _ = self._books.end_interrupted(journey, attempts)
             raise
-        await self._books.end_interrupted(journey, attempts)
+        # Not waited for, so that who cancels the request finds its end written, or still to be written.
+        _ = self._books.end_interrupted(journey, attempts)
         return None
 
     async def _taken_up(self, journey: Journey, attempt: Attempt) -> Running | None:
