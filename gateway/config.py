@@ -361,6 +361,7 @@ class JobSettings(Settings):
     max_async: Count = 128
     max_async_per_key: Count = 32
     patience_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 300.0
+    recover_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 300.0
     webhook_timeout_seconds: Seconds = 10.0
     webhook_first_pause_seconds: Seconds = 5.0
     webhook_give_up_seconds: Seconds = 86_400.0

@@ -6,6 +6,7 @@ was delivered always add up to the same wei.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from gateway.accounting import queries
 from gateway.accounting.events import (
@@ -32,14 +33,13 @@ from gateway.accounting.events import (
     TicketBatch,
     UsageTotal,
 )
+from gateway.accounting.interrupted import lost, open_attempts
 from gateway.accounting.payments import PaymentState, payment_state
 from gateway.accounting.records import decode_rows, encode_rows, missing, row_of
-from gateway.accounting.tables import attempts, outcomes, requests, settlements
 from gateway.accounting.write_ahead import WriteAheadLog, open_write_ahead_log
 from network.errors import DatabaseError
 from network.runtime.database import Database
 from network.runtime.inserting import Row
-from network.units import Wei
 
 __all__ = [
     "MIGRATIONS",
@@ -61,7 +61,6 @@ __all__ = [
 
 #: The package with the alembic environment of the gateway's database.
 MIGRATIONS: Final = "gateway.accounting.migrations"
-_INTERRUPTED: Final = "the gateway stopped"
 #: How long the database may be behind the write-ahead log: one transaction for all of that time.
 #: The log has room for what comes in the while at many times the rate of any gateway.
 _BEHIND_SECONDS: Final = 0.05
@@ -209,19 +208,24 @@ class Journal:
             await asyncio.wait(tuple(self._writing))
         return await self._database.read(query)
 
-    async def close_interrupted(self, now: float) -> int:
+    async def close_interrupted(self, now: float, *, resumable_since: float = math.inf) -> int:
         """Settle what an earlier process left open, for nothing. Answers how many requests.
 
-        For the gateway's start, before it takes requests: whatever is open then is nobody's.
+        For the gateway's start, before it takes requests: whatever is open then is nobody's. Left open is
+        what was promised, and sent after `resumable_since` (unix seconds): `resumable` tells of it.
         """
         await self._catch_up()
-        lost = await self._read(lambda c: _lost(c, now))
-        if lost:
-            await self.write(*lost)
-        interrupted = sum(isinstance(event, Settlement) for event in lost)
+        events = await self._read(lambda c: lost(c, now, resumable_since))
+        if events:
+            await self.write(*events)
+        interrupted = sum(isinstance(event, Settlement) for event in events)
         if interrupted:
             _log.warning("requests_interrupted", requests=interrupted)
         return interrupted
+
+    async def resumable(self) -> tuple[Attempt, ...]:
+        """The attempts that `close_interrupted` left open; before requests are taken."""
+        return await self._read(open_attempts)
 
     async def _catch_up(self) -> None:
         """Give the database what an earlier process had in its write-ahead log only."""
@@ -270,26 +274,3 @@ def _done() -> asyncio.Future[None]:
 
 def _tell(error: BaseException) -> None:
     _log.error("journal_write_failed", error=str(error), exc_info=False)
-
-
-def _lost(connection: Connection, now: float) -> list[Event]:
-    open_requests = connection.execute(
-        select(requests.c.request_id)
-        .outerjoin(settlements, settlements.c.request_id == requests.c.request_id)
-        .where(settlements.c.request_id.is_(None))
-    ).scalars()
-    events: list[Event] = [
-        Settlement(request_id, "interrupted", Wei(0), now, reason=_INTERRUPTED)
-        for request_id in open_requests
-    ]
-    open_attempts = connection.execute(
-        select(attempts.c.attempt_id, attempts.c.started_at)
-        .outerjoin(outcomes, outcomes.c.attempt_id == attempts.c.attempt_id)
-        .where(outcomes.c.attempt_id.is_(None))
-    )
-    for attempt_id, started_at in open_attempts:
-        seconds = max(now - started_at, 0.0)
-        events.append(
-            Outcome(attempt_id, "interrupted", Wei(0), now, seconds, reason=_INTERRUPTED)
-        )
-    return events

@@ -134,6 +134,8 @@ promises = Table(
     # Until it was told.
     Column("webhook", String),
     Column("created_at", Float, nullable=False),
+    # Of the first image, drawn before anybody is asked.
+    Column("seed", BigInteger),
     UniqueConstraint("key_id", "name"),
     UniqueConstraint("key_id", "idempotency_key"),
     Index("promises_by_request", "request_id"),

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from gateway.accounting.events import Event
+from gateway.accounting.events import Attempt, Event
 from gateway.api.admission import Admission, check_steps
 from gateway.api.auth import Keys, authenticate
 from gateway.api.body import read_json_body
@@ -80,7 +80,24 @@ class Dispatching(Protocol):
         buyer: KeyGrant,
         request: TextToImageRequest,
         keep: Keep | None = None,
+        *,
+        seed: int | None = None,
     ) -> Delivery: ...
+
+
+class Recovering(Protocol):
+    """What `gateway.dispatch.Dispatcher` does with attempts of an earlier process."""
+
+    async def recover(
+        self,
+        request_id: str,
+        buyer: KeyGrant,
+        request: TextToImageRequest,
+        keep: Keep,
+        attempts: Sequence[Attempt],
+        *,
+        seed: int,
+    ) -> Delivery | None: ...
 
 
 class Showing(Protocol):

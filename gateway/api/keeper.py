@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -14,6 +15,7 @@ from gateway.api.kept_images import answer_lost
 from gateway.api.kept_job import Job, Means
 from gateway.api.running import RunningRequest
 from gateway.keys import KeyGrant
+from gateway.promises.interrupted import Interrupted
 from gateway.promises.model import Kept, Promise, refused
 from network.errors import ProblemError
 from network.wire import problems
@@ -29,8 +31,9 @@ Readers = Mapping[str, Callable[[bytes], Asked]]
 class Keeper:
     """One per gateway."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: Means, interrupted: Interrupted) -> None:
         self._means = means
+        self._interrupted = interrupted
         self._by_name: dict[tuple[str, str], Job] = {}
         self._by_key: dict[tuple[str, str], Job] = {}
 
@@ -57,10 +60,22 @@ class Keeper:
 
         `instead_of` is the id of a promise that an earlier process did not keep.
         """
-        job = Job(self._means, promise, grant, asked, entry, held)
+        left = self._interrupted.take(promise.request_id)
+        job = Job(self._means, promise, grant, asked, entry, held, left)
         write_down = partial(self._means.store.add, promise, instead_of=instead_of)
         self._start(job, write_down)
         return job
+
+    def taking_up(self, promise: Promise, before: Promise) -> Promise:
+        """A promise in the place of one that an earlier process did not keep.
+
+        It has its seed; and its id, where what that one was cut off from is still open.
+        """
+        if before.seed is None:
+            return promise
+        is_open = before.request_id in self._interrupted
+        request_id = before.request_id if is_open else promise.request_id
+        return replace(promise, request_id=request_id, seed=before.seed)
 
     async def cancel(self, key_id: str, name: str) -> Fulfilment | None:
         """End a job. Answers how it ended, which may be otherwise; None where there is no such job."""
@@ -100,11 +115,13 @@ class Keeper:
         entry = held.enter_context(
             self._means.running.track(grant, promise.name, promise.request_id, asked.wanted)
         )
-        job = Job(self._means, promise, grant, asked, entry, held)
+        left = () if promise.seed is None else self._interrupted.take(promise.request_id)
+        job = Job(self._means, promise, grant, asked, entry, held, left)
         self._start(job, partial(self._again, job))
 
     async def _again(self, job: Job) -> None:
-        await job.renew()
+        if not job.left:
+            await job.renew()
         while True:
             try:
                 job.held.enter_context(self._means.admission.place(job.grant))

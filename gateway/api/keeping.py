@@ -12,7 +12,7 @@ from gateway.accounting.journal import Journal
 from gateway.api.addresses import Addresses
 from gateway.api.admission import Admission
 from gateway.api.frontend import Watcher
-from gateway.api.generation import Dispatching
+from gateway.api.generation import Dispatching, Recovering
 from gateway.api.jobs import told
 from gateway.api.keeper import Keeper, Readers
 from gateway.api.kept_images import Images
@@ -23,6 +23,7 @@ from gateway.api.running import RunningRequests
 from gateway.config import GatewaySettings
 from gateway.keys import KeyGrant
 from gateway.promises.courier import Courier, Delivering, open_session
+from gateway.promises.interrupted import Interrupted
 from gateway.promises.model import Kept
 from gateway.promises.store import PromiseStore
 from network.runtime.clock import Clock
@@ -39,6 +40,9 @@ class Resources:
     images: Images
     addresses: Addresses
     dispatcher: Dispatching
+    recovering: Recovering
+    #: What an earlier process was cut off from.
+    interrupted: Interrupted
     admission: Admission
     running: RunningRequests
     rates: Rates
@@ -109,7 +113,9 @@ async def open_kept_answers(
             clock=resources.clock,
             randomness=resources.randomness,
         )
-        keeper = Keeper(_means(settings, resources, store, courier, supervisor))
+        keeper = Keeper(
+            _means(settings, resources, store, courier, supervisor), resources.interrupted
+        )
         promising = Promising(
             keeper=keeper,
             store=store,
@@ -120,11 +126,14 @@ async def open_kept_answers(
             running=resources.running,
             bounds=_bounds(settings),
             clock=resources.clock,
+            randomness=resources.randomness,
         )
         # Answers lead to images, and end with them.
         lifetime, every = settings.images.lifetime_seconds, settings.images.sweep_seconds
         kept = KeptAnswers(promising, keeper, courier, store, images, lifetime, resources.clock)
         supervisor.start("kept answers", partial(_sweep, kept, every))
+        patience = settings.jobs.recover_seconds
+        supervisor.start("interrupted", partial(_close, resources.interrupted, patience))
         yield kept
 
 
@@ -132,6 +141,12 @@ async def _sweep(kept: KeptAnswers, every: float) -> None:
     while True:
         await asyncio.sleep(every)
         await kept.sweep()
+
+
+async def _close(interrupted: Interrupted, patience: float) -> None:
+    """Whoever asks again does so soon."""
+    await asyncio.sleep(patience)
+    await interrupted.close()
 
 
 def _means(
@@ -143,6 +158,7 @@ def _means(
 ) -> Means:
     return Means(
         dispatcher=resources.dispatcher,
+        recovering=resources.recovering,
         admission=resources.admission,
         running=resources.running,
         images=resources.images,

@@ -10,12 +10,20 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from gateway.accounting.events import Fulfilment
+from gateway.accounting.events import Attempt, Fulfilment
+from gateway.accounting.interrupted import ends_of
 from gateway.accounting.journal import Journal
 from gateway.api.admission import Admission
 from gateway.api.exchange import Exchange, new_request_id
 from gateway.api.frontend import Watcher
-from gateway.api.generation import Asked, Delivered, Delivery, Dispatching, delivery_headers
+from gateway.api.generation import (
+    Asked,
+    Delivered,
+    Delivery,
+    Dispatching,
+    Recovering,
+    delivery_headers,
+)
 from gateway.api.kept_images import Images, Stored
 from gateway.api.running import RunningRequest, RunningRequests
 from gateway.keys import KeyGrant
@@ -49,6 +57,7 @@ class Means:
     """What jobs are done with."""
 
     dispatcher: Dispatching
+    recovering: Recovering
     admission: Admission
     running: RunningRequests
     images: Images
@@ -85,6 +94,8 @@ class Job:
     #: Whether the promise is on disk.
     promised: asyncio.Future[bool] = field(init=False)
     ended: asyncio.Future[Outcome] = field(init=False)
+    #: What an earlier process was cut off from, while it is open in the journal.
+    left: tuple[Attempt, ...] = ()
     #: The answer, once its images are on disk.
     _answer: Outcome | None = None
     _exchange: Exchange = field(init=False)
@@ -137,6 +148,7 @@ class Job:
                 self.promised.set_result(True)
                 delivery = await self._deliver()
         except ProblemError as error:
+            self._give_up_left()
             return self._refused(error.problem)
         except DatabaseError as error:
             # Its words only: what it comes from may quote the row, and a prompt with it.
@@ -151,12 +163,19 @@ class Job:
     async def _deliver(self) -> Delivery:
         """Have it made; where nobody waits, there is time to try again. Raises ProblemError."""
         clock, means = self.means.clock, self.means
+        recovered = await self._recovered()
+        if recovered is not None:
+            return recovered
         give_up = clock.monotonic() + means.patience
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await means.dispatcher.run(
-                    self.promise.request_id, self.grant, self.asked.wanted, self._keep
+                    self.promise.request_id,
+                    self.grant,
+                    self.asked.wanted,
+                    self._keep,
+                    seed=self.promise.seed,
                 )
             except ProblemError as error:
                 if not self.promise.is_async or error.problem.status != _UNAVAILABLE:
@@ -166,6 +185,35 @@ class Job:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             await self.renew()
+
+    async def _recovered(self) -> Delivery | None:
+        """What an earlier process had made of it, where an orchestrator still has that."""
+        promise = self.promise
+        if not self.left or promise.seed is None:
+            return None
+        try:
+            delivery = await self.means.recovering.recover(
+                promise.request_id,
+                self.grant,
+                self.asked.wanted,
+                self._keep,
+                self.left,
+                seed=promise.seed,
+            )
+        except ProblemError:
+            self.left = ()
+            raise
+        self.left = ()
+        if delivery is None:
+            await self.renew()
+        return delivery
+
+    def _give_up_left(self) -> None:
+        """It ends before anybody was asked what became of it."""
+        if self.left:
+            ends = ends_of(self.promise.request_id, self.left, self.means.clock.now())
+            _ = self.means.journal.record(*ends)
+            self.left = ()
 
     async def renew(self) -> None:
         """Take a new id for the journal, which has closed the one before. Raises DatabaseError."""

@@ -1,6 +1,7 @@
 """Requests whose answers are kept: `Idempotency-Key`, `Prefer: respond-async`, `Limner-Webhook`."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from gateway.api.wishes import (
     has_wish,
     read_wish,
 )
+from gateway.dispatch.journey import seed_for
 from gateway.keys import KeyGrant
 from gateway.promises.model import Kept, Promise, digest_of, headers_of
 from gateway.promises.store import PromiseStore
@@ -74,6 +76,7 @@ class Promising:
         running: RunningRequests,
         bounds: Bounds,
         clock: Clock,
+        randomness: random.Random,
     ) -> None:
         self._keeper = keeper
         self._store = store
@@ -84,6 +87,7 @@ class Promising:
         self._running = running
         self._bounds = bounds
         self._clock = clock
+        self._randomness = randomness
         self._clients = Admission(total=bounds.max_clients, per_key=bounds.max_clients_per_key)
         self._backlog = Admission(total=bounds.max_async, per_key=bounds.max_async_per_key)
         #: Of requests with one idempotency key, one after the other is looked at.
@@ -135,6 +139,7 @@ class Promising:
                 base_url=self._addresses.base(request),
                 webhook=wish.webhook,
                 created_at=self._clock.now(),
+                seed=seed_for(wanted, self._randomness),
             )
             taken, is_repeat = await self._take(promise, grant, asked)
             return await self._answer(wish, taken, exchange, is_repeat=is_repeat)
@@ -187,6 +192,7 @@ class Promising:
                 raise ProblemError(problems.conflict(message, "in_progress"))
             # An earlier process was cut off in the middle of it, and nothing was charged.
             instead_of = before.promise_id
+            promise = self._keeper.taking_up(promise, before)
         with ExitStack() as held:
             if promise.is_async:
                 # However many places the key has, its backlog is bounded as everybody's.

@@ -68,6 +68,7 @@ from gateway.orchestrators.directory import Directory
 from gateway.payments.allowance import Allowances, Period
 from gateway.payments.budget import Budget
 from gateway.payments.rates import open_rates
+from gateway.promises.interrupted import Interrupted
 from gateway.repeats.opening import open_repeats
 from network.errors import ConfigError
 from network.identity import checksum
@@ -135,9 +136,12 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
     payer = await enter(open_payer(settings, VERSION))
     database = await enter(open_gateway_database(settings))
     journal = await enter(open_usage_journal(settings, database))
-    interrupted = await journal.close_interrupted(clock.now())
-    if interrupted:
-        _log.warning("closed_interrupted_requests", count=interrupted)
+    now = clock.now()
+    resumable_since = now - settings.jobs.recover_seconds
+    closed = await journal.close_interrupted(now, resumable_since=resumable_since)
+    if closed:
+        _log.warning("closed_interrupted_requests", count=closed)
+    interrupted = Interrupted(await journal.resumable(), journal, clock)
     store = await enter(open_images(settings, clock))
     keys = KeyRing(database, clock)
     await keys.refresh()
@@ -187,6 +191,7 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
         account=buying.account,
         database=database,
         journal=journal,
+        interrupted=interrupted,
         keys=keys,
         access=access,
         store=store,

@@ -22,6 +22,7 @@ from gateway.keys import KeyRing
 from gateway.link.switchboard import Switchboard
 from gateway.orchestrators.directory import Directory
 from gateway.payments.allowance import Allowances
+from gateway.promises.interrupted import Interrupted
 from gateway.repeats.opening import Repeats
 from gateway.storage.store import ImageStore
 from network.prices import EthRates
@@ -40,6 +41,8 @@ class Parts:
     account: Address
     database: Database
     journal: Journal
+    #: What an earlier process was cut off from.
+    interrupted: Interrupted
     keys: KeyRing
     access: Access
     store: ImageStore

@@ -40,6 +40,8 @@ async def open_public(parts: Parts, watchers: Sequence[Watcher], stack: AsyncExi
         images=parts.store,
         addresses=addresses,
         dispatcher=dispatcher,
+        recovering=parts.dispatcher,
+        interrupted=parts.interrupted,
         admission=parts.admission,
         running=parts.running,
         rates=rates,

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Sequence
 import structlog
 
 from gateway.accounting.events import NOTHING, Event
+from gateway.accounting.interrupted import ends_of
 from gateway.accounting.journal import (
     Accepted,
     Attempt,
@@ -130,6 +131,11 @@ class Books:
         )
         self._tell(journey, "settled", fee=fee, orchestrator=uri)
         return self._journal.record(outcome, settlement, *beside)
+
+    def end_interrupted(self, journey: Journey, attempts: Sequence[Attempt]) -> Awaitable[None]:
+        """Nothing is had of an earlier process's attempts: they and the request end. As `settle`."""
+        journey.under_way.clear()
+        return self._journal.record(*ends_of(journey.request_id, attempts, self._clock.now()))
 
     def close(self, journey: Journey, state: RequestState, reason: str) -> Awaitable[None]:
         """Settle for nothing, together with what was under way. As `settle`."""

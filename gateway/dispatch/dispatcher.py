@@ -3,12 +3,13 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Final
 
 import structlog
 
+from gateway.accounting.events import Attempt
 from gateway.accounting.journal import Journal
 from gateway.dispatch.allowing import NO_RATE_RETRY, allowances_of
 from gateway.dispatch.attempting import Attempts
@@ -24,10 +25,12 @@ from gateway.dispatch.journey import (
     Routing,
     Witness,
     need_of,
+    seed_for,
     set_out,
 )
 from gateway.dispatch.paying import OffChain, Paying
 from gateway.dispatch.racing import Hedges
+from gateway.dispatch.recovering import Recovering
 from gateway.dispatch.watching import Watching
 from gateway.keys import called
 from gateway.orchestrators import outlook
@@ -41,7 +44,7 @@ from network.prices import NoRateError
 from network.runtime.clock import Clock
 from network.units import ModelId
 from network.wire import problems
-from network.wire.messages import LARGEST_SEED, TextToImageRequest
+from network.wire.messages import TextToImageRequest
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -79,6 +82,16 @@ class Dispatcher:
         )
         paid: Paying = OffChain() if paying is None else paying
         self._attempts = Attempts(
+            directory=directory,
+            client=client,
+            choosing=self._choosing,
+            books=self._books,
+            paying=paid,
+            allowances=self._allowances,
+            routing=routing,
+            clock=clock,
+        )
+        self._recovering = Recovering(
             directory=directory,
             client=client,
             choosing=self._choosing,
@@ -131,10 +144,11 @@ class Dispatcher:
         keep: Keep | None = None,
         *,
         avoided: Collection[str] = (),
+        seed: int | None = None,
     ) -> DispatchResult:
         """Deliver images or raise ProblemError with the true reason.
 
-        `avoided` are URIs that are not asked; what is made in spite of them is no delivery to tell of.
+        `seed` is for a request that names none; one is drawn without. `avoided` are URIs that are not asked; what is made in spite of them is no delivery to tell of.
         `request.model_id` names a model (the default is already put in). Cancelling the awaiting
         task closes the connection to the orchestrator, which frees its place. Raises
         DatabaseError when the request cannot be written down; nothing has been sent then.
@@ -148,7 +162,7 @@ class Dispatcher:
                 request_id,
                 buyer,
                 request,
-                seed=self._seed(request),
+                seed=self._seed(request, seed),
                 max_price=self._cap(buyer, model_id),
                 arrival=next(self._arrivals),
                 now=self._clock.monotonic(),
@@ -162,6 +176,41 @@ class Dispatcher:
             if self.witness is not None and not avoided:
                 self.witness(request_id, request, result)
             return result
+        finally:
+            self._journeys.pop(request_id, None)
+            self._budget.release(request_id)
+            self._allowances.release(request_id)
+
+    async def recover(
+        self,
+        request_id: str,
+        buyer: Buyer,
+        request: TextToImageRequest,
+        keep: Keep,
+        attempts: Sequence[Attempt],
+        *,
+        seed: int,
+    ) -> DispatchResult | None:
+        """What one of the `attempts` of an earlier process delivered; the request is settled by it.
+
+        None where nothing of it can be had: the request is closed then, and is to be made under another
+        id. `seed` is what they were asked with. Cancelling leaves all as it is. Raises ProblemError.
+        """
+        self._count_in(request_id, buyer)
+        try:
+            journey = set_out(
+                request_id,
+                buyer,
+                request,
+                seed=self._seed(request, seed),
+                max_price=None,
+                arrival=next(self._arrivals),
+                now=self._clock.monotonic(),
+            )
+            journey.allowances = allowances_of(buyer)
+            journey.keep = keep
+            self._journeys[request_id] = journey
+            return await self._recovering.recover(journey, attempts)
         finally:
             self._journeys.pop(request_id, None)
             self._budget.release(request_id)
@@ -245,11 +294,10 @@ class Dispatcher:
             )
         )
 
-    def _seed(self, request: TextToImageRequest) -> int:
-        """Drawn here rather than by the orchestrator: a second attempt makes the same images."""
-        if request.seed is not None:
-            return request.seed
-        return self._randomness.randrange(LARGEST_SEED - request.num_images_per_prompt + 2)
+    def _seed(self, request: TextToImageRequest, drawn: int | None) -> int:
+        if request.seed is None and drawn is not None:
+            return drawn
+        return seed_for(request, self._randomness)
 
     # Under way
 

@@ -1,6 +1,7 @@
 """What one request carries with it from its arrival to its answer."""
 
 import math
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,7 +22,7 @@ from gateway.payments.purse import PreparedPayment
 from network.errors import ProblemError
 from network.prices import EthRates, FixedRate, Price, in_wei
 from network.units import ModelId, Wei, pixels_of
-from network.wire.messages import TextToImageRequest
+from network.wire.messages import LARGEST_SEED, TextToImageRequest
 
 #: How the memory of earlier answers was used (`gateway.repeats`); "" where there is none.
 CacheUse = Literal["", "hit", "coalesced", "miss", "refreshed", "bypassed"]
@@ -230,6 +231,18 @@ class Journey:
         for private in self.private:
             text = text.replace(private, "[prompt]")
         return text
+
+
+def seed_for(request: TextToImageRequest, randomness: random.Random) -> int:
+    """The first image's seed.
+
+    Drawn here rather than by the orchestrator: a second attempt makes the same images.
+    """
+    # None, when the client left it to us; the last image's seed has to stay in range as well.
+    seed: int | None = request.seed
+    if seed is not None:
+        return seed
+    return randomness.randrange(LARGEST_SEED - request.num_images_per_prompt + 2)
 
 
 def set_out(

@@ -69,6 +69,10 @@ class Paying(Protocol):
         self, attempt_id: str, error: OrchestratorRefused | OrchestratorFailed
     ) -> tuple[Receipt, ...]: ...
 
+    def told(self, attempt_id: str, statement: Statement) -> tuple[Receipt, ...]:
+        """An orchestrator told what became of an attempt of an earlier process."""
+        ...
+
     def leave(
         self, attempt_id: str, uri: str, *, was_sent: bool, was_answered: bool
     ) -> tuple[Receipt, ...]:
@@ -100,6 +104,10 @@ class OffChain:
         self, attempt_id: str, error: OrchestratorRefused | OrchestratorFailed
     ) -> tuple[Receipt, ...]:
         del attempt_id, error
+        return ()
+
+    def told(self, attempt_id: str, statement: Statement) -> tuple[Receipt, ...]:
+        del attempt_id, statement
         return ()
 
     def leave(
@@ -185,6 +193,10 @@ class TicketPaying:
         if told is None:
             return self._receipt(self._as_livepeer_counts(attempt_id, error))
         return self._receipt(self._purse.settle_told(attempt_id, told.credited, told.charged))
+
+    def told(self, attempt_id: str, statement: Statement) -> tuple[Receipt, ...]:
+        credited, charged = statement.credited, statement.charged
+        return self._receipt(self._purse.settle_told(attempt_id, credited, charged, "receipt"))
 
     def _as_livepeer_counts(
         self, attempt_id: str, error: OrchestratorRefused | OrchestratorFailed

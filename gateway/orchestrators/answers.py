@@ -5,7 +5,7 @@ decoded where they lie; only the small rest goes through a JSON parser.
 """
 
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
@@ -47,6 +47,12 @@ class Statement:
 
     credited: Fraction
     charged: Wei
+    #: What became of the job, in its own word; "" where that was not asked.
+    state: str = field(default="", compare=False)
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.state == "delivered"
 
 
 class _Unserved(LimnerError):  # noqa: N818  an outcome, not an error

@@ -95,7 +95,7 @@ def _understood(body: bytes) -> Statement | NoReceipt:
         return NoReceipt.NOT_KEPT
     if told.state == "open":
         return NoReceipt.NOT_YET
-    return Statement(_credit(told.credited), _fee(told.charged))
+    return Statement(_credit(told.credited), _fee(told.charged), told.state)
 
 
 def _credit(text: str) -> Fraction:

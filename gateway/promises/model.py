@@ -47,6 +47,8 @@ class Promise:
     webhook: str | None
     #: Unix seconds.
     created_at: float
+    #: Of the first image, whoever makes it in whichever process.
+    seed: int | None = None
 
     @property
     def is_async(self) -> bool:

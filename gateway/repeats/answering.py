@@ -33,6 +33,8 @@ class Order:
     buyer: Asker
     request: TextToImageRequest
     keep: Keep | None
+    #: What it is run with where it names none.
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,9 +115,11 @@ class Repeating:
         buyer: Asker,
         request: TextToImageRequest,
         keep: Keep | None = None,
+        *,
+        seed: int | None = None,
     ) -> DispatchResult:
         """As `Dispatcher.run`. A request that may not be answered by another's images is run by itself."""
-        order = Order(request_id, buyer, request, keep)
+        order = Order(request_id, buyer, request, keep, seed)
         wish = wished()
         digest = self._digest(buyer, request)
         if digest is None or wish.no_store or not self._answering.may_use(order):
@@ -152,7 +154,9 @@ class Repeating:
 
     async def _alone(self, order: Order, use: CacheUse) -> DispatchResult:
         keep = None if order.keep is None else partial(_keep_as, use, order.keep)
-        result = await self._inner.run(order.request_id, order.buyer, order.request, keep)
+        result = await self._inner.run(
+            order.request_id, order.buyer, order.request, keep, seed=order.seed
+        )
         return replace(result, cache=use)
 
     # Remembered

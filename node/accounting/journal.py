@@ -81,6 +81,10 @@ class Journal:
         """The ids of the last attempts that paid, the oldest first."""
         return await self._database.read(lambda connection: _attempts(connection, most))
 
+    async def recent_jobs(self, most: int) -> list[str]:
+        """The attempt ids of the last jobs, paid for or not, the oldest first."""
+        return await self._database.read(lambda connection: _jobs(connection, most))
+
     async def receipt(self, attempt_id: str) -> Receipt | None:
         """What is on disk about an attempt; None if it never reached the books."""
         return await self._database.read(lambda connection: _receipt(connection, attempt_id))
@@ -187,6 +191,11 @@ def _accounts(connection: Connection) -> dict[Address, Account]:
 
 def _attempts(connection: Connection, most: int) -> list[str]:
     query = select(payments.c.attempt_id).order_by(payments.c.received_at.desc()).limit(most)
+    return list(connection.scalars(query))[::-1]
+
+
+def _jobs(connection: Connection, most: int) -> list[str]:
+    query = select(jobs.c.attempt_id).order_by(jobs.c.accepted_at.desc()).limit(most)
     return list(connection.scalars(query))[::-1]
 
 

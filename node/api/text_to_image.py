@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
 from typing import Final
 
 from aiohttp import web
@@ -10,14 +12,16 @@ from aiohttp import web
 from network.units import ModelId
 from network.wire import image_parts
 from network.wire.headers import JOB_ID
-from network.wire.messages import parse_request
+from network.wire.messages import TextToImageRequest, parse_request
 from node.accounting.pricing import Declined, judge_offer
 from node.api.bodies import read_body
 from node.api.credentials import Doorkeeper, Grant
+from node.api.repeats import Made, Repeats
 from node.apps.answers import json_answer, parts_answer
 from node.apps.images import Commission, ImageDesk
 from node.apps.paying import Paying
 from node.apps.refusal import Refusal
+from node.jobs.kept import Claim
 from node.payments.till import Till
 
 _ATTEMPT_ID: Final = re.compile(r"[0-9A-Za-z_-]{16,64}")
@@ -33,26 +37,39 @@ class ImageService:
     body_timeout: float
     #: None off-chain, where nobody pays by ticket.
     till: Till | None = None
+    #: None keeps no answers.
+    repeats: Repeats | None = None
 
     async def post(self, request: web.Request) -> web.Response:
         """Answer a gateway. Nothing is done, and nothing priced, before all is in bounds."""
-        asked = parse_request(
-            await read_body(request, max_bytes=self.max_body_bytes, seconds=self.body_timeout)
-        )
+        body = await read_body(request, max_bytes=self.max_body_bytes, seconds=self.body_timeout)
+        asked = parse_request(body)
         grant = self.doorkeeper.check(request)
         if not asked.model_id:
             raise Refusal(400, "text-to-image returned 400: model_id is missing", "bad_request")
+        given = attempt_id(request.headers)
+        make = partial(self._make, asked, grant, given)
+        if given is None or self.repeats is None:
+            made = await make()
+        else:
+            # Prices and limits of today are nothing to an attempt that was taken yesterday.
+            claim = Claim(given, grant.payer, sha256(body).digest())
+            made = await self.repeats.answer(claim, make)
+        if image_parts.are_accepted(request.headers.get("Accept", "")):
+            return parts_answer(made.order, made.result, made.headers)
+        return await json_answer(made.order, made.result, made.headers)
+
+    async def _make(self, asked: TextToImageRequest, grant: Grant, given: str | None) -> Made:
+        """Price it, have it made and charge it. Raises Refusal, ProblemError."""
         commission = self.desk.commission(asked, ModelId(asked.model_id), grant.payer)
         agreed = self._agreed(commission, grant)
-        order = self.desk.order(agreed, attempt_id(request.headers))
+        order = self.desk.order(agreed, given)
         paying = Paying(self.till, grant.payment, order.job.attempt_id)
         try:
             result = await self.desk.make(order, paying.pay)
         except Refusal as refusal:
             raise paying.told(refusal) from None
-        if image_parts.are_accepted(request.headers.get("Accept", "")):
-            return parts_answer(order, result, paying.headers)
-        return await json_answer(order, result, paying.headers)
+        return Made(order, result, paying.headers)
 
     def _agreed(self, commission: Commission, grant: Grant) -> Commission:
         """The commission at the price that the payer was quoted. Raises Refusal."""

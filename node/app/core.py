@@ -90,11 +90,15 @@ async def open_core(
     )
     journal = Journal(database, Ledger(overdraft=None if profile is None else Wei(0)), clock)
     await journal.close_interrupted()
+    # Off-chain nobody's payment tells of them.
+    known = await journal.recent_jobs(REMEMBERED_ATTEMPTS)
     capacities = {model.model_id: model.capacity for model in models.models}
     policy = Policy(settings.queue.max_waiting, settings.queue.max_wait_seconds)
     runner = JobRunner(engine, journal, clock, capacities=capacities, policy=policy)
     metrics = Metrics(VERSION, engine, runner.loads)
     calls = AppCalls(journal, clock)
+    runner.remember(known)
+    calls.remember(known)
     hardware = Hardware(clock)
     recent = RecentJobs(clock, hardware)
     metrics.tell_refusals(recent.refused)

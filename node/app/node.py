@@ -160,6 +160,7 @@ async def _open_surfaces(
     )
     listener = await open_public(
         stack,
+        supervisor,
         core,
         doorkeeper,
         advertiser,

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from network.errors import ConfigError
 from network.runtime.spans import open_spans
+from network.runtime.supervisor import Supervisor
 from node.api.credentials import Doorkeeper
 from node.api.health import ProgressService
 from node.api.info import grpc_methods
@@ -25,11 +26,13 @@ from node.api.listener import (
     open_listener,
 )
 from node.api.receipts import ReceiptService
+from node.api.repeats import Made, Repeats
 from node.api.routes import http_application
 from node.api.text_to_image import ImageService
 from node.app.core import VERSION, Core, health_of, is_under_way
 from node.apps.images import ImageDesk
 from node.discovery.advertiser import Advertiser
+from node.jobs.kept import KeptAnswers
 
 _KEEPALIVE_SECONDS: Final = 75.0
 _MOST_HEADERS: Final = 64
@@ -37,6 +40,7 @@ _MOST_HEADERS: Final = 64
 
 async def open_public(
     stack: AsyncExitStack,
+    supervisor: Supervisor,
     core: Core,
     doorkeeper: Doorkeeper,
     advertiser: Advertiser,
@@ -56,12 +60,14 @@ async def open_public(
             server.idle_timeout_seconds,
         ),
     )
+    repeats = _repeats(supervisor, core)
     images = ImageService(
         doorkeeper=doorkeeper,
         desk=desk,
         max_body_bytes=core.settings.limits.max_body_bytes,
         body_timeout=server.body_timeout_seconds,
         till=None if core.payments is None else core.payments.till,
+        repeats=repeats,
     )
     app = http_application(
         images,
@@ -90,7 +96,17 @@ async def open_public(
     if http.server is None:
         raise RuntimeError("aiohttp made no server")
     connections.serve(http.server)
-    return await stack.enter_async_context(open_listener(connections, sock, context))
+    listener = await stack.enter_async_context(open_listener(connections, sock, context))
+    stack.push_async_callback(repeats.drain)
+    return listener
+
+
+def _repeats(supervisor: Supervisor, core: Core) -> Repeats:
+    own = core.settings.repeats
+    kept = KeptAnswers[Made](own.keep_bytes, own.keep_seconds)
+    repeats = Repeats(kept, core.runner.is_settling, supervisor, core.clock)
+    supervisor.start("kept answers", repeats.sweep)
+    return repeats
 
 
 async def bound(key: str, host: str, port: int) -> socket.socket:

@@ -144,6 +144,14 @@ class QueueSettings(_Section):
     max_wait_seconds: Seconds = 20.0
 
 
+class RepeatSettings(_Section):
+    """How much of what was delivered is kept in memory, for gateways that were cut off from it."""
+
+    #: Bytes of images; 0 keeps none.
+    keep_bytes: Annotated[int, BeforeValidator(_parsed_bytes), Field(ge=0)] = 64 * 1024 * 1024
+    keep_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 120.0
+
+
 class LimitSettings(_Section):
     """Bounds of a request, checked before any work and before pricing."""
 
@@ -382,6 +390,7 @@ class NodeSettings(_Section):
     price_feed: PriceFeedSettings = PriceFeedSettings()
     limits: LimitSettings = LimitSettings()
     queue: QueueSettings = QueueSettings()
+    repeats: RepeatSettings = RepeatSettings()
     server: ServerSettings = ServerSettings()
     keystore: KeystoreSettings = KeystoreSettings()
     database: DatabaseSettings = DatabaseSettings()

@@ -116,6 +116,11 @@ class JobRunner:
         """Whether the attempt is here and has no end yet, written down or not."""
         return attempt_id in self._active
 
+    def is_settling(self, attempt_id: str) -> bool:
+        """Whether the attempt's end is decided and being written down."""
+        active = self._active.get(attempt_id)
+        return active is not None and active.settling
+
     def loads(self) -> dict[ModelId, ModelLoad]:
         """Return how busy each model is."""
         return self._board.loads()

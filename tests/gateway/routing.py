@@ -1,6 +1,7 @@
 """A dispatcher with everything real behind it, for tests that send requests to stub orchestrators."""
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -98,6 +99,7 @@ async def open_desk(
     poll_seconds: float = 0.02,
     links: LinkSettings = LinkSettings(),  # noqa: B008
     hedging: Hedging | None = None,
+    resumable_since: float = math.inf,
 ) -> AsyncIterator[Desk]:
     """Everything between an API and its orchestrators; at exit the money must add up.
 
@@ -142,7 +144,7 @@ async def open_desk(
         link_url = await enter(open_links(settings, SIGNER, switchboard, directory, clock))
         paying: TicketPaying | None = None
         if payments is not None:
-            await journal.close_interrupted(clock.now())
+            await journal.close_interrupted(clock.now(), resumable_since=resumable_since)
             paying = await payments.begin(client, directory, journal, supervisor)
         budget = Budget(limits)
         dispatcher = Dispatcher(

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from gateway.accounting.events import Attempt
 from gateway.accounting.journal import MIGRATIONS, Journal, open_journal
 from gateway.api import images, jobs
 from gateway.api.addresses import Addresses
@@ -39,6 +40,7 @@ from gateway.dispatch.foresight import Quote
 from gateway.keys import KeyGrant, Team, UseLimits
 from gateway.orchestrators.job_events import News
 from gateway.payments.allowance import Allowances
+from gateway.promises.interrupted import Interrupted
 from gateway.storage.disk import DiskImageStore, open_disk_store
 from network.dollars import parse_usd
 from network.prices import fixed_usd
@@ -146,6 +148,8 @@ class ScriptedDispatcher:
         buyer: KeyGrant,
         request: TextToImageRequest,
         keep: Keep | None = None,
+        *,
+        seed: int | None = None,
     ) -> FixedDelivery:
         self.seen.append((request_id, buyer.key_id, request))
         self.under_way += 1
@@ -158,7 +162,10 @@ class ScriptedDispatcher:
             self.under_way -= 1
         if self.failure is not None:
             raise self.failure
-        seed = 5 if request.seed is None else request.seed
+        if request.seed is not None:
+            seed = request.seed
+        elif seed is None:
+            seed = 5
         pictures = tuple(
             FixedPicture(
                 self.picture or png(request.width, request.height, self.pixel_bytes),
@@ -175,6 +182,19 @@ class ScriptedDispatcher:
         if keep is not None and self.journal is not None:
             await self.journal.record(await keep(delivery))
         return delivery
+
+    async def recover(
+        self,
+        request_id: str,
+        buyer: KeyGrant,
+        request: TextToImageRequest,
+        keep: Keep,
+        attempts: Sequence[Attempt],
+        *,
+        seed: int,
+    ) -> FixedDelivery | None:
+        del request_id, buyer, request, keep, attempts, seed
+        raise AssertionError("there was no earlier process")
 
     def quote(self, request_id: str, buyer: KeyGrant, request: TextToImageRequest) -> Quote:
         del request_id, buyer
@@ -308,6 +328,8 @@ async def open_surface(
                 images=store,
                 addresses=addresses,
                 dispatcher=dispatcher,
+                recovering=dispatcher,
+                interrupted=Interrupted((), dispatcher.journal, clock),
                 admission=admission,
                 running=running,
                 rates=rates,

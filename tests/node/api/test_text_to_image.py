@@ -359,7 +359,7 @@ async def test_progress_is_told_to_whoever_knows_the_id(tmp_path: Path) -> None:
 async def test_an_attempts_id_is_good_for_one_job(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node, Buyer(node) as buyer:
         assert (await buyer.ask({JOB_ID: ATTEMPT})).status == 200
-        answer = await buyer.ask({JOB_ID: ATTEMPT})
+        answer = await buyer.ask({JOB_ID: ATTEMPT}, prompt="something else")
         assert answer.status == 409
         assert (await buyer.ask({JOB_ID: "short"})).status == 400
 
