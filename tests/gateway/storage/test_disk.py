@@ -6,7 +6,6 @@ import resource
 import stat
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from gateway.storage.disk import DiskImageStore, open_disk_store
 from gateway.storage.names import ImageName, draw_name, parse_path
 from gateway.storage.records import head_of
 from gateway.storage.store import ImageNotStoredError, ImageStoreSilentError
-from tests.gateway.stored_images import segments, stored_images
+from tests.gateway.stored_images import read_below, segments, stored_images
 from tests.gateway.waiting import until
 
 
@@ -224,20 +223,6 @@ async def test_a_download_that_is_given_up_leaves_nothing_open(
             await opening
         assert await read(store, path) == bytes(600_000)
         await until(lambda: not read_below(tmp_path))
-
-
-def read_below(folder: Path) -> list[str]:
-    """Files that this process has open to read them."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            flags = int((link.parent.parent / "fdinfo" / link.name).read_text().split()[3], 8)
-            if (
-                str(link.readlink()).startswith(str(folder))
-                and flags & os.O_ACCMODE == os.O_RDONLY
-            ):
-                found.append(str(link.readlink()))
-    return found
 
 
 async def test_leaving_writes_what_is_still_in_memory(tmp_path: Path, clock: HandClock) -> None:
