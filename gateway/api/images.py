@@ -47,7 +47,7 @@ class Images:
         except ImageStoreSilentError as error:
             _log.error("image_store_silent", error=str(error))
             message = "The image store does not answer; try again."
-            raise ProblemError(problems.no_capacity(_RETRY_SECONDS, message)) from None
+            raise ProblemError(problems.images_unavailable(message, _RETRY_SECONDS)) from None
 
 
 def _part(request: BaseRequest, name: ImageName, size: int) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ PREFIX: Final = "/jobs/"
 EVENTS: Final = "/jobs/*/events"
 #: Seconds until a job is looked at again that waits between two tries.
 _LOOK: Final = 0.25
+_UNAVAILABLE: Final = 503
 
 
 class Endings(Protocol):
@@ -32,7 +33,8 @@ class Endings(Protocol):
 
     async def cancel(self, key_id: str, name: str) -> Fulfilment | None: ...
 
-    async def told(self, kept: Kept) -> bytes: ...
+    async def told(self, kept: Kept) -> bytes:
+        """Raises ProblemError 503."""
 
 
 class NoEndings:
@@ -135,7 +137,10 @@ class Jobs:
 
 
 async def told(kept: Kept, images: Images) -> bytes:
-    """What `GET /jobs/{id}` says of a request whose answer is kept, and what its webhook is told."""
+    """What `GET /jobs/{id}` says of a request whose answer is kept, and what its webhook is told.
+
+    Raises ProblemError 503 while nobody can tell whether its images are there.
+    """
     promise, fulfilment = kept.promise, kept.fulfilment
     said: dict[str, Any] = {"id": promise.name}
     if fulfilment is None:
@@ -150,6 +155,8 @@ async def told(kept: Kept, images: Images) -> bytes:
         try:
             answer = await filled(fulfilment.body.encode(), images, fee)
         except ProblemError as error:
+            if error.problem.status == _UNAVAILABLE:
+                raise
             return orjson.dumps({**said, "error": _error(error.problem.body())})
         return orjson.dumps({**said, "result": orjson.Fragment(answer)})
     why = _error(fulfilment.body.encode())

@@ -146,6 +146,7 @@ async def test_a_store_that_cannot_tell_is_no_missing_image(
     monkeypatch.setattr(surface.store, "open", silent)
     async with surface.client.get(url) as response:
         assert response.status == 503
+        assert (await response.json())["error"]["code"] == "image_store_unavailable"
         assert int(response.headers["Retry-After"]) >= 1
 
 
