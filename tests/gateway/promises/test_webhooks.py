@@ -192,6 +192,34 @@ async def test_a_webhook_goes_with_later_answers_only(tmp_path: Path) -> None:
         assert (answer.status, len(surface.dispatcher.seen)) == (400, 0)
 
 
+@pytest.mark.parametrize("first", ["/hook", None])
+async def test_a_repeat_may_not_name_another_webhook(tmp_path: Path, first: str | None) -> None:
+    async with receiving(SECRET) as receiver, opened(tmp_path, jobs()) as surface:
+
+        async def post(path: str | None) -> tuple[int, str]:
+            headers = {
+                "Authorization": "Bearer good",
+                "Prefer": "respond-async",
+                "Idempotency-Key": "k",
+                "X-Request-Id": ID,
+            }
+            if path is not None:
+                headers["Limner-Webhook"] = receiver.url + path
+            url, body = f"{surface.url}/v1/images/generations", {"prompt": "a boat"}
+            async with surface.client.post(url, json=body, headers=headers) as answer:
+                told = await answer.json()
+                return answer.status, told["error"]["code"] if "error" in told else ""
+
+        surface.dispatcher.gate.clear()
+        assert await post(first) == (202, "")
+        for _ in ("while it is under way", "after its webhook was told"):
+            assert await post("/other") == (422, "idempotency_key_reused")
+            assert await post(first) == await post(None) == (202, "")
+            surface.dispatcher.gate.set()
+            await nothing_is_owed(surface)
+        assert len(receiver.told) == (0 if first is None else 1)
+
+
 async def test_no_log_has_a_webhooks_address(tmp_path: Path) -> None:
     said = io.StringIO()
     log.configure("debug", "json", said)
