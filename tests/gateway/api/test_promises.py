@@ -533,3 +533,17 @@ async def test_a_job_of_a_key_that_is_dead_by_now_is_not_run(tmp_path: Path) -> 
         told = await ended(surface)
         assert (told["state"], told["status"]) == ("failed", 401)
         assert not surface.dispatcher.seen
+
+
+@pytest.mark.parametrize(("prefer", "route"), [("", "kept"), (ASYNC, "job")])
+async def test_a_refusal_is_told_from_that_of_the_job_it_waits_for(
+    surface: Surface, prefer: str, route: str
+) -> None:
+    surface.dispatcher.failure = ProblemError(problems.budget_exceeded("all spent", 60.0))
+    await surface.post(X_Request_Id=ID, Idempotency_Key="k", Prefer=prefer)
+    counted = f'code="budget_exceeded",route="{route}",status="402"'
+
+    async def is_counted() -> bool:
+        return counted in (await surface.metrics.render()).decode()
+
+    await until_async(is_counted)
