@@ -13,6 +13,7 @@ from gateway.api.auth import Keys, authenticate
 from gateway.api.events import EventStream, event, event_of
 from gateway.api.exchange import Exchange, is_request_id
 from gateway.api.kept_images import Images, filled
+from gateway.api.looks import Looks
 from gateway.api.running import RunningRequests
 from gateway.promises.model import Kept, headers_of
 from network.errors import Problem, ProblemError
@@ -66,6 +67,7 @@ class Jobs:
         self._keys = keys
         self._running = running
         self._clock = clock
+        self._looks = Looks()
         self._endings: Endings = NoEndings() if endings is None else endings
 
     async def show(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
@@ -113,6 +115,8 @@ class Jobs:
         return json_answer({"id": request_id, "state": "cancelled"})
 
     async def _kept(self, owner: str, request_id: str) -> Kept | None:
+        """Raises ProblemError 429."""
+        self._looks.take(owner, self._clock.monotonic())
         for kept in await self._endings.find(owner, name=request_id):
             # Without an answer: nobody is at it any more, and only a repeat would have it made.
             if kept.fulfilment is not None or kept.promise.is_async:
