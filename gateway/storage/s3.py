@@ -110,6 +110,8 @@ class S3ImageStore:
         self._clock = clock
         #: Each handles its own errors; `close` waits for them.
         self._under_way: set[asyncio.Task[Exception | None]] = set()
+        #: Those among them that bring an image. One that failed is not tried again.
+        self._uploads: dict[ImageName, asyncio.Task[Exception | None]] = {}
         self._lifetime = lifetime
         self._urls = urls
         self._slots = asyncio.Semaphore(_UPLOADS)
@@ -135,7 +137,8 @@ class S3ImageStore:
         gone = self._shelf.put(name, len(data), self._clock.now())
         if gone:
             _ = self._dismiss(gone)
-        upload = self._begin(self._upload(name, data))
+        upload = self._uploads[name] = self._begin(self._upload(name, data))
+        upload.add_done_callback(lambda _: self._uploads.pop(name, None))
         is_signed = self._urls == "presigned"
         if is_signed or self._fails or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
             # Shielded: others wait for the same store, and this image is known by its name already.
@@ -228,8 +231,9 @@ class S3ImageStore:
     async def secure(self, paths: Sequence[str]) -> None:
         """What the bucket has is safe there. Raises ImageNotStoredError."""
         names = {name for path in paths if (name := parse_path(path)) is not None}
-        while not self._fails and names & self._unwritten.keys():
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        under_way = [self._uploads[name] for name in names if name in self._uploads]
+        if under_way:
+            await asyncio.wait(under_way)
         if names & self._unwritten.keys() or any(name not in self._shelf for name in names):
             raise ImageNotStoredError("the bucket does not take images at the moment")
 

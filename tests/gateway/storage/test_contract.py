@@ -316,6 +316,22 @@ async def test_memory_is_bounded_while_the_store_fails(
     place.recover()
 
 
+async def test_an_image_that_failed_is_not_safe_once_others_arrive(
+    place: Place, store: ImageStore
+) -> None:
+    place.fail()
+    lost = await store.put("first", b"a picture")
+    await until(lambda: store._fails, 30)  # type: ignore[attr-defined]
+    place.recover()
+    later = await store.put("second", b"another")
+    await store.secure([later])
+    assert not store._fails  # type: ignore[attr-defined]
+    async with asyncio.timeout(10):
+        with pytest.raises(ImageNotStoredError):
+            await store.secure([lost])
+    assert await read(store, lost) == b"a picture"
+
+
 # A bucket's own
 
 
