@@ -233,6 +233,7 @@ class ImageSettings(Settings):
 
     lifetime_seconds: Seconds = 86_400.0
     max_bytes: Annotated[int, Field(ge=16 * _MIB)] = 2048 * _MIB
+    max_count: Annotated[int, Field(ge=100, le=10_000_000)] = 100_000
     sweep_seconds: Seconds = 30.0
     check_pixels: bool = False
     store: ImageStoreUrl = ""

@@ -175,6 +175,7 @@ async def open_images(settings: GatewaySettings, clock: Clock) -> AsyncIterator[
                 images_folder(settings),
                 lifetime=bounds.lifetime_seconds,
                 max_bytes=bounds.max_bytes,
+                max_count=bounds.max_count,
                 clock=clock,
             )
         )
@@ -199,6 +200,7 @@ def _bucket_store(
         bucket,
         lifetime=bounds.lifetime_seconds,
         max_bytes=bounds.max_bytes,
+        max_count=bounds.max_count,
         clock=clock,
         urls=bounds.urls,
     )

@@ -7,7 +7,7 @@ these the gateway reads `limits`. Refusals may also come by the status of the an
 
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -59,12 +59,14 @@ class Denied:
 
     status: int
     reason: str
+    #: By the status of the answer itself: it may be the gateway's own secret that was not accepted.
+    is_bare: bool = field(default=False, compare=False)
 
 
 def read_verdict(status: int, body: bytes) -> Allowed | Denied:
     """Of an HTTP answer. Raises UnreachableError, and UnreadableError: what cannot be read lets nobody in."""
     if status in _REFUSALS:
-        return Denied(status, _reason(_fields_or_none(body) or {}))
+        return Denied(status, _reason(_fields_or_none(body) or {}), is_bare=True)
     if status in _OVERLOADED or status in _SERVER_ERRORS:
         raise UnreachableError(f"it answered {status}")
     if status != _OK:

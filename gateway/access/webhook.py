@@ -28,9 +28,12 @@ MOST_AT_ONCE: Final = 64
 _MOST_FOR_UNKNOWN: Final = 48
 #: Characters of a bearer; JSON Web Tokens are well below.
 _LONGEST_BEARER: Final = 8192
+_UNAUTHENTICATED: Final = 401
 _UNPAID: Final = 402
 _FORBIDDEN: Final = 403
 _RETRY_AFTER: Final = 1.0
+#: Between two lines about one doubt.
+_DOUBT_SECONDS: Final = 60.0
 _RETRY_UNPAID: Final = 60.0
 
 
@@ -66,6 +69,7 @@ class AuthWebhook:
         #: What was wrong with the last answer, or why there was none; "" for nothing.
         self._silence = _Silence("")
         self._is_away = False
+        self._doubted_again_at = 0.0
 
     async def check(self, bearer: str) -> KeyGrant:
         """What the bearer may do. Raises ProblemError: 401, 402, 403 by the service's word, or 503."""
@@ -145,12 +149,24 @@ class AuthWebhook:
         self._note("", is_away=False)
         now = self._clock.monotonic()
         if isinstance(answer, Denied):
+            if answer.is_bare and answer.status == _UNAUTHENTICATED:
+                self._doubt_own_secret(now)
             self._memory.deny(digest, answer, now)
             return answer
         left = inf if answer.expiry is None else answer.expiry - self._clock.now()
         if left > 0:
             self._memory.allow(digest, answer.grant, now, left)
         return answer
+
+    def _doubt_own_secret(self, now: float) -> None:
+        """A service that does not know the gateway says 401 to everything."""
+        if now >= self._doubted_again_at:
+            self._doubted_again_at = now + _DOUBT_SECONDS
+            _log.warning(
+                "auth_webhook_answers_401",
+                advice="if good keys are refused, compare auth_webhook.secret with what the service "
+                "expects; limner-gateway doctor asks it",
+            )
 
     def _note(self, problem: str, *, is_away: bool) -> _Silence:
         """Log what changed."""

@@ -1,6 +1,5 @@
 """Server-sent events (https://html.spec.whatwg.org, 9.2): a request's news while it is made."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 from pybase64 import b64encode_as_string
 
 from gateway.api.answers import SERVER
+from gateway.api.stalling import taken
 from gateway.orchestrators.job_events import Advanced, News, Preview, Queued, StillThere
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -68,14 +68,8 @@ class EventStream:
     async def send(self, chunk: bytes) -> None:
         """Raises ConnectionError for a reader who is gone or takes nothing."""
         await self.begin()
-        try:
-            async with asyncio.timeout(_STALL):
-                await self._response.write(chunk)
-        except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionResetError("the reader of an event stream takes nothing") from None
+        await taken(self._request, self._response.write(chunk), _STALL)
 
     async def end(self) -> StreamResponse:
-        await self._response.write_eof()
+        await taken(self._request, self._response.write_eof(), _STALL)
         return self._response

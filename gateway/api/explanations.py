@@ -55,6 +55,8 @@ class Explanations:
     dispatcher: Foretelling
     bounds: Bounds
     grant_of: Callable[[str], KeyGrant | None]
+    #: How the gateway answers again what was asked before; None where it does not.
+    repeats: Mapping[str, object] | None = None
 
     async def show(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
         """Raises ProblemError 400, 404, 422 for a request that could not be made."""
@@ -91,6 +93,7 @@ class Explanations:
             },
             "time_value_wei_per_second": format_price(survey.ranking.policy.time_value),
             "outcome": self._outcome(buyer, wanted),
+            "repeats": self.repeats,
             "hedge": _shown(self.dispatcher.hedge(survey)),
             "orchestrators": [
                 verdict.as_json() for verdict in explain(survey.ranking, survey.others)

@@ -8,8 +8,9 @@ from aiohttp.web import BaseRequest, StreamResponse
 from gateway.api.answers import SERVER
 from gateway.api.exchange import Exchange
 from gateway.api.ranges import UnsatisfiableRangeError, asked_range, goes_on, knows
+from gateway.api.stalling import taken
 from gateway.storage.names import ImageName, parse_path
-from gateway.storage.store import ImageStore, ImageStoreSilentError, StoredImage
+from gateway.storage.store import CHUNK_BYTES, ImageStore, ImageStoreSilentError, StoredImage
 from network.errors import Problem, ProblemError
 from network.wire import problems
 
@@ -17,6 +18,8 @@ _log = structlog.get_logger(__name__)
 
 PREFIX: Final = "/stream/"
 _RETRY_SECONDS: Final = 5.0
+#: Seconds in which a reader has to take the next `CHUNK_BYTES`: a segment's file is there as long as it is read.
+_STALL: Final = 120.0
 
 
 class Images:
@@ -44,7 +47,7 @@ class Images:
         except ImageStoreSilentError as error:
             _log.error("image_store_silent", error=str(error))
             message = "The image store does not answer; try again."
-            raise ProblemError(problems.no_capacity(_RETRY_SECONDS, message)) from None
+            raise ProblemError(problems.images_unavailable(message, _RETRY_SECONDS)) from None
 
 
 def _part(request: BaseRequest, name: ImageName, size: int) -> tuple[int, int] | None:
@@ -80,8 +83,11 @@ async def _send(
     await response.prepare(request)
     if request.method != "HEAD":
         async for chunk in image.chunks(start, stop):
-            await response.write(chunk)
-    await response.write_eof()
+            # Images in memory come whole.
+            for begin in range(0, len(chunk), CHUNK_BYTES):
+                piece = memoryview(chunk)[begin : begin + CHUNK_BYTES]
+                await taken(request, response.write(piece), _STALL)
+    await taken(request, response.write_eof(), _STALL)
     return response
 
 

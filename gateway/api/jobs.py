@@ -13,6 +13,7 @@ from gateway.api.auth import Keys, authenticate
 from gateway.api.events import EventStream, event, event_of
 from gateway.api.exchange import Exchange, is_request_id
 from gateway.api.kept_images import Images, filled
+from gateway.api.looks import Looks
 from gateway.api.running import RunningRequests
 from gateway.promises.model import Kept, headers_of
 from network.errors import Problem, ProblemError
@@ -23,6 +24,7 @@ PREFIX: Final = "/jobs/"
 EVENTS: Final = "/jobs/*/events"
 #: Seconds until a job is looked at again that waits between two tries.
 _LOOK: Final = 0.25
+_UNAVAILABLE: Final = 503
 
 
 class Endings(Protocol):
@@ -32,7 +34,8 @@ class Endings(Protocol):
 
     async def cancel(self, key_id: str, name: str) -> Fulfilment | None: ...
 
-    async def told(self, kept: Kept) -> bytes: ...
+    async def told(self, kept: Kept) -> bytes:
+        """Raises ProblemError 503."""
 
 
 class NoEndings:
@@ -64,6 +67,7 @@ class Jobs:
         self._keys = keys
         self._running = running
         self._clock = clock
+        self._looks = Looks()
         self._endings: Endings = NoEndings() if endings is None else endings
 
     async def show(self, request: BaseRequest, exchange: Exchange) -> StreamResponse:
@@ -111,6 +115,8 @@ class Jobs:
         return json_answer({"id": request_id, "state": "cancelled"})
 
     async def _kept(self, owner: str, request_id: str) -> Kept | None:
+        """Raises ProblemError 429."""
+        self._looks.take(owner, self._clock.monotonic())
         for kept in await self._endings.find(owner, name=request_id):
             # Without an answer: nobody is at it any more, and only a repeat would have it made.
             if kept.fulfilment is not None or kept.promise.is_async:
@@ -135,7 +141,10 @@ class Jobs:
 
 
 async def told(kept: Kept, images: Images) -> bytes:
-    """What `GET /jobs/{id}` says of a request whose answer is kept, and what its webhook is told."""
+    """What `GET /jobs/{id}` says of a request whose answer is kept, and what its webhook is told.
+
+    Raises ProblemError 503 while nobody can tell whether its images are there.
+    """
     promise, fulfilment = kept.promise, kept.fulfilment
     said: dict[str, Any] = {"id": promise.name}
     if fulfilment is None:
@@ -150,6 +159,8 @@ async def told(kept: Kept, images: Images) -> bytes:
         try:
             answer = await filled(fulfilment.body.encode(), images, fee)
         except ProblemError as error:
+            if error.problem.status == _UNAVAILABLE:
+                raise
             return orjson.dumps({**said, "error": _error(error.problem.body())})
         return orjson.dumps({**said, "result": orjson.Fragment(answer)})
     why = _error(fulfilment.body.encode())

@@ -10,7 +10,7 @@ from pybase64 import b64encode_as_string
 
 from gateway.promises.model import ANSWER_LOST
 from gateway.storage.names import MEDIA, ImageName, Kind, parse_path
-from gateway.storage.store import ImageNotStoredError, StoredImage
+from gateway.storage.store import ImageNotStoredError, ImageStoreSilentError, StoredImage
 from network.errors import Problem, ProblemError
 from network.wire import problems
 
@@ -18,6 +18,7 @@ _log = structlog.get_logger(__name__)
 
 #: An image in base64 begins otherwise: a path in this field stands for the image.
 _INLINE: Final = b'"b64_json":"/stream/'
+_RETRY_SECONDS: Final = 5.0
 
 
 class Images(Protocol):
@@ -27,7 +28,8 @@ class Images(Protocol):
 
     async def secure(self, paths: Sequence[str]) -> None: ...
 
-    async def open(self, name: ImageName) -> StoredImage | None: ...
+    async def open(self, name: ImageName) -> StoredImage | None:
+        """Raises ImageStoreSilentError."""
 
 
 @dataclass(slots=True)
@@ -79,7 +81,10 @@ class Stored:
 
 
 async def filled(answer: bytes, images: Images, fee: str) -> bytes:
-    """The answer as its client gets it. Raises ProblemError 409 where it, or an image, is gone."""
+    """The answer as its client gets it.
+
+    Raises ProblemError 409 where it, or an image, is gone; 503 while nobody can tell.
+    """
     if not answer:
         raise ProblemError(answer_lost(fee))
     if _INLINE not in answer:
@@ -88,15 +93,27 @@ async def filled(answer: bytes, images: Images, fee: str) -> bytes:
     for datum in told["data"]:
         name = parse_path(datum["b64_json"])
         if name is not None:
-            image = await images.open(name)
-            if image is None:
-                raise ProblemError(answer_lost(fee))
-            try:
-                png = b"".join([chunk async for chunk in image.chunks(0, image.size)])
-            finally:
-                image.close()
+            png = await _read(images, name, fee)
             datum["b64_json"] = b64encode_as_string(png)
     return orjson.dumps(told)
+
+
+async def _read(images: Images, name: ImageName, fee: str) -> bytes:
+    try:
+        image = await images.open(name)
+        if image is None:
+            raise ProblemError(answer_lost(fee))
+        try:
+            return b"".join([chunk async for chunk in image.chunks(0, image.size)])
+        finally:
+            image.close()
+    except (ImageStoreSilentError, OSError) as error:
+        _log.error("image_store_silent", error=str(error))
+        message = (
+            f"The images were delivered, and charged with {fee} wei, but the image store does not "
+            "answer. Ask again: nothing is made or charged again."
+        )
+        raise ProblemError(problems.images_unavailable(message, _RETRY_SECONDS)) from None
 
 
 def answer_lost(fee: str) -> Problem:

@@ -42,8 +42,10 @@ _UNAVAILABLE: Final = 503
 #: Seconds between two tries of a job that nobody waits for: doubled with each.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
-#: The route by which logs and metrics know what is done for promises.
-_ROUTE: Final = "job"
+#: The routes by which logs and metrics know what is done for promises. Where somebody waits for it, how it
+#: ended is counted by the route of that request as well.
+JOB_ROUTE: Final = "job"
+KEPT_ROUTE: Final = "kept"
 
 
 class Telling(Protocol):
@@ -109,7 +111,7 @@ class Job:
             self.promise.name,
             trail=branch(),
             job_id=self.promise.request_id,
-            route=_ROUTE,
+            route=JOB_ROUTE if self.promise.is_async else KEPT_ROUTE,
             key_id=self.grant.key_id,
             model_id=wanted.model_id,
             pixels=pixels_of(wanted.width, wanted.height, wanted.num_images_per_prompt),

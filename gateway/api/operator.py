@@ -11,6 +11,7 @@ from gateway.api.answers import SERVER, json_answer
 from gateway.api.exchange import Exchange, Handler
 from gateway.api.explanations import Explanations
 from gateway.api.frontend import IMAGE_ROUTES
+from gateway.api.kept_job import JOB_ROUTE
 from gateway.api.router import Route
 from network.errors import ProblemError
 from network.runtime.clock import Clock
@@ -38,12 +39,12 @@ class RecentRequests:
     ) -> None:
         """Count one request for images, or the job of one whose answer is kept.
 
-        A job's refusal is that of the request that waits for it, and counted there.
+        Where a request waits for its job, the job's refusal is counted as the request's.
         """
         del status, own_seconds
         now = self.clock.now()
         if exchange.code:
-            if exchange.route in IMAGE_ROUTES:
+            if exchange.route in IMAGE_ROUTES or exchange.route == JOB_ROUTE:
                 self.history.bad(now, exchange.code)
         elif exchange.paid is not None:
             self.history.good(now, seconds, exchange.paid)

@@ -34,7 +34,7 @@ from gateway.api.wishes import (
 )
 from gateway.dispatch.journey import seed_for
 from gateway.keys import KeyGrant
-from gateway.promises.model import Kept, Promise, digest_of, headers_of
+from gateway.promises.model import Kept, Promise, asks_the_same, digest_of, headers_of
 from gateway.promises.store import PromiseStore
 from network.errors import ProblemError
 from network.runtime.clock import Clock
@@ -133,7 +133,7 @@ class Promising:
                 name=exchange.request_id,
                 request_id=new_request_id(),
                 endpoint=exchange.route,
-                digest=digest_of(exchange.route, body),
+                digest=digest_of(exchange.route, body, wish.webhook),
                 idempotency_key=wish.idempotency_key,
                 body=body if wish.is_async else None,
                 base_url=self._addresses.base(request),
@@ -266,5 +266,5 @@ def _accepted(promise: Promise, state: str, *, is_repeat: bool) -> StreamRespons
 
 
 def _check_same(before: Promise, now: Promise) -> None:
-    if before.digest != now.digest:
+    if not asks_the_same(before, now):
         raise ProblemError(problems.key_reused())

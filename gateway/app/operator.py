@@ -11,6 +11,7 @@ from gateway.api.router import Route
 from gateway.api.status import count_states, describe, describe_spending
 from gateway.app.parts import VERSION, Parts
 from gateway.app.terms import bounds_of
+from gateway.config import GatewaySettings
 from gateway.dispatch.allowing import spending_of
 from network.prices import rate_facts
 from network.runtime.certificates import ServedCertificate
@@ -28,6 +29,7 @@ async def operator_routes_of(parts: Parts, recent: RecentRequests) -> Mapping[st
         parts.dispatcher,
         bounds_of(settings),
         parts.access.grant_of,
+        repeats=None if parts.repeats is None else _repeats_of(settings),
     )
     return operator_routes(explanations, recent, await to_thread(read_page, PAGE))
 
@@ -84,4 +86,15 @@ def status_of(
         "sources": parts.discovery.describe(),
         "orchestrators": orchestrators,
         "links": parts.switchboard.states(),
+    }
+
+
+def _repeats_of(settings: GatewaySettings) -> dict[str, object]:
+    """Of any request: which one was asked before, only `POST /quote` can tell."""
+    own = settings.repeats
+    return {
+        "cache": own.cache,
+        "coalesce": own.coalesce,
+        "scope": own.scope,
+        "share_of_fee": str(own.price),
     }

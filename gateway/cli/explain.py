@@ -85,8 +85,24 @@ def _show(told: dict[str, Any]) -> None:
         click.echo(
             f"a client would be told {outcome['status']} {outcome['code']}: {outcome['message']}"
         )
+    if told.get("repeats") is not None:
+        click.echo(_repeats(told["repeats"]))
     if told["hedge"] is not None:
         click.echo(_hedge(told["hedge"]))
+
+
+def _repeats(rules: dict[str, Any]) -> str:
+    """Nothing is known here of the prompt and the seed, by which requests are the same."""
+    whose = {"key": "the same key", "team": "the same team", "all": "anybody"}[rules["scope"]]
+    when = " or ".join(
+        said
+        for name, said in (("cache", "was asked before"), ("coalesce", "is under way"))
+        if rules[name]
+    )
+    return (
+        f"one that names its seed and {when} by {whose} goes to nobody, and is charged "
+        f"{rules['share_of_fee']} of the fee; POST /quote tells of one"
+    )
 
 
 def _hedge(plan: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from gateway.promises.model import Kept
 from gateway.promises.signing import key_secret, signed_headers
 from gateway.promises.store import PromiseStore
 from gateway.promises.targets import guarded_socket
+from network.errors import ProblemError
 from network.runtime.clock import Clock
 from network.runtime.supervisor import Supervisor
 
@@ -30,6 +31,7 @@ _MOST_WAITING: Final = 10_000
 _LONGEST_PAUSE: Final = 3600.0
 _AGENT: Final = "limner-gateway"
 
+#: What a webhook is told. Raises ProblemError where that cannot be said now.
 Body = Callable[[Kept], Awaitable[bytes]]
 
 
@@ -109,7 +111,12 @@ class Courier:
     async def _bring(self, kept: Kept, url: str) -> bool:
         """Whether there is nothing more to do. Only the host is logged: a URL may hold secrets."""
         key_id = kept.promise.key_id
-        body = await self._body(kept)
+        try:
+            body = await self._body(kept)
+        except ProblemError as error:
+            # Told now, it would be told for good, and wrongly.
+            _log.warning("webhook_waits", promise=kept.promise.promise_id, why=error.problem.code)
+            return False
         own = self._posts_of.setdefault(key_id, asyncio.Semaphore(_AT_ONCE_PER_KEY))
         async with own, self._posts:
             outcome = await self._post(kept, url, body)

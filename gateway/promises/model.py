@@ -37,7 +37,7 @@ class Promise:
     request_id: str
     #: The route's name.
     endpoint: str
-    #: Of the endpoint and the body.
+    #: Of the endpoint, the body and the webhook.
     digest: str
     idempotency_key: str | None
     #: What was asked, for as long as nobody waits for the answer and it may have to be asked again.
@@ -76,8 +76,33 @@ def is_idempotency_key(text: str) -> bool:
     return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
-def digest_of(endpoint: str, body: bytes) -> str:
-    """SHA-256 in hex: what tells a repeat from another request."""
+def names_other_webhook(before: Promise, now: Promise) -> bool:
+    """Whether a repeat wants somebody else told. One that names nobody asks for the answer only.
+
+    Of a webhook that was told already, or given up, nothing is kept but its digest.
+    """
+    if now.webhook is None:
+        return False
+    return _webhook_part(before.digest) != _webhook_part(now.digest)
+
+
+def _webhook_part(digest: str) -> str:
+    return digest.partition(" ")[2]
+
+
+def digest_of(endpoint: str, body: bytes, webhook: str | None = None) -> str:
+    """SHA-256 in hex: what tells a repeat from another request; after a space, that of its webhook."""
+    asked = _asked_digest(endpoint, body)
+    return asked if webhook is None else f"{asked} {hashlib.sha256(webhook.encode()).hexdigest()}"
+
+
+def asks_the_same(before: Promise, now: Promise) -> bool:
+    """Whether the second is a repeat of the first."""
+    same_body = before.digest.partition(" ")[0] == now.digest.partition(" ")[0]
+    return same_body and not names_other_webhook(before, now)
+
+
+def _asked_digest(endpoint: str, body: bytes) -> str:
     return hashlib.sha256(endpoint.encode() + b"\n" + body).hexdigest()
 
 

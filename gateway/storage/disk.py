@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import structlog
 from gateway.storage.names import ImageName, Kind, draw_name, parse_path
 from gateway.storage.segment_files import Image, SegmentFiles, look_through, open_image
 from gateway.storage.segments import Bounds, Place, Segments
-from gateway.storage.shelf import Shelf
+from gateway.storage.shelf import Held, Shelf
 from gateway.storage.store import (
     CHUNK_BYTES,
     MAX_UNWRITTEN_BYTES,
@@ -34,7 +33,7 @@ FLUSH_SECONDS = 0.02
 
 
 class DiskImageStore:
-    """Keeps images in `<root>/<number>.segment` for a lifetime, within a total size.
+    """Keeps images in `<root>/<number>.segment` for a lifetime, within a total size and a count.
 
     Images are appended to the newest segment, many at once: a file for each would cost many times what
     its bytes do. A segment goes when the last of its images has left, so the disk holds a segment or
@@ -223,12 +222,12 @@ class DiskImageStore:
 
 @asynccontextmanager
 async def open_disk_store(
-    root: Path, *, lifetime: float, max_bytes: int, clock: Clock
+    root: Path, *, lifetime: float, max_bytes: int, max_count: int, clock: Clock
 ) -> AsyncIterator[DiskImageStore]:
     """A store over `root` (made if missing, mode 0700) that still serves an earlier run's images."""
-    shelf = Shelf(lifetime=lifetime, max_bytes=max_bytes)
+    shelf = Shelf(lifetime=lifetime, max_bytes=max_bytes, max_count=max_count)
     bounds = Bounds.within(lifetime=lifetime, max_bytes=max_bytes)
-    files, places = await asyncio.to_thread(_restore, root, shelf, bounds, clock.now())
+    files, places = await asyncio.to_thread(_restore, root, shelf, bounds, max_count, clock.now())
     store = DiskImageStore(root, shelf, clock, files, places)
     try:
         yield store
@@ -237,13 +236,13 @@ async def open_disk_store(
 
 
 def _restore(
-    root: Path, shelf: Shelf, bounds: Bounds, now: float
+    root: Path, shelf: Shelf, bounds: Bounds, max_count: int, now: float
 ) -> tuple[SegmentFiles, dict[ImageName, Place | None]]:
     """Put what an earlier run left on the shelf, and remove the segments that are not needed for it."""
-    found = look_through(root)
+    found = look_through(root, most=max_count)
     # No image stays longer because the clock was ahead when it was stored.
     shelf.restore(
-        (name, replace(held, stored_at=min(held.stored_at, now))) for name, held, _ in found.images
+        (name, Held(held.size, min(held.stored_at, now))) for name, held, _ in found.images
     )
     shelf.expire(now)
     shelf.trim()

@@ -5,6 +5,7 @@ shelf knows what this gateway has put there, or found at its start, and removes 
 """
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ Urls = Literal["proxied", "presigned"]
 
 #: Uploads at a time.
 _UPLOADS: Final = 16
+#: Names of one answer of a bucket, and of one removal.
+_PAGE: Final = 1000
 _PARAMETERS: Final = frozenset({"endpoint", "region"})
 #: Answers by which no later try will do better, as S3 calls them.
 _FINAL: Final = ("NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
@@ -107,6 +110,8 @@ class S3ImageStore:
         self._clock = clock
         #: Each handles its own errors; `close` waits for them.
         self._under_way: set[asyncio.Task[Exception | None]] = set()
+        #: Those among them that bring an image. One that failed is not tried again.
+        self._uploads: dict[ImageName, asyncio.Task[Exception | None]] = {}
         self._lifetime = lifetime
         self._urls = urls
         self._slots = asyncio.Semaphore(_UPLOADS)
@@ -132,7 +137,8 @@ class S3ImageStore:
         gone = self._shelf.put(name, len(data), self._clock.now())
         if gone:
             _ = self._dismiss(gone)
-        upload = self._begin(self._upload(name, data))
+        upload = self._uploads[name] = self._begin(self._upload(name, data))
+        upload.add_done_callback(lambda _: self._uploads.pop(name, None))
         is_signed = self._urls == "presigned"
         if is_signed or self._fails or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
             # Shielded: others wait for the same store, and this image is known by its name already.
@@ -225,8 +231,9 @@ class S3ImageStore:
     async def secure(self, paths: Sequence[str]) -> None:
         """What the bucket has is safe there. Raises ImageNotStoredError."""
         names = {name for path in paths if (name := parse_path(path)) is not None}
-        while not self._fails and names & self._unwritten.keys():
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        under_way = [self._uploads[name] for name in names if name in self._uploads]
+        if under_way:
+            await asyncio.wait(under_way)
         if names & self._unwritten.keys() or any(name not in self._shelf for name in names):
             raise ImageNotStoredError("the bucket does not take images at the moment")
 
@@ -270,15 +277,21 @@ class S3ImageStore:
 
 @asynccontextmanager
 async def open_s3_store(
-    bucket: S3Store, *, lifetime: float, max_bytes: int, clock: Clock, urls: Urls = "proxied"
+    bucket: S3Store,
+    *,
+    lifetime: float,
+    max_bytes: int,
+    max_count: int,
+    clock: Clock,
+    urls: Urls = "proxied",
 ) -> AsyncIterator[S3ImageStore]:
     """A store over `bucket` that still serves an earlier run's images, and waits at exit for uploads.
 
     Raises ValueError where the bucket refuses us; one that is silent for now is no obstacle.
     """
-    shelf = Shelf(lifetime=lifetime, max_bytes=max_bytes)
+    shelf = Shelf(lifetime=lifetime, max_bytes=max_bytes, max_count=max_count)
     try:
-        shelf.restore(await _listed(bucket))
+        shelf.restore(await _listed(bucket, max_count))
     except (BaseError, OSError) as error:
         reason = next((word for word in _FINAL if word in str(error)), "")
         if reason or isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -291,15 +304,35 @@ async def open_s3_store(
         await store.close()
 
 
-async def _listed(bucket: S3Store) -> list[tuple[ImageName, Held]]:
-    found = []
-    async for page in bucket.list(chunk_size=1000):
+async def _listed(bucket: S3Store, most: int) -> list[tuple[ImageName, Held]]:
+    """The newest of what is there; what is more goes, a page at a time, as from a shelf that is full."""
+    newest: list[tuple[float, ImageName, int]] = []
+    surplus: list[ImageName] = []
+    async for page in bucket.list(chunk_size=_PAGE):
         for entry in page:
             name = parse_path(f"/stream/{entry['path']}")
-            if name is not None:
-                held = Held(entry["size"], entry["last_modified"].timestamp())
-                found.append((name, held))
-    return found
+            if name is None:
+                continue
+            one = (entry["last_modified"].timestamp(), name, entry["size"])
+            if len(newest) < most:
+                heapq.heappush(newest, one)
+            else:
+                surplus.append(heapq.heappushpop(newest, one)[1])
+        if len(surplus) >= _PAGE:
+            await _remove_surplus(bucket, surplus)
+            surplus = []
+    if surplus:
+        await _remove_surplus(bucket, surplus)
+    return [(name, Held(size, stored_at)) for stored_at, name, size in newest]
+
+
+async def _remove_surplus(bucket: S3Store, names: Sequence[ImageName]) -> None:
+    try:
+        await bucket.delete_async([_key(name) for name in names])
+    except FileNotFoundError:
+        return
+    except (BaseError, OSError) as error:
+        _log.warning("images_not_removed", count=len(names), error=_said(error))
 
 
 def _key(name: ImageName) -> str:

@@ -78,14 +78,15 @@ class SegmentFiles:
 
         One sync serves everybody whose image was written before it.
         """
-        for segment, offset in places:
+        for place in places:
+            segment = place.segment
             if segment not in self._safe:
                 _sync_folder(self._root)
                 self._safe[segment] = 0
             safe = self._safe[segment]
             if safe is None:
                 raise OSError(f"segment {segment} could not be brought to the disk")
-            if safe <= offset:
+            if safe <= place.offset:
                 self._sync(segment)
 
     def close(self) -> None:
@@ -207,29 +208,36 @@ def write_whole(descriptor: int, parts: Sequence[bytes]) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
-def look_through(root: Path) -> Found:
-    """What is in `root`, which is made (mode 0700) if it is missing; other files are left alone."""
+def look_through(root: Path, *, most: int) -> Found:
+    """What is in `root`, which is made (mode 0700) if it is missing; other files are left alone.
+
+    Once `most` images are found, those in older segments are not looked for.
+    """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = Found()
+    files: dict[int, Path] = {}
     with os.scandir(root) as entries:
         for entry in entries:
             match = _FILE.fullmatch(entry.name)
             if match is not None:
                 found.last = max(found.last, int(match[1]))
                 if entry.is_file(follow_symlinks=False):
-                    _look_into(Path(entry.path), int(match[1]), found)
+                    files[int(match[1])] = Path(entry.path)
             elif len(entry.name) == 1 and entry.is_dir(follow_symlinks=False):
                 _clear(Path(entry.path))
+    for segment in sorted(files, reverse=True):
+        _look_into(files[segment], segment, found, is_full=len(found.images) >= most)
     return found
 
 
-def _look_into(file: Path, segment: int, found: Found) -> None:
+def _look_into(file: Path, segment: int, found: Found, *, is_full: bool) -> None:
     with suppress(OSError):
         descriptor = os.open(file, _OLD)
         try:
             if MAGIC.startswith(os.pread(descriptor, len(MAGIC), 0)):
                 found.segments.add(segment)
-                found.images.extend(_images(descriptor, segment))
+                if not is_full:
+                    found.images = [*_images(descriptor, segment), *found.images]
         finally:
             os.close(descriptor)
 

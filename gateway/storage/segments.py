@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
+import msgspec
+
 SMALLEST_BYTES: Final = 1 << 20
 LARGEST_BYTES: Final = 64 << 20
 #: Of the whole store's size and of an image's lifetime, what one segment holds.
 _PARTS: Final = 16
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where an image's bytes begin."""
 
     segment: int

@@ -2,13 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.storage.names import ImageName
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, gc=False):
     """One image on the shelf: its size in bytes and when (unix seconds) it was put there."""
 
     size: int
@@ -16,11 +16,15 @@ class Held:
 
 
 class Shelf:
-    """An index of images, oldest first, within a lifetime (seconds) and a total size (bytes)."""
+    """An index of images, oldest first, within a lifetime (seconds), a total size (bytes) and a count.
 
-    def __init__(self, *, lifetime: float, max_bytes: int) -> None:
+    However small images are, each takes some memory here and in its store.
+    """
+
+    def __init__(self, *, lifetime: float, max_bytes: int, max_count: int) -> None:
         self._lifetime = lifetime
         self._max_bytes = max_bytes
+        self._max_count = max_count
         self._held: OrderedDict[ImageName, Held] = OrderedDict()
         self._bytes = 0
 
@@ -42,13 +46,13 @@ class Shelf:
     def put(self, name: ImageName, size: int, now: float) -> tuple[ImageName, ...]:
         """Add an image and return those that must leave for it, oldest first."""
         self._add(name, Held(size, now))
-        return self.trim() if self._bytes > self._max_bytes else ()
+        return self.trim()
 
     def trim(self) -> tuple[ImageName, ...]:
         """Drop and return what is too much, oldest first."""
         leaving: list[ImageName] = []
         # The newest stays even when it alone exceeds the cap: its client was told where it is.
-        while self._bytes > self._max_bytes and len(self._held) > 1:
+        while self._is_too_much() and len(self._held) > 1:
             oldest = next(iter(self._held))
             self._drop(oldest)
             leaving.append(oldest)
@@ -82,6 +86,9 @@ class Shelf:
         total = sum(held.size for held in self._held.values())
         if total != self._bytes:
             raise AssertionError(f"shelf counts {self._bytes} bytes but holds {total}")
+
+    def _is_too_much(self) -> bool:
+        return self._bytes > self._max_bytes or len(self._held) > self._max_count
 
     def _add(self, name: ImageName, held: Held) -> None:
         self.forget(name)

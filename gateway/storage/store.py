@@ -31,7 +31,7 @@ class StoredImage:
 
 
 class ImageStore(Protocol):
-    """Images under unguessable names, for a lifetime and within a total size."""
+    """Images under unguessable names, for a lifetime, within a total size and a count."""
 
     @property
     def total_bytes(self) -> int: ...

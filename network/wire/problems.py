@@ -175,6 +175,11 @@ def authentication_unavailable(message: str, retry_after: float) -> Problem:
     return _unavailable(message, "authentication_unavailable", retry_after)
 
 
+def images_unavailable(message: str, retry_after: float) -> Problem:
+    """Nobody can say now whether an image is still there."""
+    return _unavailable(message, "image_store_unavailable", retry_after)
+
+
 def not_cached() -> Problem:
     """The request wants an answer that is remembered, or none (RFC 9111, 5.2.1.7)."""
     message = "Cache-Control: only-if-cached was asked for, and no answer is remembered."

@@ -1,5 +1,7 @@
 """What the image store has on disk, as another program would find it."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.storage.records import parse_head
@@ -22,4 +24,18 @@ def stored_images(folder: Path) -> dict[str, bytes]:
             if position > len(content):  # on its way
                 break
             found[head.name.path.removeprefix("/stream/")] = content[start:position]
+    return found
+
+
+def read_below(folder: Path) -> list[str]:
+    """Files that this process has open to read them."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            flags = int((link.parent.parent / "fdinfo" / link.name).read_text().split()[3], 8)
+            if (
+                str(link.readlink()).startswith(str(folder))
+                and flags & os.O_ACCMODE == os.O_RDONLY
+            ):
+                found.append(str(link.readlink()))
     return found

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.__main__ import main
+from gateway.config import RepeatSettings
 from gateway.keys import UseLimits
 from gateway.orchestrators.explanation import explain
 from gateway.orchestrators.selection import Need, Policy, Prospect, Reason, Refusal, rank
@@ -115,3 +116,23 @@ async def test_a_keys_own_refusals_are_told(tmp_path: Path) -> None:
             assert nobody["outcome"]["status"] == 404
             assert [line["reason"] for line in nobody["orchestrators"]] == ["model not offered"]
         assert "no gateway answers" in (await told(stage)).output
+
+
+async def test_what_is_answered_again_is_told(tmp_path: Path) -> None:
+    async with running(StubOrchestrator()) as stub:
+        settings = settings_for(tmp_path, stub.uri)
+        async with serving(settings) as stage:
+            assert (await as_json(stage))["repeats"] is None
+        rules = RepeatSettings(cache=True, coalesce=True, scope="team", price=Fraction(1, 4))
+        async with serving(settings.model_copy(update={"repeats": rules})) as stage:
+            assert (await as_json(stage))["repeats"] == {
+                "cache": True,
+                "coalesce": True,
+                "scope": "team",
+                "share_of_fee": "1/4",
+            }
+            table = await told(stage, "--size", "64x64")
+            assert (
+                "one that names its seed and was asked before or is under way by the same team "
+                "goes to nobody, and is charged 1/4 of the fee" in table.output
+            )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.api.kept_job import KEPT_ROUTE
 from network.wire.codec import Gpu
 from node.api.metrics import Metrics
 from node.discovery.hardware import GpuReading
@@ -124,3 +125,14 @@ def test_a_query_for_nothing_would_be_seen() -> None:
     ):
         with pytest.raises(AssertionError):
             check([(expression, legend)], known)
+
+
+def test_refusals_of_kept_requests_are_counted_once() -> None:
+    """They are told of by their own route, and by that of the job which they wait for."""
+    refusals = [
+        expression
+        for expression, _ in targets("limner-gateway.json")
+        if re.search(r"limner_gateway_requests_total\{[^}]*code(!=|=~)", expression)
+    ]
+    assert len(refusals) == 2
+    assert all(f'route!="{KEPT_ROUTE}"' in expression for expression in refusals)

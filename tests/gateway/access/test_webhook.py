@@ -10,6 +10,7 @@ import pytest
 
 from gateway.access.memory import Keeping
 from gateway.access.service import open_service
+from gateway.access.verdict import Allowed, Denied, read_verdict
 from gateway.access.webhook import AuthWebhook
 from gateway.keys import KeyGrant
 from network.errors import Problem, ProblemError
@@ -307,3 +308,27 @@ async def test_what_cannot_be_a_key_is_shown_to_nobody(desk: Desk) -> None:
     for odd in ("\udcff", "schlüssel", "a\x7f", "x" * 8193):
         assert (await desk.refused(odd)).status == 401
     assert desk.service.asked == []
+
+
+class Stranger:
+    """A service that does not accept the gateway's secret."""
+
+    async def ask(self, bearer: str) -> Allowed | Denied:
+        del bearer
+        return read_verdict(401, b"")
+
+
+async def test_a_service_that_may_not_know_the_gateway_is_told_of_once_a_minute(
+    said: io.StringIO,
+) -> None:
+    clock = HandClock()
+    async with supervise() as supervisor:
+        desk = Desk(KeyService({}), AuthWebhook(Stranger(), KEEPING, clock, supervisor), clock)
+        for number in range(3):
+            assert (await desk.refused(f"sk-{number}")).status == 401
+        assert said.getvalue().count("auth_webhook_answers_401") == 1
+        clock.seconds += 61
+        await desk.refused("sk-late")
+    assert said.getvalue().count("auth_webhook_answers_401") == 2
+    assert "auth_webhook.secret" in said.getvalue()
+    assert "sk-" not in said.getvalue()

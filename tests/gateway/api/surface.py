@@ -296,7 +296,9 @@ async def open_surface(
     clock = SystemClock()
     dispatcher = ScriptedDispatcher()
     async with (
-        open_disk_store(folder, lifetime=lifetime, max_bytes=max_bytes, clock=clock) as store,
+        open_disk_store(
+            folder, lifetime=lifetime, max_bytes=max_bytes, max_count=10_000, clock=clock
+        ) as store,
         open_finisher() as finisher,
         open_finisher() as finisher,
         AsyncExitStack() as stack,

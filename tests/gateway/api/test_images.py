@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api import images
 from gateway.api.ranges import UnsatisfiableRangeError, asked_range
 from gateway.storage.names import ImageName
 from gateway.storage.store import ImageStoreSilentError
 from tests.gateway.api.surface import Surface, open_surface
-from tests.gateway.stored_images import segments
+from tests.gateway.stored_images import read_below, segments
 from tests.gateway.stub_orchestrator import png
 
 
@@ -145,6 +146,7 @@ async def test_a_store_that_cannot_tell_is_no_missing_image(
     monkeypatch.setattr(surface.store, "open", silent)
     async with surface.client.get(url) as response:
         assert response.status == 503
+        assert (await response.json())["error"]["code"] == "image_store_unavailable"
         assert int(response.headers["Retry-After"]) >= 1
 
 
@@ -180,6 +182,27 @@ async def test_a_name_never_given_out_is_not_found(surface: Surface, path: str) 
     )
     assert answer.startswith(b"HTTP/1.1 404")
     assert b'"code":"not_found"' in answer
+
+
+async def test_a_reader_who_takes_nothing_is_dropped_and_keeps_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_STALL", 0.2)
+    async with open_surface(tmp_path, max_bytes=10**8) as surface:
+        # More than the buffers of a connection hold.
+        surface.dispatcher.pixel_bytes = 20_000_000
+        url = await url_of_one(surface)
+        await surface.until(lambda: not surface.store._unwritten)
+        reader, writer = await asyncio.open_connection(surface.host, surface.port, limit=1000)
+        writer.write(
+            b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % url.removeprefix(surface.url).encode()
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert read_below(tmp_path)
+        await surface.until(lambda: not read_below(tmp_path), 30)
+        writer.transport.abort()
+        async with surface.client.get(url) as response:
+            assert len(await response.read()) > 20_000_000
 
 
 async def test_an_image_is_gone_after_its_lifetime(tmp_path: Path) -> None:

@@ -13,7 +13,12 @@ import orjson
 import pytest
 
 from gateway.config import JobSettings
-from gateway.storage.store import ImageNotStoredError
+from gateway.storage.store import (
+    ImageNotStoredError,
+    ImageStoreSilentError,
+    StoredImage,
+    nothing_to_close,
+)
 from network.errors import Problem, ProblemError
 from network.wire import problems
 from tests.gateway.api.surface import Surface, open_surface
@@ -201,6 +206,39 @@ async def test_base64_is_answered_again_from_the_image_store(surface: Surface) -
     assert status == 409
     assert body["error"]["code"] == "answer_lost"
     assert "12345 wei" in body["error"]["message"]
+    assert len(surface.dispatcher.seen) == 1
+
+
+async def silent(*_: object) -> None:
+    raise ImageStoreSilentError("no answer")
+
+
+async def breaks_off(start: int, stop: int) -> AsyncIterator[bytes]:
+    yield b"a part"
+    raise ConnectionError(f"a stored image ended {stop - start} bytes early")
+
+
+async def broken(*_: object) -> StoredImage:
+    return StoredImage(100, breaks_off, nothing_to_close)
+
+
+@pytest.mark.parametrize("fault", [silent, broken])
+async def test_a_store_that_does_not_answer_is_not_a_lost_answer(
+    surface: Surface, fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"prompt": "a boat", "response_format": "b64_json"}
+    known = {"Idempotency_Key": "k", "X_Request_Id": ID}
+    first = await images(surface, body=asked, **known)
+    with monkeypatch.context() as patch:
+        patch.setattr(surface.store, "open", fault)
+        status, body, response = await images(surface, body=asked, **known)
+        assert (status, body["error"]["code"]) == (503, "image_store_unavailable")
+        assert "12345 wei" in body["error"]["message"]
+        assert int(response.headers["Retry-After"]) >= 1
+        status, told = await job(surface)
+        assert (status, told["error"]["code"]) == (503, "image_store_unavailable")
+    assert (await images(surface, body=asked, **known))[1] == first[1]
+    assert (await job(surface))[1]["result"] == first[1]
     assert len(surface.dispatcher.seen) == 1
 
 
@@ -495,3 +533,17 @@ async def test_a_job_of_a_key_that_is_dead_by_now_is_not_run(tmp_path: Path) -> 
         told = await ended(surface)
         assert (told["state"], told["status"]) == ("failed", 401)
         assert not surface.dispatcher.seen
+
+
+@pytest.mark.parametrize(("prefer", "route"), [("", "kept"), (ASYNC, "job")])
+async def test_a_refusal_is_told_from_that_of_the_job_it_waits_for(
+    surface: Surface, prefer: str, route: str
+) -> None:
+    surface.dispatcher.failure = ProblemError(problems.budget_exceeded("all spent", 60.0))
+    await surface.post(X_Request_Id=ID, Idempotency_Key="k", Prefer=prefer)
+    counted = f'code="budget_exceeded",route="{route}",status="402"'
+
+    async def is_counted() -> bool:
+        return counted in (await surface.metrics.render()).decode()
+
+    await until_async(is_counted)

@@ -11,6 +11,7 @@ import pytest
 from gateway.config import JobSettings
 from gateway.promises.courier import pauses
 from gateway.promises.signing import key_secret, shown_secret
+from gateway.storage.store import ImageStoreSilentError
 from network.errors import ProblemError
 from network.runtime import log
 from network.wire import problems
@@ -67,6 +68,33 @@ async def test_a_webhook_is_told_what_the_job_would_answer(tmp_path: Path) -> No
         assert told.body == await job(surface)
         assert told.body["state"] == "done"
         await nothing_is_owed(surface)
+
+
+async def test_a_webhook_waits_for_an_image_store_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def silent(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise ImageStoreSilentError("no answer")
+
+    async with receiving(SECRET) as receiver, opened(tmp_path, jobs()) as surface:
+        with monkeypatch.context() as patch:
+            patch.setattr(surface.store, "open", silent)
+            body = {"prompt": "a boat", "response_format": "b64_json"}
+            headers = {"Prefer": "respond-async", "Limner-Webhook": receiver.url}
+            async with surface.client.post(
+                f"{surface.url}/v1/images/generations",
+                json=body,
+                headers={**headers, "Authorization": "Bearer good"},
+            ) as answer:
+                assert answer.status == 202
+            await until(lambda: asked > 1)
+        await until(lambda: bool(receiver.told))
+        (told,) = receiver.told
+        assert told.body["result"]["data"][0]["b64_json"].startswith("iVBOR")
 
 
 async def test_a_failure_and_a_cancellation_are_told_too(tmp_path: Path) -> None:
@@ -162,6 +190,34 @@ async def test_a_webhook_goes_with_later_answers_only(tmp_path: Path) -> None:
     async with opened(tmp_path, jobs()) as surface:
         answer = await surface.post(Limner_Webhook="https://example.org/", Idempotency_Key="k")
         assert (answer.status, len(surface.dispatcher.seen)) == (400, 0)
+
+
+@pytest.mark.parametrize("first", ["/hook", None])
+async def test_a_repeat_may_not_name_another_webhook(tmp_path: Path, first: str | None) -> None:
+    async with receiving(SECRET) as receiver, opened(tmp_path, jobs()) as surface:
+
+        async def post(path: str | None) -> tuple[int, str]:
+            headers = {
+                "Authorization": "Bearer good",
+                "Prefer": "respond-async",
+                "Idempotency-Key": "k",
+                "X-Request-Id": ID,
+            }
+            if path is not None:
+                headers["Limner-Webhook"] = receiver.url + path
+            url, body = f"{surface.url}/v1/images/generations", {"prompt": "a boat"}
+            async with surface.client.post(url, json=body, headers=headers) as answer:
+                told = await answer.json()
+                return answer.status, told["error"]["code"] if "error" in told else ""
+
+        surface.dispatcher.gate.clear()
+        assert await post(first) == (202, "")
+        for _ in ("while it is under way", "after its webhook was told"):
+            assert await post("/other") == (422, "idempotency_key_reused")
+            assert await post(first) == await post(None) == (202, "")
+            surface.dispatcher.gate.set()
+            await nothing_is_owed(surface)
+        assert len(receiver.told) == (0 if first is None else 1)
 
 
 async def test_no_log_has_a_webhooks_address(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ async def standing(
     async with (
         running(stub),
         open_desk(folder, [stub]) as desk,
-        open_disk_store(folder / "i", lifetime=60, max_bytes=max_bytes, clock=clock) as disk,
+        open_disk_store(
+            folder / "i", lifetime=60, max_bytes=max_bytes, max_count=10_000, clock=clock
+        ) as disk,
         supervise(clock) as supervisor,
     ):
         store = SlowStore(disk)

@@ -23,6 +23,7 @@ from tests.gateway.waiting import until, until_async
 
 LIFETIME = 60.0
 MAX_BYTES = 1000
+MAX_COUNT = 20
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Place:
     """Where images are kept, and what can happen to it."""
 
     clock: HandClock
-    #: A store over it, as a gateway would open it.
-    open: Callable[[], AbstractAsyncContextManager[ImageStore]]
+    #: A store over it, as a gateway would open it, for `MAX_COUNT` images or so many.
+    open: Callable[..., AbstractAsyncContextManager[ImageStore]]
     #: The images there, without what is in memory.
     files: Callable[[], Awaitable[set[str]]]
     fail: Callable[[], None]
@@ -73,7 +74,9 @@ def _disk_place(folder: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch)
 
     return Place(
         clock,
-        lambda: open_disk_store(root, lifetime=LIFETIME, max_bytes=MAX_BYTES, clock=clock),
+        lambda most=MAX_COUNT: open_disk_store(
+            root, lifetime=LIFETIME, max_bytes=MAX_BYTES, max_count=most, clock=clock
+        ),
         files,
         lambda: monkeypatch.setattr(segment_files, "write_whole", refuse),
         lambda: monkeypatch.setattr(segment_files, "write_whole", good_write),
@@ -103,8 +106,12 @@ async def _s3_place(port: int, clock: HandClock) -> AsyncIterator[Place]:
 
         yield Place(
             clock,
-            lambda: open_s3_store(
-                bucket_at(gate.url, name), lifetime=LIFETIME, max_bytes=MAX_BYTES, clock=clock
+            lambda most=MAX_COUNT: open_s3_store(
+                bucket_at(gate.url, name),
+                lifetime=LIFETIME,
+                max_bytes=MAX_BYTES,
+                max_count=most,
+                clock=clock,
             ),
             files,
             gate.shut,
@@ -207,6 +214,31 @@ async def test_the_oldest_leave_when_there_are_too_many_bytes(
     await written(place, 2)
 
 
+async def test_the_oldest_leave_when_there_are_too_many_images(
+    place: Place, store: ImageStore
+) -> None:
+    paths = [await store.put("request", bytes([number])) for number in range(MAX_COUNT + 5)]
+    assert store.count == MAX_COUNT
+    found = [await read(store, path) for path in paths]
+    assert found == [None] * 5 + [bytes([number]) for number in range(5, MAX_COUNT + 5)]
+    await store.sweep()
+    await written(place, MAX_COUNT)
+
+
+async def test_a_start_takes_no_more_images_than_there_may_be(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_PAGE", 3)
+    async with place.open() as store:
+        paths = [await store.put("request", bytes([number])) for number in range(MAX_COUNT)]
+        await written(place, MAX_COUNT)
+    async with place.open(5) as store:
+        await written(place, 5)
+        assert (store.count, store.total_bytes) == (5, 5)
+        found = [await read(store, path) for path in paths]
+        assert len([one for one in found if one is not None]) == 5
+
+
 async def test_a_sweep_removes_what_is_past_its_lifetime(place: Place, store: ImageStore) -> None:
     old = await store.put("old", b"old")
     await written(place, 1)
@@ -284,6 +316,22 @@ async def test_memory_is_bounded_while_the_store_fails(
     place.recover()
 
 
+async def test_an_image_that_failed_is_not_safe_once_others_arrive(
+    place: Place, store: ImageStore
+) -> None:
+    place.fail()
+    lost = await store.put("first", b"a picture")
+    await until(lambda: store._fails, 30)  # type: ignore[attr-defined]
+    place.recover()
+    later = await store.put("second", b"another")
+    await store.secure([later])
+    assert not store._fails  # type: ignore[attr-defined]
+    async with asyncio.timeout(10):
+        with pytest.raises(ImageNotStoredError):
+            await store.secure([lost])
+    assert await read(store, lost) == b"a picture"
+
+
 # A bucket's own
 
 
@@ -330,6 +378,7 @@ async def test_a_signed_url_works_by_itself_and_at_once(s3_port: int) -> None:
             bucket,
             lifetime=LIFETIME,
             max_bytes=MAX_BYTES,
+            max_count=MAX_COUNT,
             clock=HandClock(time.time()),  # noqa: TID251
             urls="presigned",
         ) as store,
@@ -348,7 +397,11 @@ async def test_a_bucket_that_is_not_there_is_named(s3_port: int) -> None:
     bucket = bucket_at(f"http://127.0.0.1:{s3_port}", "nobodys")
     with pytest.raises(ValueError, match="the bucket cannot be listed"):
         async with open_s3_store(
-            bucket, lifetime=LIFETIME, max_bytes=MAX_BYTES, clock=HandClock(0.0)
+            bucket,
+            lifetime=LIFETIME,
+            max_bytes=MAX_BYTES,
+            max_count=MAX_COUNT,
+            clock=HandClock(0.0),
         ):
             pytest.fail("there is nothing to open")
 

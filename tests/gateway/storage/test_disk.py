@@ -6,7 +6,6 @@ import resource
 import stat
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from gateway.storage.disk import DiskImageStore, open_disk_store
 from gateway.storage.names import ImageName, draw_name, parse_path
 from gateway.storage.records import head_of
 from gateway.storage.store import ImageNotStoredError, ImageStoreSilentError
-from tests.gateway.stored_images import segments, stored_images
+from tests.gateway.stored_images import read_below, segments, stored_images
 from tests.gateway.waiting import until
 
 
@@ -43,7 +42,7 @@ def clock() -> HandClock:
 @pytest.fixture
 async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[DiskImageStore]:
     async with open_disk_store(
-        tmp_path / "images", lifetime=60.0, max_bytes=1000, clock=clock
+        tmp_path / "images", lifetime=60.0, max_bytes=1000, max_count=10_000, clock=clock
     ) as opened:
         yield opened
         opened._shelf.validate()
@@ -129,7 +128,9 @@ async def test_the_disk_holds_little_more_than_the_store(
 ) -> None:
     monkeypatch.setattr(segments_module, "SMALLEST_BYTES", 1)
     most = 32_000
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=most, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=most, max_count=10_000, clock=clock
+    ) as store:
         for number in range(80_000 // size):
             path = await store.put("request", bytes(size))
             if number % (4000 // size) == 0:
@@ -185,7 +186,9 @@ async def test_a_file_that_was_taken_away_is_forgotten(
 async def test_a_download_goes_on_when_its_image_leaves(
     size: int, tmp_path: Path, clock: HandClock
 ) -> None:
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         picture = os.urandom(size)
         before = await store.put("before", b"x" * 77)
         path = await store.put("request", picture)
@@ -204,7 +207,9 @@ async def test_a_download_goes_on_when_its_image_leaves(
 async def test_a_download_that_is_given_up_leaves_nothing_open(
     tmp_path: Path, clock: HandClock
 ) -> None:
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         path = await store.put("request", bytes(600_000))
         await written(store)
         gate = threading.Event()
@@ -220,24 +225,14 @@ async def test_a_download_that_is_given_up_leaves_nothing_open(
         await until(lambda: not read_below(tmp_path))
 
 
-def read_below(folder: Path) -> list[str]:
-    """Files that this process has open to read them."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            flags = int((link.parent.parent / "fdinfo" / link.name).read_text().split()[3], 8)
-            if (
-                str(link.readlink()).startswith(str(folder))
-                and flags & os.O_ACCMODE == os.O_RDONLY
-            ):
-                found.append(str(link.readlink()))
-    return found
-
-
 async def test_leaving_writes_what_is_still_in_memory(tmp_path: Path, clock: HandClock) -> None:
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         paths = [await store.put("request", bytes([i]) * 1000) for i in range(50)]
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         assert store.count == 50
         assert [await read(store, path) for path in paths] == [
             bytes([i]) * 1000 for i in range(50)
@@ -248,7 +243,9 @@ async def test_a_start_adds_nothing_to_what_an_earlier_run_left(
     tmp_path: Path, clock: HandClock
 ) -> None:
     for number in range(3):
-        async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+        async with open_disk_store(
+            tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+        ) as store:
             assert store.count == number
             await store.put("request", b"a picture")
     assert [file.name for file in segments(tmp_path)] == [f"{n}.segment" for n in (1, 2, 3)]
@@ -257,14 +254,20 @@ async def test_a_start_adds_nothing_to_what_an_earlier_run_left(
 async def test_a_start_brings_back_nothing_that_is_too_old_or_too_much(
     tmp_path: Path, clock: HandClock
 ) -> None:
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         old = await store.put("request", b"old")
         clock.time += 30
         first, second = [await store.put("request", bytes(400)) for _ in range(2)]
     clock.time += 40
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         assert (store.count, store.total_bytes) == (2, 800)
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=700, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=700, max_count=10_000, clock=clock
+    ) as store:
         assert (store.count, store.total_bytes) == (1, 400)
         assert [await read(store, path) for path in (old, first, second)] == [
             *(None, None, bytes(400))
@@ -276,10 +279,14 @@ async def test_a_clock_that_was_ahead_keeps_no_image_longer(
     tmp_path: Path, clock: HandClock
 ) -> None:
     clock.time += 10**6
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         path = await store.put("request", b"a picture")
     clock.time -= 10**6
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         assert await read(store, path) == b"a picture"
         clock.time += 60
         assert await read(store, path) is None
@@ -291,7 +298,9 @@ async def test_what_else_is_in_the_folder_is_neither_followed_nor_touched(
     tmp_path: Path, clock: HandClock
 ) -> None:
     root, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
-    async with open_disk_store(elsewhere, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        elsewhere, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         secret = await store.put("request", b"of another store")
     root.mkdir()
     (root / "3.segment").symlink_to(elsewhere / "1.segment")
@@ -302,7 +311,9 @@ async def test_what_else_is_in_the_folder_is_neither_followed_nor_touched(
     (root / "notes.txt").write_bytes(b"")
     (root / "a").symlink_to(elsewhere)
     before = {path.name for path in root.iterdir()}
-    async with open_disk_store(root, lifetime=60.0, max_bytes=10**6, clock=clock) as store:
+    async with open_disk_store(
+        root, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ) as store:
         assert store.count == 0
         assert await read(store, secret) is None
         path = await store.put("request", b"a picture")
@@ -326,7 +337,9 @@ async def test_files_of_one_image_each_that_an_earlier_version_left_are_removed(
     for file in (former, other):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"")
-    async with open_disk_store(tmp_path, lifetime=60.0, max_bytes=10**6, clock=clock):
+    async with open_disk_store(
+        tmp_path, lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=clock
+    ):
         assert not former.exists()
         assert other.exists()
         assert former.parent == other.parent or not former.parent.exists()

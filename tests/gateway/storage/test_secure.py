@@ -17,7 +17,7 @@ IMAGE = png(64, 64, 1000)
 
 async def test_secured_images_are_on_disk_at_once(tmp_path: Path) -> None:
     async with open_disk_store(
-        tmp_path / "i", lifetime=60.0, max_bytes=10**6, clock=SystemClock()
+        tmp_path / "i", lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=SystemClock()
     ) as store:
         paths = [await store.put("request", IMAGE) for _ in range(3)]
         assert not segments(tmp_path), "images were meant to gather first"
@@ -29,7 +29,7 @@ async def test_secured_images_are_on_disk_at_once(tmp_path: Path) -> None:
 
 async def test_what_the_disk_did_not_take_is_not_secure(tmp_path: Path) -> None:
     async with open_disk_store(
-        tmp_path / "i", lifetime=60.0, max_bytes=10**6, clock=SystemClock()
+        tmp_path / "i", lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=SystemClock()
     ) as store:
         path = await store.put("request", IMAGE)
         # No folder for segments can be made by the name of a file.
@@ -41,7 +41,7 @@ async def test_what_the_disk_did_not_take_is_not_secure(tmp_path: Path) -> None:
 
 async def test_what_was_taken_away_is_not_secure(tmp_path: Path) -> None:
     async with open_disk_store(
-        tmp_path / "i", lifetime=60.0, max_bytes=10**6, clock=SystemClock()
+        tmp_path / "i", lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=SystemClock()
     ) as store:
         path = await store.put("request", IMAGE)
         await until(lambda: not store._unwritten)
@@ -53,7 +53,7 @@ async def test_what_was_taken_away_is_not_secure(tmp_path: Path) -> None:
 
 async def test_many_are_secured_at_once(tmp_path: Path) -> None:
     async with open_disk_store(
-        tmp_path / "i", lifetime=60.0, max_bytes=10**6, clock=SystemClock()
+        tmp_path / "i", lifetime=60.0, max_bytes=10**6, max_count=10_000, clock=SystemClock()
     ) as store:
 
         async def put_and_secure() -> str:

@@ -87,7 +87,7 @@ class Keeping(RuleBasedStateMachine):
                 for place, image in self.written.items()
                 if place.segment < last or place.offset + len(image.data) <= cut
             }
-        found = look_through(self.root)
+        found = look_through(self.root, most=10_000)
         assert sorted(found.images, key=lambda one: one[2]) == [
             (image.name, Held(len(image.data), image.stored_at), place)
             for place, image in sorted(self.written.items())
@@ -138,7 +138,7 @@ def test_a_disk_that_takes_a_part_keeps_what_fits_whole(tmp_path: Path) -> None:
     (again,) = files.append(batch[1:2])
     assert isinstance(again, Place)
     files.close()
-    found = look_through(tmp_path)
+    found = look_through(tmp_path, most=10_000)
     assert [(name, place) for name, _, place in found.images] == [
         (batch[0].name, first),
         (batch[2].name, third),
@@ -171,7 +171,7 @@ def test_a_part_that_cannot_be_taken_back_ends_its_segment(
     assert (first.segment, third.segment) == (1, 3)
     assert not file_of(tmp_path, 2).exists()
     files.close()
-    assert {name for name, _, _ in look_through(tmp_path).images} == {
+    assert {name for name, _, _ in look_through(tmp_path, most=10_000).images} == {
         batch[0].name,
         batch[2].name,
     }
@@ -193,10 +193,20 @@ def test_many_images_are_written_together_and_found(tmp_path: Path) -> None:
     places = files.append(batch)
     files.close()
     assert [file.name for file in tmp_path.iterdir()] == ["1.segment"]
-    assert look_through(tmp_path).images == [
+    assert look_through(tmp_path, most=10_000).images == [
         (image.name, Held(len(image.data), 1.0), place)
         for image, place in zip(batch, places, strict=True)
     ]
+
+
+def test_older_segments_are_not_read_once_there_are_enough_images(tmp_path: Path) -> None:
+    files = SegmentFiles(tmp_path, Segments(Bounds(1, SECONDS), last=0, needed={}))
+    batch = [Image(draw_name("request"), b"%d" % number, 1.0) for number in range(12)]
+    files.append(batch)
+    files.close()
+    found = look_through(tmp_path, most=2)
+    assert [name for name, _, _ in found.images] == [image.name for image in batch[-2:]]
+    assert (found.segments, found.last) == (set(range(1, 13)), 12)
 
 
 def unlink(file: Path) -> None:

@@ -84,7 +84,7 @@ class Filling(RuleBasedStateMachine):
             for place, record in written:
                 assert end < MOST
                 assert 0 <= record.stored_at - written[0][1].stored_at <= SECONDS
-                assert place == (number, end + len(record.head))
+                assert place == Place(number, end + len(record.head))
                 end = place.offset + len(record.data)
             if number == self.segments.current:
                 assert self.segments.size == end

@@ -1,4 +1,4 @@
-"""Which images are kept: the youngest, within lifetime and size."""
+"""Which images are kept: the youngest, within lifetime, size and count."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -6,17 +6,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gateway.storage.names import ImageName
 from gateway.storage.shelf import Held, Shelf
 
-LIFETIME, MOST = 10.0, 100
+LIFETIME, MOST, COUNT = 10.0, 100, 4
 
 
 class Keeping(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.shelf = Shelf(lifetime=LIFETIME, max_bytes=MOST)
+        self.shelf = Shelf(lifetime=LIFETIME, max_bytes=MOST, max_count=COUNT)
         self.now = 0.0
         self.known: dict[ImageName, Held] = {}
 
-    @rule(size=st.integers(1, 120))
+    @rule(size=st.integers(0, 120))
     def put(self, size: int) -> None:
         name = ImageName("r", str(len(self.known)))
         leaving = self.shelf.put(name, size, self.now)
@@ -56,20 +56,21 @@ class Keeping(RuleBasedStateMachine):
     def the_books_add_up(self) -> None:
         self.shelf.validate()
         assert self.shelf.total_bytes <= MOST or len(self.shelf) == 1
+        assert len(self.shelf) <= COUNT
 
 
 TestKeeping = Keeping.TestCase
 
 
 def test_what_an_earlier_run_left_is_kept_in_the_order_of_its_age() -> None:
-    shelf = Shelf(lifetime=LIFETIME, max_bytes=MOST)
+    shelf = Shelf(lifetime=LIFETIME, max_bytes=MOST, max_count=COUNT)
     old, young = ImageName("r", "old"), ImageName("r", "young")
     shelf.restore([(young, Held(60, 5.0)), (old, Held(30, 1.0))])
     assert shelf.put(ImageName("r", "new"), 20, 6.0) == (old,)
 
 
 def test_what_an_earlier_run_left_beyond_the_bound_goes() -> None:
-    shelf = Shelf(lifetime=LIFETIME, max_bytes=MOST)
+    shelf = Shelf(lifetime=LIFETIME, max_bytes=MOST, max_count=COUNT)
     names = [ImageName("r", str(number)) for number in range(4)]
     shelf.restore((name, Held(40, float(age))) for age, name in enumerate(names))
     assert shelf.trim() == tuple(names[:2])
