@@ -44,6 +44,11 @@ class ImageFile(msgspec.Struct, frozen=True):
         return KINDS[self.format]
 
 
+def available_formats() -> tuple[Format, ...]:
+    """What this installation can make, the usual one first."""
+    return ("png",) if importlib.util.find_spec("PIL") is None else ("png", "jpeg", "webp")
+
+
 class Finisher:
     """One per gateway; made by `open_finisher`."""
 
@@ -53,7 +58,7 @@ class Finisher:
 
     def check(self, output: Output) -> None:
         """Raise ProblemError 400 for a format that this installation cannot make."""
-        if output.format != "png" and importlib.util.find_spec("PIL") is None:
+        if output.format not in available_formats():
             raise ProblemError(
                 problems.bad_request(
                     "This gateway makes png only; its operator adds jpeg and webp by installing "

@@ -84,6 +84,8 @@ class Models:
         if self._bounds is not None:
             limits = asdict(self._bounds.of(model_id))
             del limits["max_body_bytes"]
+            if grant.max_steps is not None:
+                limits["max_steps"] = min(limits["max_steps"], grant.max_steps)
             own["default"] = model_id == self._bounds.default_model
             own["loras"] = sorted(self._loras.get(model_id, ()))
             own["limits"] = limits

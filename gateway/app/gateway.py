@@ -4,7 +4,7 @@ import os
 import random
 import secrets
 import ssl
-from asyncio import sleep
+from asyncio import sleep, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from gateway.accounting.journal import Journal
 from gateway.api.admin import admin_router
 from gateway.api.admission import Admission
 from gateway.api.exposure import is_local, open_tls
-from gateway.api.finishing import open_finisher
+from gateway.api.finishing import available_formats, open_finisher
 from gateway.api.frontend import Frontend
 from gateway.api.listener import listen
 from gateway.api.metrics import Metrics
@@ -203,7 +203,11 @@ async def _open_parts(stack: AsyncExitStack, settings: GatewaySettings, clock: C
         running=RunningRequests(watching),
         eth_rates=rates,
         showcase=buying.showcase,
-        page=await open_page(wanted=settings.page, keyless=access.is_open),
+        page=await open_page(
+            wanted=settings.page,
+            keyless=access.is_open,
+            formats=await to_thread(available_formats),
+        ),
         paying=buying.paying,
         discovery=buying.discovery,
         checks=buying.checks,

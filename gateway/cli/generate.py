@@ -18,6 +18,8 @@ from network.wire.safety import Safety
 _POLL_SECONDS = 0.2
 #: Exit statuses by what the caller should do.
 _NO_KEY, _REFUSED, _TRY_AGAIN = 3, 4, 5
+#: What suffixes of files say that are none of a PNG's.
+_FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _SAFETY = {
     Safety.PASSED: "",
     Safety.FLAGGED: ", flagged by the safety check",
@@ -34,7 +36,7 @@ _SAFETY = {
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="Where to write the PNG; more than one image become FILE-1.png, FILE-2.png, ...",
+    help="Where to write the image: a PNG, or what .jpg or .webp says; more than one become FILE-1.png, FILE-2.png, ...",
 )
 @click.option(
     "--url",
@@ -79,7 +81,9 @@ def command(
     """  # noqa: D301 - click reads \b as a paragraph it must not wrap
     if not key:
         raise fail(
-            "no key: set LIMNER_API_KEY or give --key (limner-gateway keys create)", _NO_KEY
+            "no key: set LIMNER_API_KEY or give --key (limner-gateway keys create); "
+            '"--key anonymous" is for gateways that serve those without one',
+            _NO_KEY,
         )
     body: dict[str, object] = {
         "prompt": prompt,
@@ -95,6 +99,8 @@ def command(
     }
     if seed is not None:
         body["seed"] = seed
+    if output.suffix.lower() in _FORMATS:
+        body["output_format"] = _FORMATS[output.suffix.lower()]
     in_loop(_generate(url.rstrip("/"), key, body, output), _status_for)
 
 

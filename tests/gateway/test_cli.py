@@ -22,6 +22,7 @@ from click.testing import CliRunner
 
 from gateway.__main__ import main
 from tests.gateway.identity import make_cheap_identity
+from tests.gateway.pictures import real_png
 from tests.gateway.stub_orchestrator import StubModel, StubOrchestrator, running
 from tests.gateway.waiting import pngs
 
@@ -175,6 +176,22 @@ async def test_a_revoked_key_stops_within_seconds(
         assert "Invalid bearer token" in said.err
         listed = json.loads((await limner("keys", "list", "--data-dir", str(data), "--json")).out)
         assert [(one["name"], one["state"]) for one in listed] == [("me", "revoked")]
+
+
+async def test_the_name_of_the_file_says_what_it_is(
+    orchestrator: StubOrchestrator, tmp_path: Path
+) -> None:
+    orchestrator.draw = lambda width, height, seed: real_png(width, height, marker=seed)
+    async with gateway(tmp_path / "data", orchestrator.uri) as served:
+        key = (await new_key(tmp_path / "data"))["key"]
+        starts = {"a.JPG": b"\xff\xd8\xff", "b.webp": b"RIFF", "c.png": b"\x89PNG"}
+        for name, start in starts.items():
+            said = await limner(
+                "generate", "a boat", "-o", str(tmp_path / name), *SMALL, "--url", served.url,
+                LIMNER_API_KEY=key,
+            )  # fmt: skip
+            assert said.status == 0, said.err
+            assert (tmp_path / name).read_bytes().startswith(start)
 
 
 async def test_generate_tells_by_its_status_what_to_do(

@@ -142,6 +142,27 @@ async def test_a_phone_shows_it_without_scrolling_sideways(
         assert scene.visit.complaints == []
 
 
+async def test_what_is_switched_on_is_shown_and_what_is_off_is_not(tmp_path: Path) -> None:
+    async with looking(tmp_path) as scene:
+        await expect(scene.page.locator("#extras")).to_be_hidden()
+    settings = settings_for(
+        tmp_path / "free",
+        anonymous={"enabled": True},
+        repeats={"cache": True},
+        routing={"hedging": {"share": 0.05}},
+    )
+    async with visiting(PHONE) as visit, serving(settings) as stage:
+        await visit.page.goto(stage.gateway.admin_url)
+        facts = visit.page.locator("#extras-facts")
+        await expect(facts).to_contain_text("first 0, second 0, both 0, neither 0, withheld 0")
+        await expect(facts).to_contain_text("Answers that can be given again")
+        await expect(facts).to_contain_text("Addresses without a key0")
+        await expect(facts).not_to_contain_text("Service that knows keys")
+        # Those without a key are one tenant among the keys.
+        await expect(visit.page.locator("#keys tbody tr").first).to_contain_text("anonymous")
+        assert visit.complaints == []
+
+
 async def test_a_gateway_that_is_gone_is_told(tmp_path: Path) -> None:
     async with visiting() as visit:
         async with serving(settings_for(tmp_path)) as stage:

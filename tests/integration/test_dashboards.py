@@ -75,7 +75,11 @@ async def test_the_gateways_board_asks_for_what_there_is(tmp_path: Path) -> None
         known = labels_by_name((await surface.metrics.render()).decode())
     async with running_node(tmp_path / "node") as node:
         settings = settings_for(
-            tmp_path / "gateway", node.url, default_model=MODEL, repeats={"cache": True}
+            tmp_path / "gateway",
+            node.url,
+            default_model=MODEL,
+            repeats={"cache": True},
+            routing={"hedging": {"share": 0.05}},
         )
         async with serving(settings) as stage:
             assert (await stage.post()).status == 200

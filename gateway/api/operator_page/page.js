@@ -40,7 +40,23 @@ function showStatus(status) {
   byId("ready").replaceChildren(count(ready), el("small", {}, `of ${count(status.orchestrators.length)}`));
   say("ready-note", `${count(status.models.length)} models, ${bytes(status.images.bytes)} of images`);
   rows(byId("orchestrators"), status.orchestrators.flatMap(orchestratorRows));
+  showExtras(status);
   showPayments(status.payments);
+}
+
+/** What an operator may have switched on. */
+function showExtras({ hedges, repeats, spot_checks: checks, access }) {
+  const counted = (figures) => Object.entries(figures).map(([name, number]) => `${name} ${count(number)}`).join(", ");
+  const { anonymous, auth_webhook: webhook } = access;
+  const facts = [
+    hedges && ["Late jobs, by whose images were taken", counted(hedges)],
+    repeats && ["Answers that can be given again", `${count(repeats.remembered)}, ${count(repeats.waiting)} wait for a run of others`],
+    checks && ["Spot checks", counted(checks)],
+    anonymous && ["Addresses without a key", count(anonymous.addresses)],
+    webhook && ["Service that knows keys", webhook.is_away ? `away: ${webhook.problem}` : `answers; ${count(webhook.known)} keys known`],
+  ].filter(Boolean);
+  byId("extras").hidden = facts.length === 0;
+  byId("extras-facts").replaceChildren(...facts.map(([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value))));
 }
 
 function orchestratorRows(one) {

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import re
 from asyncio import to_thread
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ PREFIX: Final = "/page/"
 _INDEX: Final = "index.html"
 #: What tells the page's scripts that nobody is served without a key.
 _KEYLESS: Final = re.compile(b'data-key="required"')
+#: And which files it offers.
+_FORMATS: Final = re.compile(b'data-formats="[^"]*"')
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -77,21 +80,27 @@ class Page:
         return _answer(request, file)
 
 
-async def open_page(*, wanted: bool = True, keyless: bool = False) -> Page | None:
+async def open_page(
+    *, wanted: bool = True, keyless: bool = False, formats: Iterable[str] = ("png",)
+) -> Page | None:
     """None where it is not wanted. Raises OSError where the package is not whole.
 
     `keyless` spares whoever opens it the question for a key: those without one may ask, too.
+    `formats` are the image files to choose from, the usual one first.
     """
-    return await to_thread(_read_page, keyless=keyless) if wanted else None
+    if not wanted:
+        return None
+    return await to_thread(_read_page, keyless=keyless, formats=" ".join(formats))
 
 
-def _read_page(*, keyless: bool) -> Page:
+def _read_page(*, keyless: bool, formats: str) -> Page:
     files = {path.name: _read(path) for path in _STATIC.iterdir() if path.suffix in _TYPES}
-    if keyless and _INDEX in files:
-        files[_INDEX] = _file(".html", _KEYLESS.sub(b'data-key="optional"', files[_INDEX].body))
     if _INDEX not in files:
         raise FileNotFoundError(_STATIC / _INDEX)
-    return Page(files)
+    index = _FORMATS.sub(f'data-formats="{formats}"'.encode(), files[_INDEX].body)
+    if keyless:
+        index = _KEYLESS.sub(b'data-key="optional"', index)
+    return Page({**files, _INDEX: _file(".html", index)})
 
 
 def _read(path: Path) -> _File:

@@ -16,7 +16,7 @@ def free(one_node: LocalNetwork, tmp_path_factory: pytest.TempPathFactory) -> It
     gateway = start_gateway(
         tmp_path_factory.mktemp("free"),
         orchestrators=[one_node.nodes[0].url],
-        settings={"anonymous.enabled": True},
+        settings={"anonymous.enabled": True, "repeats.cache": True},
     )
     yield gateway
     gateway.program.stop()
@@ -59,3 +59,25 @@ def test_who_has_a_key_may_use_it_and_is_told_when_it_is_wrong(
     seen.is_done()
     expect(seen.find("#purse")).not_to_contain_text("Requests left")
     seen.was_clean(refusals=True)
+
+
+def test_what_was_made_before_is_told_and_free_and_no_more_steps_are_offered_than_allowed(
+    visit_free: Visiting,
+) -> None:
+    seen = visit_free()
+    seen.page.goto(f"{seen.url}/")
+    seen.is_ready()
+    expect(seen.find("#steps")).to_have_attribute("max", "50")
+    seen.ask("a white ring on a blue background")
+    seen.find("#seed").fill("20")
+    seen.send()
+    seen.is_done()
+    expect(seen.run()).not_to_contain_text("made before")
+    seen.run().get_by_role("button", name="Run again").click()
+    seen.is_done()
+    expect(seen.find("#runs > .run")).to_have_count(2)
+    expect(seen.run()).to_contain_text("made before")
+    expect(seen.run().locator(".fee")).to_have_attribute("title", "0 wei")
+    seen.page.reload()
+    expect(seen.run()).to_contain_text("made before")
+    seen.was_clean()

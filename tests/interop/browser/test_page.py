@@ -89,6 +89,30 @@ def test_a_prompt_becomes_a_picture_that_can_be_kept(visit: Visiting, key: str) 
     seen.was_clean()
 
 
+def test_the_file_is_of_the_kind_and_tells_what_was_wished(visit: Visiting, key: str) -> None:
+    seen = visit()
+    seen.enter(key)
+    seen.ask("a green square")
+    seen.page.get_by_text("More", exact=True).click()
+    seen.page.get_by_role("radio", name="JPEG").check()
+    expect(seen.page.get_by_label("and the prompt")).to_be_disabled()
+    seen.page.get_by_label("With its parameters in it").check()
+    seen.page.get_by_label("and the prompt").check()
+    seen.send()
+    seen.is_done()
+    with seen.page.expect_download() as started:
+        seen.run().locator("a[download]").click()
+    assert str(started.value.suggested_filename).endswith(".jpg")
+    file = Path(started.value.path()).read_bytes()
+    assert file.startswith(b"\xff\xd8\xff")
+    assert b'"prompt": "a green square"' in file
+    # Another visit to the page finds the wish as it was left.
+    seen.page.reload()
+    seen.is_ready()
+    assert seen.page.get_by_role("radio", name="JPEG", include_hidden=True).is_checked()
+    seen.was_clean()
+
+
 def test_a_seed_is_kept_changed_and_run_again(visit: Visiting, key: str) -> None:
     seen = visit()
     seen.enter(key)
@@ -247,7 +271,8 @@ def test_a_refusal_is_told_in_the_gateways_words_with_what_to_do(
     seen.send()
     problem = seen.run().get_by_role("alert")
     expect(problem).to_contain_text("This key may spend 100000000000 wei in a day")
-    expect(problem).to_contain_text("its giver can raise it")
+    expect(problem).to_contain_text("more than any day allows")
+    expect(problem).to_contain_text("A key with a larger budget helps")
     expect(seen.find("#purse")).to_contain_text("of 9")
     # What can be mended is mended, and sent again.
     seen.ask("a pink moon", side=64)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.api.cache_status import STATUSES
 from network.prices import dollars_of
 from network.units import Pixels, Wei, fee
 from network.wire.limits import Limits
@@ -103,6 +104,9 @@ def test_links_bring_back_what_went_in_and_nothing_that_is_no_parameter(seen: Vi
         "loras": {"a/one": 0.5, "b*c": 2},
         "safety_check": False,
         "deterministic": True,
+        "output_format": "webp",
+        "embed_metadata": True,
+        "embed_prompt": False,
     }
     (fragment,) = call(seen, "share", "fragmentOf", [[wanted]])
     (back,) = call(seen, "share", "wantedIn", [["#" + fragment]])
@@ -135,7 +139,32 @@ def test_images_are_fetched_from_the_pages_own_gateway_whatever_its_public_name(
     cases = {
         "https://images.example/gw/stream/a1/b2.png": "stream/a1/b2.png",
         "http://127.0.0.1:8937/stream/a1/b2.png": "stream/a1/b2.png",
-        "data:image/png;base64,AAAA": "data:image/png;base64,AAAA",
+        "data:image/png;base64,AA/a.b": "data:image/png;base64,AA/a.b",
+        "https://b.example/p/a1/b2.webp?X-Amz-Credential=k/a.c&X-Amz-Date=1": "stream/a1/b2.webp",
     }
     told = call(seen, "gallery", "addressOf", [[{"url": url}] for url in cases])
     assert told == list(cases.values())
+
+
+def test_files_are_called_what_they_are(seen: Visit) -> None:
+    cases = {
+        "https://a.example/stream/a1/b2.png": "limner-7.png",
+        "https://a.example/stream/a1/b2.jpg": "limner-7.jpg",
+        "https://b.example/p/a1/b2.webp?X-Amz-Signature=c.jpg": "limner-7.webp",
+        "data:image/jpeg;base64,AAAA": "limner-7.jpg",
+        "https://a.example/stream/a1/b2": "limner-7.png",
+    }
+    told = call(seen, "output", "nameOf", [[{"url": url, "seed": 7}] for url in cases])
+    assert told == list(cases.values())
+
+
+def test_it_is_told_which_pictures_were_not_made_for_this_request(seen: Visit) -> None:
+    told = call(seen, "output", "originOf", [[one] for one in ("", *STATUSES.values())])
+    assert dict(zip(("", *STATUSES), told, strict=True)) == {
+        "": "",
+        "hit": "made before",
+        "coalesced": "made together with an equal request",
+        "miss": "",
+        "refreshed": "",
+        "bypassed": "",
+    }

@@ -1,6 +1,7 @@
 // The gateway's HTTP API. Addresses are relative, so that the gateway may live under any path.
 
 import { readEvents } from "./events.js";
+import { originOf } from "./output.js";
 
 /** What the gateway refused, in its own words. */
 export class Refusal extends Error {
@@ -26,7 +27,9 @@ export function adviceFor(error) {
   const wait = error.retryAfter ? `in ${duration(error.retryAfter)}` : "a little later";
   const known = {
     invalid_api_key: "Check the key: it may be mistyped, revoked or expired.",
-    budget_exceeded: "Ask for less, or have its giver raise the budget of this key.",
+    budget_exceeded: "A key with a larger budget helps; nothing was charged.",
+    above_rate_limit: "Ask for a smaller picture, or fewer of them.",
+    authentication_unavailable: `Try again ${wait}; the gateway cannot tell now whose key this is.`,
     rate_limited: `Try again ${wait}.`,
     no_capacity: `Try again ${wait}; nothing was charged.`,
     orchestrators_failed: `Try again ${wait}, or choose another model; nothing was charged.`,
@@ -35,7 +38,7 @@ export function adviceFor(error) {
     payments_unavailable: `Try again ${wait}; the gateway cannot pay at the moment.`,
     content_policy_violation: "Another prompt or another seed may pass; nothing was charged.",
     model_not_found: "Choose another model.",
-    permission_denied: "Choose another model, or use another key.",
+    permission_denied: "Ask for what is allowed, or use another key.",
     lora_not_found: "Remove it, or use one of those named.",
     validation_error: "Mend what is named, and send it again.",
     internal_error: "Try again; if it stays, tell the operator.",
@@ -103,6 +106,7 @@ export class Gateway {
       images: (await answer.json()).images,
       fee: answer.headers.get("Limner-Fee"),
       warnings: answer.headers.get("Limner-Warnings") ?? "",
+      origin: originOf(answer.headers.get("Cache-Status") ?? ""),
     };
   }
 

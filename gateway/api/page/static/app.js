@@ -77,7 +77,7 @@ function showTitle() {
 }
 
 function save() {
-  const kept = ({ id, at, wanted, images, fee, seconds, warnings }) => ({ id, at, wanted, images, fee, seconds, warnings, state: "done", previews: [] });
+  const kept = ({ id, at, wanted, images, fee, seconds, warnings, origin }) => ({ id, at, wanted, images, fee, seconds, warnings, origin, state: "done", previews: [] });
   history.set(runs.filter((run) => run.state === "done").map(kept));
 }
 

@@ -3,6 +3,7 @@
 import { byId, el, icon } from "./dom.js";
 import { factsOf, inOrder, optionText, secondsOf, secondsText, stateOf } from "./models.js";
 import { exactWei, feeOf, moneyTexts } from "./money.js";
+import { FORMATS, offered } from "./output.js";
 import { RATIOS, SCALES, fitSide, presetOf, sizeOf } from "./sizes.js";
 
 const LARGEST_SEED = 2 ** 32 - 1;
@@ -23,6 +24,7 @@ export class AskForm {
     this.onChange = onChange;
     this.form = byId("ask");
     this.drawShapes();
+    this.drawFormats();
     this.listen();
     this.bound();
   }
@@ -53,6 +55,9 @@ export class AskForm {
       loras: this.readLoras(),
       safety_check: byId("safety").checked,
       deterministic: byId("deterministic").checked,
+      output_format: this.chosen("format"),
+      embed_metadata: byId("embed").checked,
+      embed_prompt: byId("embed").checked && byId("embed-prompt").checked,
     };
   }
 
@@ -67,6 +72,7 @@ export class AskForm {
     this.setLock(lock && wanted.seed !== null && wanted.seed !== undefined);
     if (wanted.safety_check !== undefined) byId("safety").checked = wanted.safety_check;
     if (wanted.deterministic !== undefined) byId("deterministic").checked = wanted.deterministic;
+    this.fillOutput(wanted);
     this.fillBounded(wanted);
     // The bounds of a model that is not known yet may be wider.
     this.pending = this.models.length ? null : wanted;
@@ -81,6 +87,12 @@ export class AskForm {
     byId("lora-rows").replaceChildren();
     for (const [name, weight] of Object.entries(wanted.loras ?? {})) this.addLora(name, weight);
     this.show();
+  }
+
+  fillOutput({ output_format: format, embed_metadata: embed, embed_prompt: prompt }) {
+    if (offered.includes(format)) byId(`format-${format}`).checked = true;
+    if (embed !== undefined) byId("embed").checked = embed;
+    if (prompt !== undefined) byId("embed-prompt").checked = prompt;
   }
 
   /** What to send: with a seed drawn now, unless one is kept. */
@@ -194,6 +206,17 @@ export class AskForm {
     for (const input of this.form.querySelectorAll('input[name="scale"]')) input.checked = input.value === scale;
   }
 
+  drawFormats() {
+    const [usual] = offered;
+    byId("formats").append(
+      ...offered.map((name) => {
+        const input = el("input", { type: "radio", name: "format", id: `format-${name}`, value: name, checked: name === usual });
+        return el("label", {}, input, el("span", {}, FORMATS[name]));
+      }),
+    );
+    byId("formats").hidden = offered.length < 2;
+  }
+
   // Steps, guidance, seed, LoRAs
 
   setAuto(name, value) {
@@ -290,6 +313,7 @@ export class AskForm {
       byId(`${name}-shown`).textContent = value ?? "";
       byId(name).classList.toggle("idle", value === null);
     }
+    byId("embed-prompt").disabled = !wanted.embed_metadata;
     byId("count-shown").textContent = wanted.num_images_per_prompt;
     byId("lora-add").hidden = byId("lora-rows").children.length >= this.limits.max_loras;
     this.showModel();

@@ -3,15 +3,17 @@
 import { adviceFor } from "./api.js";
 import { action, announce, byId, el, icon } from "./dom.js";
 import { exactWei, moneyText } from "./money.js";
+import { FORMATS, nameOf } from "./output.js";
 import { isOver } from "./work.js";
 
-/** Where this page finds an image: at its own gateway, whatever name others know that by. */
-export function addressOf(image) {
-  const at = image.url.lastIndexOf("/stream/");
-  return at < 0 ? image.url : image.url.slice(at + 1);
+/**
+ * Where this page finds an image: at its own gateway, whatever name others know that by. Addresses that lead
+ * to a bucket end in the same two names, and the page's policy has no other host.
+ */
+export function addressOf({ url }) {
+  const [, names] = (!url.startsWith("data:") && /([^/?]+\/[^/?]+\.[a-z]+)(?:\?|$)/.exec(url)) || [];
+  return names ? `stream/${names}` : url;
 }
-
-export const nameOf = (image) => `limner-${image.seed}.png`;
 
 export class Gallery {
   /** `acts`: what the buttons do, each with a run: again, fresh, use, useSeed, share, remove, cancel, view. */
@@ -75,7 +77,7 @@ export class Gallery {
     ];
   }
 
-  facts({ wanted, fee, seconds, images }) {
+  facts({ wanted, fee, seconds, images, origin }) {
     const list = [
       wanted.model_id,
       `${wanted.width} × ${wanted.height}`,
@@ -84,7 +86,9 @@ export class Gallery {
       `seed ${wanted.seed}`,
       ...Object.entries(wanted.loras).map(([name, weight]) => `${name} × ${weight}`),
       wanted.negative_prompt ? `without ${wanted.negative_prompt}` : null,
+      (wanted.output_format ?? "png") === "png" ? null : FORMATS[wanted.output_format],
       seconds ? `${seconds.toFixed(1)} s` : null,
+      origin || null,
     ];
     const facts = list.filter(Boolean).map((fact) => el("li", {}, fact));
     if (fee !== null && images.length) {

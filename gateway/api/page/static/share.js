@@ -1,8 +1,8 @@
 // Parameters in the fragment of a link, which no server is sent. The key is never among them.
 
-const TEXTS = ["prompt", "negative_prompt", "model_id"];
+const TEXTS = ["prompt", "negative_prompt", "model_id", "output_format"];
 const NUMBERS = ["width", "height", "num_inference_steps", "guidance_scale", "num_images_per_prompt", "seed"];
-const FLAGS = ["safety_check", "deterministic"];
+const FLAGS = ["safety_check", "deterministic", "embed_metadata", "embed_prompt"];
 const LONGEST = 20_000;
 const LORA = /^[A-Za-z0-9._/-]{1,128}$/;
 

@@ -1,7 +1,8 @@
 // One picture as large as the window, and the others of its request beside it.
 
 import { byId } from "./dom.js";
-import { addressOf, nameOf } from "./gallery.js";
+import { addressOf } from "./gallery.js";
+import { nameOf } from "./output.js";
 
 let run = null;
 let index = 0;

@@ -23,6 +23,7 @@ export function newRun(wanted) {
     fee: null,
     seconds: 0,
     warnings: "",
+    origin: "",
     error: null,
   };
 }
