@@ -14,6 +14,8 @@ from network.runtime.randomness import RandomBytes
 from network.runtime.trace import TRACEPARENT, begin_trace
 from network.units import Wei
 
+#: What of an answer's time was the gateway's, and what that of its client and of orchestrators.
+SERVER_TIMING: Final = "Server-Timing"
 #: What a client may choose as its request id; UUIDs and hex strings fit.
 REQUEST_ID_PATTERN: Final = "[A-Za-z0-9_-]{16,64}"
 #: Of `Exchange.cache`: another request's images were delivered, and nobody was paid for them.
@@ -66,6 +68,13 @@ class Exchange:
     def own_seconds(self) -> float:
         """Time since the start that was not spent waiting for others."""
         return max(0.0, perf_counter() - self.started - self.foreign_seconds)
+
+    def timing(self) -> str:
+        """`Server-Timing` (https://www.w3.org/TR/server-timing/) until now, in milliseconds."""
+        own = f"gateway;dur={self.own_seconds() * 1000:.3f}"
+        if not self.foreign_seconds:
+            return own
+        return f"{own}, others;dur={self.foreign_seconds * 1000:.3f}"
 
 
 Handler = Callable[[BaseRequest, Exchange], Awaitable[StreamResponse]]

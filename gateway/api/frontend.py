@@ -9,7 +9,7 @@ import structlog
 from aiohttp.web import BaseRequest, StreamResponse
 
 from gateway.api.answers import no_content, problem_answer
-from gateway.api.exchange import Exchange, open_exchange
+from gateway.api.exchange import SERVER_TIMING, Exchange, open_exchange
 from gateway.api.router import Router
 from gateway.orchestrators.trail import bind
 from network.errors import Problem, ProblemError
@@ -65,6 +65,7 @@ class Frontend:
         if not response.prepared:
             response.headers["X-Request-Id"] = exchange.request_id
             response.headers[TRACEPARENT] = exchange.trail.trace.header
+            response.headers[SERVER_TIMING] = exchange.timing()
             for name, value in exchange.rate_headers().items():
                 # A refusal tells of the limit that it is about.
                 response.headers.setdefault(name, value)

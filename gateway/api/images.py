@@ -6,7 +6,7 @@ import structlog
 from aiohttp.web import BaseRequest, StreamResponse
 
 from gateway.api.answers import SERVER
-from gateway.api.exchange import Exchange
+from gateway.api.exchange import SERVER_TIMING, Exchange
 from gateway.api.ranges import UnsatisfiableRangeError, asked_range, goes_on, knows
 from gateway.api.stalling import taken
 from gateway.storage.names import ImageName, parse_path
@@ -105,5 +105,6 @@ def _headers(name: ImageName, exchange: Exchange) -> dict[str, str]:
         # An image opened as a page of its own may run nothing and frame nothing.
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "X-Request-Id": exchange.request_id,
+        SERVER_TIMING: exchange.timing(),
         "Server": SERVER,
     }

@@ -11,7 +11,7 @@ from gateway.accounting.events import Fulfilment
 from gateway.api.answers import json_answer, json_bytes
 from gateway.api.auth import Keys, authenticate
 from gateway.api.events import EventStream, event, event_of
-from gateway.api.exchange import Exchange, is_request_id
+from gateway.api.exchange import SERVER_TIMING, Exchange, is_request_id
 from gateway.api.kept_images import Images, filled
 from gateway.api.looks import Looks
 from gateway.api.running import RunningRequests
@@ -85,7 +85,10 @@ class Jobs:
         """News until the request is answered; what became of it tells that answer."""
         grant = await authenticate(self._keys, request, exchange)
         request_id = _named(request)
-        stream = EventStream(request, {"X-Request-Id": exchange.request_id})
+        stream = EventStream(
+            request,
+            {"X-Request-Id": exchange.request_id, SERVER_TIMING: exchange.timing()},
+        )
         is_known = self._running.find(grant.owner, request_id) is not None
         is_over = not is_known and await self._kept(grant.owner, request_id) is not None
         if request.method == "HEAD":

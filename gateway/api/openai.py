@@ -12,7 +12,7 @@ from gateway.api.addresses import Addresses, Direct
 from gateway.api.answers import json_answer
 from gateway.api.bounds import Bounds
 from gateway.api.events import EventStream, event
-from gateway.api.exchange import Exchange
+from gateway.api.exchange import SERVER_TIMING, Exchange
 from gateway.api.finishing import Finisher, ImageFile
 from gateway.api.generation import (
     Asked,
@@ -117,6 +117,7 @@ class OpenAiImages:
         named = {
             "X-Request-Id": exchange.request_id,
             TRACEPARENT: exchange.trail.trace.header,
+            SERVER_TIMING: exchange.timing(),
             **exchange.rate_headers(),
         }
         stream = EventStream(making.request, named)

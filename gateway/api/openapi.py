@@ -433,6 +433,10 @@ def _request_id_header() -> Document:
             "description": "The request's span: the trace is the client's, if it sent this header.",
             "schema": {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$"},
         },
+        "Server-Timing": {
+            "description": "`gateway`: milliseconds of its own; `others`: the client's and orchestrators'.",
+            "schema": {"type": "string"},
+        },
     }
 
 

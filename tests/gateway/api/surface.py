@@ -131,6 +131,8 @@ class ScriptedDispatcher:
     cancelled: int = 0
     asked: int = 0
     pixel_bytes: int = 100
+    #: Seconds that orchestrators are said to have taken.
+    took: float = 0.0
     warnings: str = ""
     safety: Safety = Safety.PASSED
     news: list[News] = field(default_factory=list)
@@ -177,7 +179,7 @@ class ScriptedDispatcher:
         settled = asyncio.get_running_loop().create_future()
         settled.set_result(None)
         delivery = FixedDelivery(
-            pictures, Wei(12345), "http://127.0.0.1:9", 1, 0.0, settled, self.warnings
+            pictures, Wei(12345), "http://127.0.0.1:9", 1, self.took, settled, self.warnings
         )
         if keep is not None and self.journal is not None:
             await self.journal.record(await keep(delivery))

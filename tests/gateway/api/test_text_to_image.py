@@ -203,3 +203,30 @@ async def test_a_connection_serves_one_request_after_another(surface: Surface) -
     last = one.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
     answer = await surface.raw(one + one + last)
     assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+
+_TIMING = re.compile(r"gateway;dur=(\d+\.\d{3})(?:, others;dur=(\d+\.\d{3}))?")
+
+
+async def test_every_answer_tells_what_of_its_time_was_the_gateways(surface: Surface) -> None:
+    surface.dispatcher.took = 0.25
+    made = await surface.post()
+    (image,) = (await made.json())["images"]
+    key = {"Authorization": "Bearer good"}
+    stream = {"prompt": "a boat", "stream": True}
+    async with (
+        surface.client.get(image["url"]) as stored,
+        surface.client.get(f"{surface.url}/v1/models", headers=key) as models,
+        surface.client.get(f"{surface.url}/nowhere") as refused,
+        surface.client.post(
+            f"{surface.url}/v1/images/generations", json=stream, headers=key
+        ) as events,
+    ):
+        assert (stored.status, models.status, refused.status) == (200, 200, 404)
+        assert events.content_type == "text/event-stream"
+        for answer in (made, stored, models, refused, events):
+            found = _TIMING.fullmatch(answer.headers["Server-Timing"])
+            assert found is not None, answer.headers
+    found = _TIMING.fullmatch(made.headers["Server-Timing"])
+    assert found is not None
+    assert float(found[2]) >= 250
