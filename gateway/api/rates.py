@@ -1,7 +1,7 @@
 """Requests and pixels a minute, of each key and of each team."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from gateway.keys import Client, KeyGrant, UseLimits, called
 from gateway.payments.rate import Bucket, Left
@@ -11,6 +11,8 @@ from network.units import Pixels
 from network.wire import problems
 
 _What = Literal["requests", "pixels"]
+#: When there are so many counts, those that are as good as new are forgotten.
+_MANY: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Rates:
         self._clock = clock
         self._clients = clients
         self._buckets: dict[tuple[str, _What], Bucket] = {}
+        self._many = _MANY
 
     def take_request(self, grant: KeyGrant) -> Left | None:
         """Count a request in; of the tightest limit, what is left. Raises ProblemError 429."""
@@ -84,8 +87,18 @@ class Rates:
         name = (limit.holder, limit.what)
         bucket = self._buckets.get(name)
         if bucket is None or bucket.per_minute != limit.per_minute:
+            if len(self._buckets) >= self._many:
+                self._forget_unused(now)
             bucket = self._buckets[name] = Bucket(limit.per_minute, now)
         return bucket
+
+    def _forget_unused(self, now: float) -> None:
+        """Whose names another service gives out, there may be any number of."""
+        self._buckets = {
+            name: bucket for name, bucket in self._buckets.items() if bucket.left(now).reset
+        }
+        # Where most are in use, the next look waits until there are twice as many.
+        self._many = max(_MANY, 2 * len(self._buckets))
 
 
 def _limits(grant: KeyGrant, what: _What) -> list[_Limit]:

@@ -53,6 +53,8 @@ class Answer:
     images: tuple[Image, ...]
     fee: str
     orchestrator: str
+    #: What of the request had no effect.
+    warnings: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +161,9 @@ def _answer(body: bytes, said: Mapping[str, str]) -> Answer:
         )
     except (KeyError, TypeError) as error:
         raise UnreachableError("the answer is not a gateway's: it holds no images") from error
-    return Answer(images, said.get(headers.FEE, ""), said.get("X-Limner-Orchestrator", ""))
+    return Answer(
+        images,
+        said.get(headers.FEE, ""),
+        said.get("X-Limner-Orchestrator", ""),
+        said.get(headers.WARNINGS, ""),
+    )

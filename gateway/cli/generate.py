@@ -122,6 +122,8 @@ async def _fetch_images(
         png = await client.fetch(image.url)
         await asyncio.to_thread(file.write_bytes, png)
         console.print(f"{file}  seed {image.seed}{_SAFETY[image.safety]}", highlight=False)
+    if answer.warnings:
+        console.print(f"note: {answer.warnings}", highlight=False, markup=False)
     if answer.fee:
         console.print(f"paid {answer.fee} wei to {answer.orchestrator or 'an orchestrator'}")
 

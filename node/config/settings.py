@@ -87,7 +87,8 @@ def _listen_url(text: str) -> str:
 
 def _listen_address(text: str) -> str:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
+    is_port = port.isdecimal() and int(port) <= 65535  # noqa: PLR2004
+    if not colon or not host or "/" in host or not is_port:
         raise ValueError(
             'write "host:port", for example "127.0.0.1:7935"; port 0 takes a free one'
         )

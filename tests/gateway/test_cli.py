@@ -124,11 +124,13 @@ async def test_a_key_made_while_the_gateway_runs_buys_an_image(
         assert said.status == 0, said.err
         assert image.read_bytes().startswith(b"\x89PNG")
         assert "seed 7" in " ".join(said.err.split())  # a long path wraps the line
+        orchestrator.warnings = "the model reads [75] tokens"
         many = await limner(
             "generate", "a boat", "-o", str(image), *SMALL, "--n", "3", "--url", served.url,
             LIMNER_API_KEY=key,
         )  # fmt: skip
         assert many.status == 0, many.err
+        assert "note: the model reads [75] tokens" in many.err
         assert {file.name for file in pngs(tmp_path) if file.parent == tmp_path} == {
             *("image.png", "image-1.png", "image-2.png", "image-3.png")
         }

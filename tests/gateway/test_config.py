@@ -41,6 +41,7 @@ def test_the_examples_in_the_file_can_be_used() -> None:
     ("key", "value", "said"),
     [
         ("listen", "8937", 'write "host:port"'),
+        ("listen", "http://127.0.0.1:8937", 'write "host:port"'),
         ("listen", "0.0.0.0:70000", 'write "host:port"'),
         ("public_url", "draw.example", "write a whole address"),
         ("public_url", "http://a b/", "write a whole address"),

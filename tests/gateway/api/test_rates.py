@@ -1,7 +1,9 @@
 """Requests and pixels a minute: of a key and of its team, all of which must allow it, or none is charged."""
 
 import pytest
+from typing_extensions import override
 
+from gateway.api import rates as module
 from gateway.api.rates import Rates
 from gateway.keys import KeyGrant, Team, UseLimits
 from network.errors import ProblemError
@@ -61,3 +63,36 @@ def test_of_several_limits_the_tightest_is_told() -> None:
 def _remaining(rates: Rates, who: KeyGrant) -> int | None:
     left = rates.take_request(who)
     return None if left is None else left.remaining
+
+
+class HandClock(StandingClock):
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    @override
+    def monotonic(self) -> float:
+        return self.time
+
+
+def test_counts_that_are_as_good_as_new_are_forgotten_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MANY", 100)
+    clock = HandClock()
+    rates = Rates(clock)
+    busy = KeyGrant("busy", "busy", limits=UseLimits(requests_per_minute=1))
+    for number in range(1000):
+        clock.time += 1
+        one = KeyGrant(f"k{number}", "one", limits=UseLimits(requests_per_minute=60))
+        assert _remaining(rates, one) == 59
+        if number % 100 == 0:
+            rates.take_request(busy)
+        else:
+            assert number % 100 >= 60 or _is_refused(rates, busy)
+    assert len(rates._buckets) <= 101
+
+
+def _is_refused(rates: Rates, grant: KeyGrant) -> bool:
+    with pytest.raises(ProblemError, match="may use 1 requests a minute"):
+        rates.take_request(grant)
+    return True

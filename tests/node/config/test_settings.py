@@ -87,6 +87,7 @@ def test_the_service_uri_follows_from_what_is_listened_on() -> None:
         ("listen", "https://127.0.0.1"),
         ("listen", "ftp://127.0.0.1:1"),
         ("admin_listen", "7935"),
+        ("admin_listen", "http://127.0.0.1:7935"),
         ("price", "cheap"),
         ("price", "-1"),
         ("price", 0.5),
