@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
 from typing import Final
@@ -80,7 +80,7 @@ def decide(count: int, decisions: int, randomness: Random) -> Decisions:
 def _scan(market: Market, need: Need, score: int | None, uri: str | None) -> float:
     # After the choice its place is taken: give it back for the comparison.
     prospects = [
-        replace(one, free=one.free + 1) if one.uri == uri else one for one in market.prospects()
+        one.with_free(one.free + 1) if one.uri == uri else one for one in market.prospects()
     ]
     began = time.perf_counter()
     exhaustive = rank(need, prospects, _POLICY, 0.0).best

@@ -1,6 +1,15 @@
-"""The simulation of late jobs: what a second orchestrator brings, and what it costs."""
+"""What `scripts/bench routing` measures is what it says."""
+
+from random import Random
 
 from scripts.benchmarks.hedging import HEDGING, compare
+from scripts.benchmarks.routing import decide
+
+
+def test_decisions_are_held_to_looking_at_everybody() -> None:
+    found = decide(30, 500, Random(1))
+    assert 0 < found.p50 <= found.p99
+    assert min(found.change_p50, found.scan_p50) > 0
 
 
 def test_a_few_more_jobs_take_the_tail_off() -> None:
