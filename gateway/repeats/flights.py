@@ -37,6 +37,7 @@ class Flight(Generic[T]):
     is_landed: bool = False
     #: Of the request that is charged nothing, for its key has paid for the run already.
     excused: str = ""
+    _is_unclaimed: bool = False
 
     @property
     def is_led(self) -> bool:
@@ -46,16 +47,18 @@ class Flight(Generic[T]):
     def land(self) -> None:
         """The images are there, and bought by the leader, also where it left while others waited.
 
-        Then the first of those who wait with the same key has what that key paid for, and is
-        charged nothing: no key pays for more answers than it got.
+        Then the first with the same key, of those who wait and those who still come, has what that key
+        paid for, and is charged nothing: no key pays for more answers than it got.
         """
         self.is_landed = True
-        if self.is_led:
-            return
+        self._is_unclaimed = not self.is_led
         for member in self.waiting.values():
-            if member.key_id == self.leader.key_id:
-                self.excused = member.request_id
-                return
+            self.excuse(member)
+
+    def excuse(self, member: Member) -> None:
+        """It waits for what its key has paid for, unless another one does."""
+        if self._is_unclaimed and not self.excused and member.key_id == self.leader.key_id:
+            self.excused = member.request_id
 
     def charge(self, member: Member, fee: Wei, share: Fraction) -> Wei:
         """What one who gets the images is charged, of the `fee` that was paid for them."""
@@ -101,6 +104,7 @@ class Flights(Generic[T]):
     def join(self, flight: Flight[T], member: Member) -> None:
         """Wait for it."""
         flight.waiting[member.request_id] = member
+        flight.excuse(member)
         self._of[member.request_id] = flight
 
     def leave(self, flight: Flight[T], member: Member) -> bool:

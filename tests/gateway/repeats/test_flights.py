@@ -117,6 +117,20 @@ class FlightsMachine(RuleBasedStateMachine):
 TestFlights = FlightsMachine.TestCase
 
 
+def test_who_comes_after_the_landing_has_what_its_key_paid_for_too() -> None:
+    flights: Flights[None] = Flights()
+    leader, other, late, later = (
+        Member(name, key) for name, key in [("r1", "k1"), ("r2", "k2"), ("r3", "k1"), ("r4", "k1")]
+    )
+    flight = flights.begin(b"d", leader, None)
+    flights.join(flight, other)
+    flights.leave(flight, leader)
+    flight.land()
+    for one in (late, later):
+        flights.join(flight, one)
+    assert [flight.charge(one, FEE, SHARE) for one in (other, late, later)] == [50, 0, 50]
+
+
 def test_the_first_that_waits_with_the_same_key_has_what_its_key_paid_for() -> None:
     flights: Flights[None] = Flights()
     leader = Member("r1", "k1")

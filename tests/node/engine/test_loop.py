@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typing_extensions import override
@@ -246,8 +246,9 @@ class _Bench:
         return _Model(self.family)
 
     def _relieve(self) -> None:
-        """Called when there is nothing left to do: end the run."""
-        if not self.works_left() and not self.loop._finishing:
+        """Called when there is nothing left to do: end the run. Also when memory ran out."""
+        loop = self.loop
+        if not self.works_left() and not loop._finishing and not loop._active:
             self.inbox.put(Stop())
 
     def works_left(self) -> bool:
@@ -589,6 +590,7 @@ _fates = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(_fates, min_size=1, max_size=8), st.integers(1, 6), st.integers(1, 6))
+@example([_Fate(2, 2, "memory", cancel_at=2, deterministic=False)], 2, 2)
 def test_every_job_ends_exactly_once_whatever_happens_to_it(
     fates: list[_Fate], cap: int, fits: int
 ) -> None:
