@@ -1,6 +1,7 @@
 """One attempt at one orchestrator: pay, write down, ask, check, and settle or note what went wrong."""
 
 import re
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.accounting.events import Event
@@ -63,30 +64,27 @@ class Answered(NamedTuple):
     fee: Wei
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the attempts of all requests are carried out with."""
+
+    directory: Directory
+    client: OrchestratorClient
+    choosing: Choosing
+    books: Books
+    paying: Paying
+    allowances: Allowances
+    routing: Routing
+    clock: Clock
+
+
 class Attempts:
     """Carries out the attempts of all requests."""
 
-    def __init__(
-        self,
-        *,
-        directory: Directory,
-        client: OrchestratorClient,
-        choosing: Choosing,
-        books: Books,
-        paying: Paying,
-        allowances: Allowances,
-        routing: Routing,
-        clock: Clock,
-    ) -> None:
-        self._directory = directory
-        self._client = client
-        self._choosing = choosing
-        self._books = books
-        self._paying = paying
-        self._allowances = allowances
-        self._routing = routing
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        routing = means.routing
         self._retries = RetryBudget(routing.retry_share, routing.retry_spare)
-        self._clock = clock
 
     def expect(self) -> None:
         """A request came: it earns its share of a retry."""
@@ -105,23 +103,23 @@ class Attempts:
         uri, model_id = place.uri, place.model_id
         if place.offer.is_remembered:
             # Of an earlier process: places, price and quote may all be others by now.
-            self._choosing.give_back(place)
-            await self._directory.refresh(uri, model_id, 0.0)
+            self._means.choosing.give_back(place)
+            await self._means.directory.refresh(uri, model_id, 0.0)
             return None
         attempt_id = _attempt_ids.hex(16)
         seen_at = 0.0
         was_sent = was_busy = was_answered = is_good = False
         try:
-            payment = await self._paying.prepare(journey, place, attempt_id)
-            running = await self._books.begin(journey, place, attempt_id, payment)
-            self._directory.note_sent(uri, model_id)
+            payment = await self._means.paying.prepare(journey, place, attempt_id)
+            running = await self._means.books.begin(journey, place, attempt_id, payment)
+            self._means.directory.note_sent(uri, model_id)
             was_sent = True
             answer = await self._post(journey, place, running, payment)
             fee = owed(place, answer)
             is_good = True
             return Answered(running, answer, fee)
         except StaleQuoteError as stale:
-            seen_at = self._clock.monotonic()
+            seen_at = self._means.clock.monotonic()
             self._mend(journey, uri, Refused.CREDENTIALS, str(stale))
         except CappedError as capped:
             journey.tried.add(uri)
@@ -134,7 +132,7 @@ class Attempts:
             return None
         except OrchestratorRefused as refusal:
             was_busy, was_answered = refusal.kind is Refused.BUSY, refusal.was_answered
-            seen_at = self._clock.monotonic()
+            seen_at = self._means.clock.monotonic()
             self._note_refusal(journey, uri, attempt_id, refusal)
         except OrchestratorFailed as failure:
             was_answered = failure.was_answered
@@ -142,30 +140,30 @@ class Attempts:
             return None
         finally:
             if not is_good:
-                self._directory.release(uri, model_id, was_sent=was_sent, was_busy=was_busy)
-                self._books.note(
-                    self._paying.leave(
+                self._means.directory.release(uri, model_id, was_sent=was_sent, was_busy=was_busy)
+                self._means.books.note(
+                    self._means.paying.leave(
                         attempt_id, uri, was_sent=was_sent, was_answered=was_answered
                     )
                 )
         if not was_busy:
             # Its token, its price or its quote is not what we know: look before the next decision. Or
             # it is the chain that we know less of than it does.
-            await self._paying.look_again()
-            await self._directory.refresh(uri, model_id, seen_at)
+            await self._means.paying.look_again()
+            await self._means.directory.refresh(uri, model_id, seen_at)
         return None
 
     async def _post(
         self, journey: Journey, place: Place, running: Running, payment: PreparedPayment | None
     ) -> NodeAnswer:
-        began = self._clock.monotonic()
+        began = self._means.clock.monotonic()
         try:
             order = order_for(journey, place, running, payment)
-            return await self._client.text_to_image(
-                place.offer, order, self._routing.attempt_timeout
+            return await self._means.client.text_to_image(
+                place.offer, order, self._means.routing.attempt_timeout
             )
         finally:
-            journey.asked += self._clock.monotonic() - began
+            journey.asked += self._means.clock.monotonic() - began
 
     # Arriving
 
@@ -185,10 +183,12 @@ class Attempts:
     ) -> DispatchResult:
         running, answer, fee = answered
         place = running.place
-        receipts = self._paying.delivered(running.attempt_id, answer, fee)
-        usd = self._allowances.settle(journey.request_id, fee, self._clock.now())
+        receipts = self._means.paying.delivered(running.attempt_id, answer, fee)
+        usd = self._means.allowances.settle(journey.request_id, fee, self._means.clock.now())
         beside = (*receipts, *kept)
-        settled = self._books.settle(journey, running, fee, answer.node_job_id, beside, usd=usd)
+        settled = self._means.books.settle(
+            journey, running, fee, answer.node_job_id, beside, usd=usd
+        )
         self._note_delivery(journey, running)
         return DispatchResult(
             answer.images,
@@ -203,8 +203,8 @@ class Attempts:
     def settle_spare(self, journey: Journey, answered: Answered, reason: str) -> None:
         """It is a good answer that the request has no more need of: we owe for it, the client does not."""
         running, answer, fee = answered
-        receipts = self._paying.delivered(running.attempt_id, answer, fee)
-        self._books.end_spare(
+        receipts = self._means.paying.delivered(running.attempt_id, answer, fee)
+        self._means.books.end_spare(
             journey,
             running.attempt_id,
             reason,
@@ -219,24 +219,24 @@ class Attempts:
         """Give the place back; a payment that was not settled is looked into."""
         running = answered.running
         uri = running.place.uri
-        self._directory.release(uri, running.place.model_id, was_sent=True)
-        self._books.note(
-            self._paying.leave(running.attempt_id, uri, was_sent=True, was_answered=True)
+        self._means.directory.release(uri, running.place.model_id, was_sent=True)
+        self._means.books.note(
+            self._means.paying.leave(running.attempt_id, uri, was_sent=True, was_answered=True)
         )
 
     def _note_delivery(self, journey: Journey, running: Running) -> None:
-        seconds = self._clock.monotonic() - running.started
+        seconds = self._means.clock.monotonic() - running.started
         delivery = delivery_of(journey, running.place, seconds)
-        self._directory.note_success(running.place.uri, delivery)
+        self._means.directory.note_success(running.place.uri, delivery)
 
     def _note_refusal(
         self, journey: Journey, uri: str, attempt_id: str, refusal: OrchestratorRefused
     ) -> None:
         """Raises ProblemError where asking somebody else would not help."""
         kind, text = refusal.kind, journey.scrubbed(refusal.text)
-        receipts = self._paying.refused(attempt_id, refusal)
+        receipts = self._means.paying.refused(attempt_id, refusal)
         state: AttemptState = "busy" if kind is Refused.BUSY else "refused"
-        self._books.end_attempt(journey, attempt_id, state, text, receipts)
+        self._means.books.end_attempt(journey, attempt_id, state, text, receipts)
         if kind is Refused.CLIENT_FAULT:
             if _UNKNOWN_LORA.match(text):
                 raise ProblemError(problems.lora_not_found(text))
@@ -252,7 +252,7 @@ class Attempts:
             return
         reason = f"it refused {times} times: {text}"
         if kind in _FAULTS:
-            self._directory.note_failure(uri, Fault.FAULTY, reason)
+            self._means.directory.note_failure(uri, Fault.FAULTY, reason)
         self._give_up(journey, uri, reason)
 
     def _note_failure(
@@ -260,21 +260,21 @@ class Attempts:
     ) -> None:
         """Raises ProblemError when enough orchestrators have failed, and none is at work."""
         reason = journey.scrubbed(str(failure))
-        receipts = self._paying.refused(attempt_id, failure)
-        self._books.end_attempt(journey, attempt_id, "failed", reason, receipts)
-        self._directory.note_failure(uri, _fault(failure), reason)
+        receipts = self._means.paying.refused(attempt_id, failure)
+        self._means.books.end_attempt(journey, attempt_id, "failed", reason, receipts)
+        self._means.directory.note_failure(uri, _fault(failure), reason)
         self._give_up(journey, uri, reason)
         # Where no connection was made, nobody had any work of it; where a second attempt is under
         # way, it takes the place of a retry.
         if isinstance(failure, OrchestratorUnreachable) or journey.under_way:
             return
-        if not self._retries.spend(self._clock.monotonic()):
+        if not self._retries.spend(self._means.clock.monotonic()):
             raise ProblemError(outlook.not_retried(journey.failures))
 
     def _give_up(self, journey: Journey, uri: str, reason: str) -> None:
         journey.tried.add(uri)
         journey.failures.append(reason)
-        if len(journey.failures) >= self._routing.max_failures and not journey.under_way:
+        if len(journey.failures) >= self._means.routing.max_failures and not journey.under_way:
             raise ProblemError(outlook.all_failed(journey.failures))
 
 

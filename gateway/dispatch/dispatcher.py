@@ -12,7 +12,7 @@ import structlog
 from gateway.accounting.events import Attempt
 from gateway.accounting.journal import Journal
 from gateway.dispatch.allowing import NO_RATE_RETRY, allowances_of
-from gateway.dispatch.attempting import Attempts
+from gateway.dispatch.attempting import Attempts, Means
 from gateway.dispatch.books import Books
 from gateway.dispatch.choosing import Choosing
 from gateway.dispatch.foresight import Quote, Survey, foresee
@@ -80,41 +80,23 @@ class Dispatcher:
         self._choosing = Choosing(
             directory, self._budget, self._allowances, policy=policy, routing=routing, clock=clock
         )
-        paid: Paying = OffChain() if paying is None else paying
-        self._attempts = Attempts(
+        means = Means(
             directory=directory,
             client=client,
             choosing=self._choosing,
             books=self._books,
-            paying=paid,
+            paying=OffChain() if paying is None else paying,
             allowances=self._allowances,
             routing=routing,
             clock=clock,
         )
-        self._recovering = Recovering(
-            directory=directory,
-            client=client,
-            choosing=self._choosing,
-            books=self._books,
-            paying=paid,
-            allowances=self._allowances,
-            routing=routing,
-            clock=clock,
-        )
+        self._attempts = Attempts(means)
+        self._recovering = Recovering(means)
         self._carry_out = self._attempts.carry_out
         #: None where late jobs are left alone.
         self.hedges: Hedges | None = None
         if hedging is not None:
-            self.hedges = Hedges(
-                hedging,
-                self._attempts,
-                directory=directory,
-                choosing=self._choosing,
-                books=self._books,
-                paying=paid,
-                routing=routing,
-                clock=clock,
-            )
+            self.hedges = Hedges(hedging, self._attempts, means)
             self._carry_out = self.hedges.carry_out
         #: Where each request in flight stands.
         self.watching = Watching(client, self._journeys.get, self._choosing.position)

@@ -11,9 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.dispatch.attempting import Answered, Attempts
-from gateway.dispatch.books import Books
-from gateway.dispatch.choosing import Choosing
+from gateway.dispatch.attempting import Answered, Attempts, Means
 from gateway.dispatch.hedging import (
     Fate,
     HedgePlan,
@@ -27,17 +25,13 @@ from gateway.dispatch.journey import (
     DispatchResult,
     Journey,
     Place,
-    Routing,
     delivery_of,
 )
-from gateway.dispatch.paying import Paying
 from gateway.dispatch.retrying import RetryBudget
-from gateway.orchestrators.directory import Directory
 from gateway.orchestrators.lateness import Lateness, kind_of
 from gateway.orchestrators.selection import Candidate, Need
 from gateway.orchestrators.trail import note_hedge, note_outrun
 from network.errors import DatabaseError, ProblemError
-from network.runtime.clock import Clock
 from network.units import Wei
 
 #: So many of the best are looked at for a second.
@@ -80,26 +74,10 @@ class _Race:
 class Hedges:
     """Carries out attempts as `Attempts` does, and more of them where one is late."""
 
-    def __init__(
-        self,
-        hedging: Hedging,
-        attempts: Attempts,
-        *,
-        directory: Directory,
-        choosing: Choosing,
-        books: Books,
-        paying: Paying,
-        routing: Routing,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, hedging: Hedging, attempts: Attempts, means: Means) -> None:
         self._hedging = hedging
         self._attempts = attempts
-        self._directory = directory
-        self._choosing = choosing
-        self._books = books
-        self._paying = paying
-        self._routing = routing
-        self._clock = clock
+        self._means = means
         self._lateness = Lateness(hedging.quantile)
         self._allowed = RetryBudget(hedging.share, hedging.spare)
         self._fates = Counter(dict.fromkeys(Fate, 0))
@@ -112,10 +90,10 @@ class Hedges:
         """For a request that would go to `candidate`; nothing is claimed by it."""
         if candidate is None:
             return HedgePlan(None, objection=Objection.NOBODY)
-        due = self._due(need, candidate, self._routing.deadline)
+        due = self._due(need, candidate, self._means.routing.deadline)
         if isinstance(due, Objection):
             return HedgePlan(None, objection=due)
-        second = self._best(need, {candidate.uri}, self._routing.deadline - due)
+        second = self._best(need, {candidate.uri}, self._means.routing.deadline - due)
         if isinstance(second, Objection):
             return HedgePlan(due, objection=second)
         return HedgePlan(due, second.uri)
@@ -124,7 +102,7 @@ class Hedges:
         """As `Attempts.carry_out`."""
         if not journey.attempts:
             self._allowed.earn()
-        left = journey.started + self._routing.deadline - self._clock.monotonic()
+        left = journey.started + self._means.routing.deadline - self._means.clock.monotonic()
         due = self._due(journey.need, place.candidate, left)
         # One late job of a request is enough.
         if isinstance(due, Objection) or not journey.may_be_hedged:
@@ -143,18 +121,18 @@ class Hedges:
         return due_in(self._lateness.late_after(kind, candidate.expected_seconds), left)
 
     def _objection_to(self, one: Candidate) -> Objection | None:
-        cancels_free = self._paying.cancels_free(one.uri, one.fee)
+        cancels_free = self._means.paying.cancels_free(one.uri, one.fee)
         return objection_to(self._hedging, one.fee, cancels_free=cancels_free)
 
     def _kind(self, need: Need, candidate: Candidate) -> tuple[str, int, bool]:
-        is_measured = self._directory.has_measured(candidate.uri, need)
+        is_measured = self._means.directory.has_measured(candidate.uri, need)
         return kind_of(need, candidate, is_measured=is_measured)
 
     def _best(self, need: Need, tried: set[str], left: float) -> Candidate | Objection:
         """The best that is free and may be asked second; else what is against the last one looked at."""
         objection = Objection.ALONE
         for _ in range(_MOST_LOOKED_AT):
-            one = self._directory.best(need, self._clock.monotonic(), tried)
+            one = self._means.directory.best(need, self._means.clock.monotonic(), tried)
             if one is None:
                 break
             found = self._objection_to(one)
@@ -166,14 +144,14 @@ class Hedges:
 
     def _claim_second(self, journey: Journey, first: Place) -> Place | Objection:
         """A place, with both fees held for it."""
-        if self._choosing.waiting:
+        if self._means.choosing.waiting:
             return Objection.CROWDED
-        now = self._clock.monotonic()
-        left = journey.started + self._routing.deadline - now
+        now = self._means.clock.monotonic()
+        left = journey.started + self._means.routing.deadline - now
         best = self._best(journey.need, journey.tried | {first.uri}, left)
         if isinstance(best, Objection):
             return best
-        offer = self._directory.offer(best.uri)
+        offer = self._means.directory.offer(best.uri)
         if offer is None or offer.is_remembered:
             return Objection.ALONE
         if not self._hold(journey, Wei(first.candidate.fee + best.fee)):
@@ -182,12 +160,12 @@ class Hedges:
         if not self._allowed.spend(now):
             self._hold(journey, first.candidate.fee)
             return Objection.SPENT
-        self._directory.claim(best.uri, journey.need.model_id)
+        self._means.directory.claim(best.uri, journey.need.model_id)
         return Place(best, journey.need.model_id, offer)
 
     def _hold(self, journey: Journey, fee: Wei) -> bool:
         with suppress(ProblemError):
-            self._choosing.hold(journey.request_id, journey.allowances, fee)
+            self._means.choosing.hold(journey.request_id, journey.allowances, fee)
             return True
         return False
 
@@ -195,7 +173,7 @@ class Hedges:
 
     async def _race(self, journey: Journey, place: Place, due: float) -> Answered | None:
         race = _Race(place)
-        asked, began = journey.asked, self._clock.monotonic()
+        asked, began = journey.asked, self._means.clock.monotonic()
         try:
             await self._run(race, journey, due)
         except BaseException:
@@ -206,7 +184,7 @@ class Hedges:
         if race.second is None:
             return self._alone(race)
         # Both were asked at the same time, which is not to be counted twice.
-        journey.asked = asked + self._clock.monotonic() - began
+        journey.asked = asked + self._means.clock.monotonic() - began
         return self._judge(race, journey)
 
     async def _run(self, race: _Race, journey: Journey, due: float) -> None:
@@ -262,24 +240,24 @@ class Hedges:
         running = next((one for one in journey.under_way if one.place is place), None)
         if running is None:
             return
-        seconds = self._clock.monotonic() - running.started
-        self._directory.note_overdue(place.uri, delivery_of(journey, place, seconds))
-        self._books.end_spare(journey, running.attempt_id, _OUTRUN)
+        seconds = self._means.clock.monotonic() - running.started
+        self._means.directory.note_overdue(place.uri, delivery_of(journey, place, seconds))
+        self._means.books.end_spare(journey, running.attempt_id, _OUTRUN)
         note_outrun(running.attempt_id)
 
     async def _observed(self, journey: Journey, place: Place) -> Answered | None:
         """Ask, and learn how long that takes in comparison to what was expected."""
         kind = self._kind(journey.need, place.candidate)
         expected = place.candidate.expected_seconds
-        began = self._clock.monotonic()
+        began = self._means.clock.monotonic()
         try:
             answered = await self._attempts.ask(journey, place)
         except asyncio.CancelledError:
-            seconds = self._clock.monotonic() - began
+            seconds = self._means.clock.monotonic() - began
             self._lateness.learn(kind, seconds, expected, was_cut_off=True)
             raise
         if answered is not None:
-            seconds = self._clock.monotonic() - began
+            seconds = self._means.clock.monotonic() - began
             self._lateness.learn(kind, seconds, expected, was_cut_off=False)
         return answered
 

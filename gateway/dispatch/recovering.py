@@ -11,28 +11,22 @@ import structlog
 
 from gateway.accounting.events import Attempt, Event
 from gateway.accounting.interrupted import outcome_of
-from gateway.dispatch.books import Books
-from gateway.dispatch.choosing import Choosing
+from gateway.dispatch.attempting import Means
 from gateway.dispatch.journey import (
     DispatchResult,
     Journey,
     Place,
-    Routing,
     Running,
     kept_of,
     order_for,
     owed,
 )
-from gateway.dispatch.paying import Paying
 from gateway.orchestrators.answers import OrchestratorFailed, OrchestratorRefused, Statement
-from gateway.orchestrators.client import NodeAnswer, OrchestratorClient
-from gateway.orchestrators.directory import Directory
+from gateway.orchestrators.client import NodeAnswer
 from gateway.orchestrators.offer import Offer
 from gateway.orchestrators.receipts import NoReceipt
 from gateway.orchestrators.selection import Candidate, Prospect
-from gateway.payments.allowance import Allowances
 from network.errors import ProblemError
-from network.runtime.clock import Clock
 from network.units import ModelId
 
 _log = structlog.get_logger(__name__)
@@ -41,26 +35,8 @@ _log = structlog.get_logger(__name__)
 class Recovering:
     """No place is claimed for it, and nobody's pace learned of it: the work is done already."""
 
-    def __init__(
-        self,
-        *,
-        directory: Directory,
-        client: OrchestratorClient,
-        choosing: Choosing,
-        books: Books,
-        paying: Paying,
-        allowances: Allowances,
-        routing: Routing,
-        clock: Clock,
-    ) -> None:
-        self._directory = directory
-        self._client = client
-        self._choosing = choosing
-        self._books = books
-        self._paying = paying
-        self._allowances = allowances
-        self._routing = routing
-        self._clock = clock
+    def __init__(self, means: Means) -> None:
+        self._means = means
 
     async def recover(
         self, journey: Journey, attempts: Sequence[Attempt]
@@ -72,7 +48,7 @@ class Recovering:
         """
         journey.attempts = max(one.number for one in attempts)
         try:
-            async with asyncio.timeout(self._routing.deadline):
+            async with asyncio.timeout(self._means.routing.deadline):
                 for attempt in attempts:
                     running = await self._taken_up(journey, attempt)
                     if running is None:
@@ -85,10 +61,10 @@ class Recovering:
         except TimeoutError:
             pass
         except ProblemError:
-            _ = self._books.end_interrupted(journey, attempts)
+            _ = self._means.books.end_interrupted(journey, attempts)
             raise
         # Not waited for, so that who cancels the request finds its end written, or still to be written.
-        _ = self._books.end_interrupted(journey, attempts)
+        _ = self._means.books.end_interrupted(journey, attempts)
         return None
 
     async def _taken_up(self, journey: Journey, attempt: Attempt) -> Running | None:
@@ -97,25 +73,25 @@ class Recovering:
         if offer is None:
             return None
         try:
-            told = await self._client.receipt(offer, attempt.attempt_id)
+            told = await self._means.client.receipt(offer, attempt.attempt_id)
         except OrchestratorFailed:
             return None
         if isinstance(told, Statement) and not told.is_delivered:
             # What it was paid is credit there, for whoever is asked next.
-            self._books.note(self._paying.told(attempt.attempt_id, told))
+            self._means.books.note(self._means.paying.told(attempt.attempt_id, told))
             return None
         if not isinstance(told, Statement) and told is not NoReceipt.NOT_YET:
             return None
-        age = self._clock.now() - attempt.started_at
-        started = self._clock.monotonic() - max(age, 0.0)
+        age = self._means.clock.now() - attempt.started_at
+        started = self._means.clock.monotonic() - max(age, 0.0)
         return Running(attempt.attempt_id, _place(journey, offer, attempt), started)
 
     async def _offer(self, uri: str, model_id: ModelId) -> Offer | None:
         """What it offers now: not what it told an earlier process."""
-        offer = self._directory.offer(uri)
+        offer = self._means.directory.offer(uri)
         if offer is None or offer.is_remembered:
-            await self._directory.refresh(uri, model_id, 0.0)
-            offer = self._directory.offer(uri)
+            await self._means.directory.refresh(uri, model_id, 0.0)
+            offer = self._means.directory.offer(uri)
         if offer is None or offer.is_remembered or not offer.transcoder:
             return None
         return offer if model_id in offer.models else None
@@ -125,15 +101,15 @@ class Recovering:
     ) -> tuple[NodeAnswer, tuple[Event, ...]] | None:
         """Ask for it again, without tickets: it is paid for. Raises ProblemError for the buyer's limits."""
         place = running.place
-        self._choosing.hold(journey.request_id, journey.allowances, place.candidate.fee)
+        self._means.choosing.hold(journey.request_id, journey.allowances, place.candidate.fee)
         journey.under_way.append(running)
-        began = self._clock.monotonic()
+        began = self._means.clock.monotonic()
         try:
             order = order_for(journey, place, running, None)
-            answer = await self._client.text_to_image(
-                place.offer, order, self._routing.attempt_timeout
+            answer = await self._means.client.text_to_image(
+                place.offer, order, self._means.routing.attempt_timeout
             )
-            journey.asked += self._clock.monotonic() - began
+            journey.asked += self._means.clock.monotonic() - began
             return answer, await kept_of(journey, place, answer)
         except (OrchestratorRefused, OrchestratorFailed) as error:
             # It may have forgotten the answer; and no doubt is left about the payment that is not looked into.
@@ -155,12 +131,14 @@ class Recovering:
         kept: Sequence[Event],
         rest: Sequence[Attempt],
     ) -> DispatchResult:
-        place, now = running.place, self._clock.now()
+        place, now = running.place, self._means.clock.now()
         fee = owed(place, answer)
-        receipts = self._paying.delivered(running.attempt_id, answer, fee)
-        usd = self._allowances.settle(journey.request_id, fee, now)
+        receipts = self._means.paying.delivered(running.attempt_id, answer, fee)
+        usd = self._means.allowances.settle(journey.request_id, fee, now)
         beside = (*receipts, *kept, *(outcome_of(one, now) for one in rest))
-        settled = self._books.settle(journey, running, fee, answer.node_job_id, beside, usd=usd)
+        settled = self._means.books.settle(
+            journey, running, fee, answer.node_job_id, beside, usd=usd
+        )
         _log.info("attempt_recovered", attempt_id=running.attempt_id, uri=place.uri)
         return DispatchResult(
             answer.images,
