@@ -21,6 +21,7 @@ INNOCENT = {"busy", "busy_200", "token_expired", "price_changed"}
 CLIENTS_FAULT = {
     "bad_request": "the scheduler does not know 77 steps",
     "returned_400": "prompt too long",
+    "unknown_lora": "LoRa 'some/adapter' is not offered here.",
     "unsafe": f"{REFUSED_AS_UNSAFE}: it objects",
 }
 SLOW = {"hang", "slow_drip", "huge_announced"}
@@ -101,7 +102,7 @@ async def test_the_clients_mistake_is_told_to_the_client_and_tried_nowhere_else(
     first.script.append(behaviour)
     async with running(first), running(second), open_desk(tmp_path, [first, second]) as desk:
         problem = await problem_of(desk)
-        assert problem.status == 400
+        assert problem.status == (404 if behaviour == "unknown_lora" else 400)
         assert problem.message == CLIENTS_FAULT[behaviour]
         assert (problem.code == "content_policy_violation") is (behaviour == "unsafe")
         assert not second.seen
@@ -338,6 +339,15 @@ async def test_without_any_orchestrator_the_reason_is_true(tmp_path: Path) -> No
         assert "None of the 1 orchestrators" in problem.message
     async with open_desk(tmp_path, []) as desk:
         assert "no orchestrators configured" in (await problem_of(desk)).message
+
+
+async def test_an_unknown_lora_is_told_from_other_faults_of_the_client(tmp_path: Path) -> None:
+    stub = StubOrchestrator()
+    stub.script.extend(["unknown_lora", "returned_400"])
+    async with running(stub), open_desk(tmp_path, [stub]) as desk:
+        problem = await problem_of(desk)
+        assert (problem.status, problem.code, problem.param) == (404, "lora_not_found", "loras")
+        assert (await problem_of(desk)).code == "invalid_request"
 
 
 async def test_prompts_that_come_back_in_a_refusal_are_kept_nowhere(tmp_path: Path) -> None:
